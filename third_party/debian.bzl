@@ -1,0 +1,92 @@
+"""Repositories made from Debian packages: installed -dev packages, and source packages."""
+
+# headers: what the compiler includes (a file or a folder under /usr/include);
+# lib: the file the linker takes, None for one that only tests link by name;
+# package: what to install when it is missing.
+_LIBRARIES = {
+    "cmocka": struct(headers = ["cmocka.h"], lib = None, package = "libcmocka-dev"),
+    "http_parser": struct(headers = ["http_parser.h"], lib = "libhttp_parser.a", package = "libhttp-parser-dev"),
+    "jansson": struct(headers = ["jansson.h", "jansson_config.h"], lib = "libjansson.a", package = "libjansson-dev"),
+    "nghttp2": struct(headers = ["nghttp2"], lib = "libnghttp2.a", package = "libnghttp2-dev"),
+    "protobuf_c": struct(headers = ["protobuf-c"], lib = "libprotobuf-c.a", package = "libprotobuf-c-dev"),
+    "sqlite3": struct(headers = ["sqlite3.h"], lib = "libsqlite3.a", package = "libsqlite3-dev"),
+    "uv": struct(headers = ["uv.h", "uv"], lib = "libuv_a.a", package = "libuv1-dev"),
+    "yaml": struct(headers = ["yaml.h"], lib = "libyaml.a", package = "libyaml-dev"),
+}
+
+def _find(rctx, folders, name, package):
+    for folder in folders:
+        path = rctx.path("%s/%s" % (folder, name))
+        if path.exists:
+            return path
+    return fail("%s is missing: apt-get install %s (test/install build does)" % (name, package))
+
+def _debian_libraries_impl(rctx):
+    multiarch = rctx.execute(["gcc", "-print-multiarch"]).stdout.strip()
+    for name, lib in _LIBRARIES.items():
+        for header in lib.headers:
+            path = _find(rctx, ["/usr/include", "/usr/include/" + multiarch], header, lib.package)
+            rctx.symlink(path, "%s/include/%s" % (name, header))
+        if lib.lib:
+            path = _find(rctx, ["/usr/lib/" + multiarch, "/usr/lib"], lib.lib, lib.package)
+            rctx.symlink(path, "%s/%s" % (name, lib.lib))
+    protoc_c = rctx.which("protoc-c")
+    if not protoc_c:
+        fail("protoc-c is missing: apt-get install protobuf-c-compiler (test/install build does)")
+    rctx.symlink(protoc_c, "protoc-c")
+    rctx.symlink(rctx.attr._build, "BUILD.bazel")
+
+debian_libraries = repository_rule(
+    implementation = _debian_libraries_impl,
+    attrs = {"_build": attr.label(default = "//third_party:debian.BUILD")},
+    local = True,
+)
+
+def _debian_source_impl(rctx):
+    # Bazel's repository cache first (by sum): no network once it was fetched on this machine.
+    tarball = rctx.attr.tarball
+    cached = rctx.download(
+        url = "file://%s" % rctx.path("fetched/" + tarball),
+        output = "cached.tar.xz",
+        sha256 = rctx.attr.sha256,
+        allow_fail = True,
+    )
+    if cached.success:
+        path = "cached.tar.xz"
+    else:
+        run = rctx.execute([
+            "sh",
+            rctx.path(rctx.attr._script),
+            rctx.attr.package,
+            rctx.attr.version,
+            rctx.attr.suite,
+            "fetched",
+        ], timeout = 600)
+        if run.return_code != 0:
+            fail("cannot fetch the source of %s %s:\n%s" % (rctx.attr.package, rctx.attr.version, run.stderr))
+        path = "fetched/" + tarball
+
+    # apt checked the mirror's signature; this checks the pinned sum as well.
+    rctx.download_and_extract(
+        url = "file://%s" % rctx.path(path),
+        sha256 = rctx.attr.sha256,
+        stripPrefix = rctx.attr.strip_prefix,
+    )
+    for path in ["fetched", "cached.tar.xz", "BUILD"] + rctx.attr.unused:
+        rctx.delete(path)
+    rctx.symlink(rctx.attr.build_file, "BUILD.bazel")
+
+debian_source = repository_rule(
+    implementation = _debian_source_impl,
+    attrs = {
+        "build_file": attr.label(mandatory = True),
+        "package": attr.string(mandatory = True),
+        "sha256": attr.string(mandatory = True),
+        "strip_prefix": attr.string(mandatory = True),
+        "suite": attr.string(mandatory = True),
+        "tarball": attr.string(mandatory = True),
+        "unused": attr.string_list(),
+        "version": attr.string(mandatory = True),
+        "_script": attr.label(default = "//third_party:debian_source.sh"),
+    },
+)
