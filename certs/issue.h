@@ -1,0 +1,51 @@
+/* issue signs certificates from typed fields; nothing is ever built from strings or copied from a
+ * request. Source: RFC 5280; SPIFFE X509-SVID; reliability R35-R37, R41. */
+#ifndef MORTISE_CERTS_ISSUE_H
+#define MORTISE_CERTS_ISSUE_H
+
+#include <openssl/evp.h>
+#include <openssl/x509.h>
+
+#include "lib/base/buf.h"
+#include "lib/base/err.h"
+
+#define ISSUE_BACKDATE_S 300 /* peers may be five minutes behind */
+#define ISSUE_TTL_MIN_S 60
+#define ISSUE_TTL_MAX_S 604800 /* of a leaf */
+
+struct issuer {
+    X509 *cert;
+    EVP_PKEY *key;
+};
+
+/* A certificate just issued. */
+struct issued {
+    uint8_t *der; /* owned: issued_fini */
+    size_t der_len;
+    char serial[41]; /* lower-case hex, 159 random bits */
+    int64_t not_before;
+    int64_t not_after;
+};
+void issued_fini(struct issued *issued);
+
+struct issue_leaf {
+    const char *spiffe_id;         /* the one URI SAN, or NULL */
+    const char *const *dns_names;  /* NULL-ended or NULL; no wildcard */
+    EVP_PKEY *public_key;
+    int64_t now_s;
+    int64_t ttl_s; /* cut at the issuer's notAfter */
+};
+
+/* issue_root self-signs a CA for the trust domain (URI SAN spiffe://td); issue_intermediate signs a CA
+ * with pathlen 0 and name constraints for the trust domain; issue_leaf signs with serverAuth and
+ * clientAuth. Errors: CA_CANNOT_SIGN (issuer not valid at now_s, key mismatch), KEY_WEAK,
+ * SPIFFE_SYNTAX, CONFIG_INVALID (ttl). */
+MUST_CHECK err_t issue_root(const char *trust_domain, EVP_PKEY *key, int64_t now_s, int64_t ttl_s,
+                            struct issued *out);
+MUST_CHECK err_t issue_intermediate(const struct issuer *root, const char *trust_domain,
+                                    EVP_PKEY *public_key, int64_t now_s, int64_t ttl_s,
+                                    struct issued *out);
+MUST_CHECK err_t issue_leaf(const struct issuer *issuer, const struct issue_leaf *leaf,
+                            struct issued *out);
+
+#endif

@@ -1,0 +1,27 @@
+/* pem reads and writes PEM blocks within bounds. Source: RFC 7468. */
+#ifndef MORTISE_CERTS_PEM_H
+#define MORTISE_CERTS_PEM_H
+
+#include "lib/base/buf.h"
+#include "lib/base/err.h"
+
+#define PEM_INPUT_MAX ((size_t)1 << 20)
+#define PEM_BLOCKS_MAX 256
+
+struct pem_block {
+    struct bytes label; /* "CERTIFICATE"; within the input */
+    uint8_t *der;       /* owned */
+    size_t der_len;
+};
+struct pem {
+    struct pem_block *blocks;
+    size_t num;
+};
+
+/* pem_parse reads all blocks; text outside of blocks, CR LF and comments are passed over. DER of keys is
+ * wiped by pem_fini. Errors: PEM_SYNTAX (sub: line), TOO_LARGE. */
+MUST_CHECK err_t pem_parse(struct bytes text, struct pem *out);
+void pem_fini(struct pem *pem);
+MUST_CHECK err_t pem_write(const char *label, struct bytes der, struct buf *out);
+
+#endif

@@ -1,0 +1,98 @@
+/* X(CODE, FAULT, "text"): every error of the project. Included several times; no guard.
+ * `sub` is noted where it is not 0. */
+X(AGAIN, NONE, "would block")
+/* general */
+X(BUG, BUG, "internal error")
+X(NO_MEMORY, SYSTEM, "out of memory")
+X(LIMIT, PEER, "a limit was exceeded")
+X(TIMEOUT, PEER, "a deadline passed")
+X(CANCELLED, NONE, "cancelled")
+X(CLOSED, PEER, "connection closed")
+X(SYNTAX, PEER, "malformed input")             /* sub: byte offset where known */
+X(TOO_LARGE, PEER, "larger than allowed")      /* sub: the limit */
+X(NOT_FOUND, OPERATOR, "not found")
+X(EXISTS, OPERATOR, "exists already")
+X(CONFIG_INVALID, OPERATOR, "configuration is not valid") /* sub: number of faults */
+X(PERMISSION, OPERATOR, "permission denied")
+/* system calls; sub: errno */
+X(IO, SYSTEM, "input or output failed")
+X(FILE_OPEN, OPERATOR, "cannot open file")
+X(FILE_UNSAFE, OPERATOR, "file is readable by others")
+X(FD_EXHAUSTED, SYSTEM, "no file descriptor left")
+X(ADDR_IN_USE, OPERATOR, "address is in use")
+X(ADDR_SYNTAX, OPERATOR, "not an address")
+X(CONNECT_REFUSED, PEER, "connection refused")
+X(CONNECT_TIMEOUT, PEER, "connecting took too long")
+X(CONNECT_FAILED, PEER, "cannot connect")
+X(RESOLVE_FAILED, PEER, "name cannot be resolved")
+X(PEER_RESET, PEER, "connection reset by peer")
+/* TLS */
+X(TLS_PROTOCOL, PEER, "TLS protocol error")            /* sub: BoringSSL reason */
+X(TLS_ALERT, PEER, "TLS alert received")               /* sub: alert */
+X(TLS_NOT_TLS, PEER, "not TLS")
+X(TLS_TRUNCATED, PEER, "closed without close_notify")
+X(TLS_NO_SHARED, PEER, "no shared version, cipher suite or group") /* sub: BoringSSL reason */
+X(TLS_SNI_UNKNOWN, PEER, "server name selects no link")
+X(TLS_CONFIG, OPERATOR, "TLS settings are not usable")
+X(TLS_KEY_UPDATES, PEER, "too many key updates")
+X(HANDSHAKE_TIMEOUT, PEER, "TLS handshake took too long")
+/* identity and certificates */
+X(PEM_SYNTAX, OPERATOR, "not valid PEM")
+X(PEM_EMPTY, OPERATOR, "no PEM block of the wanted kind")
+X(KEY_SYNTAX, OPERATOR, "not a private key")
+X(KEY_WEAK, PEER, "key is too weak or of a kind not allowed") /* sub: bits */
+X(CSR_SYNTAX, PEER, "not a valid certificate request")
+X(CSR_SIGNATURE, PEER, "certificate request is not signed by its key")
+X(CERT_SYNTAX, PEER, "not a valid certificate")
+X(CERT_EXPIRED, PEER, "certificate expired")           /* sub: seconds since */
+X(CERT_NOT_YET_VALID, PEER, "certificate is not yet valid") /* sub: seconds until */
+X(CERT_MISSING, PEER, "peer sent no certificate")
+X(CERT_USAGE, PEER, "certificate is not for this use")
+X(CERT_WEAK_SIGNATURE, PEER, "certificate is signed with a weak algorithm")
+X(CHAIN_UNTRUSTED, PEER, "certificate chain leads to no trusted root") /* sub: X509_V_ERR */
+X(CHAIN_INVALID, PEER, "certificate chain is not valid")    /* sub: X509_V_ERR */
+X(CHAIN_TOO_LONG, PEER, "certificate chain is too long")
+X(SAN_NONE, PEER, "certificate has no identity")
+X(SAN_MULTIPLE, PEER, "certificate has more than one URI identity")
+X(SAN_SYNTAX, PEER, "certificate identity is not a SPIFFE ID")
+X(SPIFFE_SYNTAX, OPERATOR, "not a SPIFFE ID")
+X(TRUST_DOMAIN, PEER, "identity is of another trust domain")
+X(PEER_IDENTITY, PEER, "peer is not the one expected")
+X(PEER_DENIED, PEER, "no link allows this peer")
+X(SVID_KEY_MISMATCH, OPERATOR, "certificate and key do not belong together")
+X(SVID_MISSING, SYSTEM, "no certificate yet")
+X(BUNDLE_EMPTY, OPERATOR, "trust bundle holds no CA certificate")
+/* HTTP/2, gRPC, HTTP/1.1 */
+X(HTTP1_SYNTAX, PEER, "malformed HTTP request")
+X(HTTP1_HEAD_TOO_LARGE, PEER, "HTTP request head is too large")
+X(H2_PROTOCOL, PEER, "HTTP/2 protocol error")          /* sub: nghttp2 error */
+X(H2_FLOOD, PEER, "HTTP/2 flood")
+X(H2_GOAWAY, PEER, "HTTP/2 connection is going away")
+X(H2_STREAM_RESET, PEER, "HTTP/2 stream reset")        /* sub: HTTP/2 error code */
+X(GRPC_FRAME, PEER, "malformed gRPC frame")
+X(GRPC_STATUS, PEER, "call failed")                    /* sub: gRPC status */
+X(PB_SYNTAX, PEER, "malformed protobuf message")
+X(PB_TOO_DEEP, PEER, "protobuf message is nested too deeply")
+X(JSON_SYNTAX, OPERATOR, "not valid JSON")
+X(YAML_SYNTAX, OPERATOR, "not valid YAML")
+/* control plane */
+X(TOKEN_UNKNOWN, PEER, "join token is unknown")
+X(TOKEN_EXPIRED, PEER, "join token has expired")
+X(TOKEN_USED, PEER, "join token was used by another key")
+X(RATE_LIMITED, PEER, "too many requests")
+X(STORE_CORRUPT, SYSTEM, "store is corrupt")
+X(STORE_UNWRITABLE, SYSTEM, "store cannot be written")
+X(STORE_CONFLICT, OPERATOR, "changed by somebody else meanwhile")
+X(STORE_BUSY, OPERATOR, "store is in use by another process")
+X(KEK_UNAVAILABLE, OPERATOR, "key-encryption key is missing or wrong")
+X(SEAL_BROKEN, SYSTEM, "sealed record does not open")
+X(CA_CANNOT_SIGN, SYSTEM, "CA cannot sign now")
+X(CLOCK_BACKWARDS, SYSTEM, "clock is behind the last issuance")
+/* sidecar */
+X(LOOP_DETECTED, OPERATOR, "connection to the sidecar itself")
+X(NO_ENDPOINT, OPERATOR, "link has no endpoint")
+X(NOT_READY, SYSTEM, "not ready")
+X(IDLE, NONE, "idle too long")
+X(SLOW_PEER, PEER, "peer reads too slowly")
+X(DRAINING, NONE, "draining")
+X(OVERLOAD, SYSTEM, "connection limit reached")

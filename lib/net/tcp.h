@@ -1,0 +1,33 @@
+/* tcp: stream on a non-blocking socket (TCP or Unix).
+ *
+ * Reads go into the loop's rx buffer: first 16 KiB at a time, doubling to 256 KiB after full reads, back to
+ * 16 KiB when the reader stops (a stalled peer then holds little). At most TCP_READ_BUDGET reads an event,
+ * then the others have their turn. A write is one send; the rest is kept in an exactly sized block. */
+#ifndef MORTISE_LIB_NET_TCP_H
+#define MORTISE_LIB_NET_TCP_H
+
+#include "lib/net/addr.h"
+#include "lib/net/stream.h"
+
+#define TCP_READ_MIN ((size_t)16 << 10)
+#define TCP_READ_BUDGET 4
+
+/* tcp_new makes a stream of a connected socket: takes `fd` (also on error), sets O_NONBLOCK,
+ * CLOEXEC and TCP_NODELAY. Errors: IO, NO_MEMORY. */
+MUST_CHECK err_t tcp_new(struct loop *loop, int fd, struct stream **out);
+
+/* Called once with an owned stream, or an error: CONNECT_REFUSED, CONNECT_TIMEOUT, CONNECT_FAILED (sub:
+ * errno), FD_EXHAUSTED. */
+typedef void (*tcp_connect_cb)(void *arg, err_t err, struct stream *stream);
+struct tcp_connect;
+/* tcp_connect begins a connection. The callback comes from the loop, never from inside this call.
+ * Errors (then no callback comes): FD_EXHAUSTED, IO. */
+MUST_CHECK err_t tcp_connect(struct loop *loop, const struct addr *to, uint64_t timeout_ms,
+                             tcp_connect_cb cb, void *arg, struct tcp_connect **out);
+/* tcp_connect_cancel: the callback will not come. */
+void tcp_connect_cancel(struct tcp_connect *connect);
+
+/* The descriptor, for addresses and socket options; stays the stream's. */
+int tcp_fd(const struct stream *stream);
+
+#endif

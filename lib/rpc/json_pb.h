@@ -1,0 +1,34 @@
+/* json_pb maps JSON and YAML to protobuf messages and back by walking descriptors.
+ *
+ * Field names are the proto's own (snake_case); JSON names (lowerCamelCase) are read as well. Enums by
+ * name, bytes as base64, 64-bit integers as strings in JSON output and as numbers or strings in input.
+ * Refused with the path of the field: unknown fields (with the nearest known name), wrong types,
+ * duplicate keys, two members of one oneof, numbers out of range, unknown enum names (with the known ones),
+ * YAML aliases, anchors and tags, several documents. Source: proto3 JSON mapping; YAML 1.1 core. */
+#ifndef MORTISE_LIB_RPC_JSON_PB_H
+#define MORTISE_LIB_RPC_JSON_PB_H
+
+#include <protobuf-c/protobuf-c.h>
+
+#include "lib/base/buf.h"
+#include "lib/base/err.h"
+#include "lib/base/faults.h"
+
+enum json_pb_format { JSON_PB_JSON, JSON_PB_YAML };
+
+#define JSON_PB_INPUT_MAX ((size_t)4 << 20)
+#define JSON_PB_DEPTH_MAX 32
+
+/* json_pb_parse returns an owned message (pb_free) or all faults. Fault paths begin with `name`
+ * and ":line:column" for syntax errors ("mesh.yaml:12:3"), and are field paths ("links[2].profile")
+ * otherwise. YAML also reads JSON. Errors: CONFIG_INVALID, JSON_SYNTAX, YAML_SYNTAX, TOO_LARGE. */
+MUST_CHECK err_t json_pb_parse(enum json_pb_format format, const char *name, struct bytes text,
+                               const ProtobufCMessageDescriptor *desc, struct faults *faults,
+                               ProtobufCMessage **out);
+
+/* json_pb_write appends the message: fields with their default value are left out; two-space
+ * indentation. JSON ends without, YAML with a newline. */
+MUST_CHECK err_t json_pb_write(enum json_pb_format format, const ProtobufCMessage *msg,
+                               struct buf *out);
+
+#endif
