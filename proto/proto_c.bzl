@@ -15,10 +15,10 @@ load("//third_party:mortise.bzl", "HARDEN_COPTS")
 # - Strings are not checked for UTF-8, nesting has no limit: bound and check before and after unpack.
 # - Keywords of C as field names come out as they are and do not compile: avoid `default`, `int`.
 #
-# Two edits of the generated header: it calls itself a system header, so that __INIT (which casts
-# const away) is silent under our warnings; and the enumerator `_X_IS_INT_SIZE = INT_MAX` goes, which
-# every -Wswitch-enum switch would have to name (gcc and clang give enums the size of int without it).
-_EDIT = "sed -i -e '0,/^#define PROTOBUF_C_.*INCLUDED$$/s//&\\n#pragma GCC system_header/'" + \
+# Two edits of the generated header: __INIT's `(char *)protobuf_c_empty_string` goes by way of an integer
+# (-Wcast-qual; it is never written to nor freed), and the enumerator `_X_IS_INT_SIZE = INT_MAX` goes,
+# which every -Wswitch-enum switch would have to name (gcc and clang give enums the size of int anyway).
+_EDIT = "sed -i -e 's/(char \\*)protobuf_c_empty_string/(char *)(uintptr_t)protobuf_c_empty_string/g'" + \
         " -e '/^ *PROTOBUF_C__FORCE_ENUM_TO_BE_INT_SIZE(.*)$$/d'"
 
 def _protos_label(dep):
