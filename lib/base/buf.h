@@ -35,8 +35,8 @@ static inline bool bytes_equal_str(struct bytes a, const char *str)
     return bytes_equal(a, bytes_of_str(str));
 }
 
-/* buf holds bytes [pos, len) of data that are not yet read. Zeroed memory is an empty buffer with no
- * maximum of its own (BUF_MAX_DEFAULT then holds). */
+/* buf holds bytes [pos, len) of data that are not yet read. Zeroed memory is an empty buffer with
+ * no maximum of its own (BUF_MAX_DEFAULT then holds). */
 struct buf {
     uint8_t *data;
     size_t pos;
@@ -48,7 +48,8 @@ struct buf {
 #define BUF_MAX_DEFAULT ((size_t)64 << 20) /* no buffer of ours is ever near this */
 
 void buf_init(struct buf *buf, size_t max);
-/* buf_fini releases the memory; buf_wipe_fini overwrites it first. The buffer is empty afterwards. */
+/* buf_fini releases the memory; buf_wipe_fini overwrites it first. The buffer is empty afterwards.
+ */
 void buf_fini(struct buf *buf);
 void buf_wipe_fini(struct buf *buf);
 
@@ -75,7 +76,8 @@ static inline size_t buf_size(const struct buf *buf)
 }
 void buf_clear(struct buf *buf);
 
-/* buf_take_str ends the content with NUL and hands the memory to the caller; the buffer is empty. */
+/* buf_take_str ends the content with NUL and hands the memory to the caller; the buffer is empty.
+ */
 char *buf_take_str(struct buf *buf);
 
 /* Big-endian integers. */

@@ -4,7 +4,8 @@
 
 #include <stdint.h>
 
-/* clock is borrowed by its users and outlives them. mono_ms never goes back; wall_s is Unix time. */
+/* clock is borrowed by its users and outlives them. mono_ms never goes back; wall_s is Unix time.
+ */
 struct clock {
     uint64_t (*mono_ms)(const struct clock *clock);
     int64_t (*wall_s)(const struct clock *clock);

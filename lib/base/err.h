@@ -1,8 +1,8 @@
 /* err is the error value of the whole project: what went wrong, a detail number, and where.
  *
  * `return FAIL(SVID_EXPIRED, seconds);` makes one, `TRY(call)` passes it up; whoever owns the
- * consequence logs it once and counts it. Would-block is AGAIN, which is no error to report. The codes
- * with their texts and who is at fault stand in err_tbl.h. */
+ * consequence logs it once and counts it. Would-block is AGAIN, which is no error to report. The
+ * codes with their texts and who is at fault stand in err_tbl.h. */
 #ifndef MORTISE_LIB_BASE_ERR_H
 #define MORTISE_LIB_BASE_ERR_H
 
@@ -44,11 +44,11 @@ typedef struct err {
 #define FAIL(name, detail) ((err_t){E_##name, (int32_t)(detail), ERR_WHERE})
 
 /* TRY returns the error of `expr` from the calling function, if it is one. */
-#define TRY(expr)                                                                                  \
-    do {                                                                                           \
-        err_t try_err_ = (expr);                                                                   \
-        if (try_err_.code != E_OK)                                                                 \
-            return try_err_;                                                                       \
+#define TRY(expr)                  \
+    do {                           \
+        err_t try_err_ = (expr);   \
+        if (try_err_.code != E_OK) \
+            return try_err_;       \
     } while (0)
 
 static inline bool err_is_ok(err_t err)
@@ -75,10 +75,10 @@ err_t err_from_errno(int value, const char *where);
 
 /* CHECK stops the process with a message when `cond` does not hold: for what only our own bug can
  * break; it stays in release builds. Never for bytes from a peer, a file or the environment. */
-#define CHECK(cond)                                                                                \
-    do {                                                                                           \
-        if (__builtin_expect(!(cond), 0))                                                          \
-            err_check_failed(#cond, ERR_WHERE);                                                    \
+#define CHECK(cond)                             \
+    do {                                        \
+        if (__builtin_expect(!(cond), 0))       \
+            err_check_failed(#cond, ERR_WHERE); \
     } while (0)
 _Noreturn void err_check_failed(const char *cond, const char *where);
 

@@ -8,8 +8,8 @@ X(LIMIT, PEER, "a limit was exceeded")
 X(TIMEOUT, PEER, "a deadline passed")
 X(CANCELLED, NONE, "cancelled")
 X(CLOSED, PEER, "connection closed")
-X(SYNTAX, PEER, "malformed input")             /* sub: byte offset where known */
-X(TOO_LARGE, PEER, "larger than allowed")      /* sub: the limit */
+X(SYNTAX, PEER, "malformed input")        /* sub: byte offset where known */
+X(TOO_LARGE, PEER, "larger than allowed") /* sub: the limit */
 X(NOT_FOUND, OPERATOR, "not found")
 X(EXISTS, OPERATOR, "exists already")
 X(CONFIG_INVALID, OPERATOR, "configuration is not valid") /* sub: number of faults */
@@ -27,8 +27,8 @@ X(CONNECT_FAILED, PEER, "cannot connect")
 X(RESOLVE_FAILED, PEER, "name cannot be resolved")
 X(PEER_RESET, PEER, "connection reset by peer")
 /* TLS */
-X(TLS_PROTOCOL, PEER, "TLS protocol error")            /* sub: BoringSSL reason */
-X(TLS_ALERT, PEER, "TLS alert received")               /* sub: alert */
+X(TLS_PROTOCOL, PEER, "TLS protocol error") /* sub: BoringSSL reason */
+X(TLS_ALERT, PEER, "TLS alert received")    /* sub: alert */
 X(TLS_NOT_TLS, PEER, "not TLS")
 X(TLS_TRUNCATED, PEER, "closed without close_notify")
 X(TLS_NO_SHARED, PEER, "no shared version, cipher suite or group") /* sub: BoringSSL reason */
@@ -44,13 +44,13 @@ X(KEY_WEAK, PEER, "key is too weak or of a kind not allowed") /* sub: bits */
 X(CSR_SYNTAX, PEER, "not a valid certificate request")
 X(CSR_SIGNATURE, PEER, "certificate request is not signed by its key")
 X(CERT_SYNTAX, PEER, "not a valid certificate")
-X(CERT_EXPIRED, PEER, "certificate expired")           /* sub: seconds since */
+X(CERT_EXPIRED, PEER, "certificate expired")                /* sub: seconds since */
 X(CERT_NOT_YET_VALID, PEER, "certificate is not yet valid") /* sub: seconds until */
 X(CERT_MISSING, PEER, "peer sent no certificate")
 X(CERT_USAGE, PEER, "certificate is not for this use")
 X(CERT_WEAK_SIGNATURE, PEER, "certificate is signed with a weak algorithm")
 X(CHAIN_UNTRUSTED, PEER, "certificate chain leads to no trusted root") /* sub: X509_V_ERR */
-X(CHAIN_INVALID, PEER, "certificate chain is not valid")    /* sub: X509_V_ERR */
+X(CHAIN_INVALID, PEER, "certificate chain is not valid")               /* sub: X509_V_ERR */
 X(CHAIN_TOO_LONG, PEER, "certificate chain is too long")
 X(SAN_NONE, PEER, "certificate has no identity")
 X(SAN_MULTIPLE, PEER, "certificate has more than one URI identity")
@@ -65,12 +65,12 @@ X(BUNDLE_EMPTY, OPERATOR, "trust bundle holds no CA certificate")
 /* HTTP/2, gRPC, HTTP/1.1 */
 X(HTTP1_SYNTAX, PEER, "malformed HTTP request")
 X(HTTP1_HEAD_TOO_LARGE, PEER, "HTTP request head is too large")
-X(H2_PROTOCOL, PEER, "HTTP/2 protocol error")          /* sub: nghttp2 error */
+X(H2_PROTOCOL, PEER, "HTTP/2 protocol error") /* sub: nghttp2 error */
 X(H2_FLOOD, PEER, "HTTP/2 flood")
 X(H2_GOAWAY, PEER, "HTTP/2 connection is going away")
-X(H2_STREAM_RESET, PEER, "HTTP/2 stream reset")        /* sub: HTTP/2 error code */
+X(H2_STREAM_RESET, PEER, "HTTP/2 stream reset") /* sub: HTTP/2 error code */
 X(GRPC_FRAME, PEER, "malformed gRPC frame")
-X(GRPC_STATUS, PEER, "call failed")                    /* sub: gRPC status */
+X(GRPC_STATUS, PEER, "call failed") /* sub: gRPC status */
 X(PB_SYNTAX, PEER, "malformed protobuf message")
 X(PB_TOO_DEEP, PEER, "protobuf message is nested too deeply")
 X(JSON_SYNTAX, OPERATOR, "not valid JSON")

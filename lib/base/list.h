@@ -47,7 +47,7 @@ static inline void list_del(struct list *link)
 
 #define LIST_ITEM(link, type, member) CONTAINER_OF(link, type, member)
 /* The safe form: the current member may be removed. */
-#define LIST_EACH(pos, tmp, head)                                                                  \
+#define LIST_EACH(pos, tmp, head) \
     for (pos = (head)->next, tmp = pos->next; pos != (head); pos = tmp, tmp = pos->next)
 
 #endif

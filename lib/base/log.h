@@ -3,8 +3,9 @@
  *   log_info("identity", "renewed", LOG_STR("id", id), LOG_INT("not_after", t));
  *   -> time=2026-11-23T01:35:24.123Z level=info component=identity event=renewed id=… not_after=…
  *
- * Values are escaped (control characters, quotes, bytes that are not UTF-8) and cut at LOG_VALUE_MAX
- * bytes. Any thread may log; a line is one write. Never a secret: nothing here can know. */
+ * Values are escaped (control characters, quotes, bytes that are not UTF-8) and cut at
+ * LOG_VALUE_MAX bytes. Any thread may log; a line is one write. Never a secret: nothing here can
+ * know. */
 #ifndef MORTISE_LIB_BASE_LOG_H
 #define MORTISE_LIB_BASE_LOG_H
 
@@ -13,6 +14,7 @@
 #include <stdint.h>
 
 #include "lib/base/buf.h"
+#include "lib/base/clock.h"
 #include "lib/base/err.h"
 
 #define LOG_VALUE_MAX 1024 /* a SPIFFE ID of 2048 bytes is cut; nothing honest is longer */
@@ -50,27 +52,27 @@ static inline struct log_field log_field_str(const char *key, const char *value)
     return (struct log_field){value != NULL ? key : NULL, LOG_FIELD_STR, {.str = str}};
 }
 
-/* log_event writes a line if the component's level allows it. `component` and `event` are constants.
- * A field with a NULL key is left out. */
+/* log_event writes a line if the component's level allows it. `component` and `event` are
+ * constants. A field with a NULL key is left out. */
 void log_event(enum log_level level, const char *component, const char *event,
                const struct log_field *fields, size_t num_fields);
 
-#define LOG_AT(level, component, event, ...)                                                       \
-    do {                                                                                           \
-        if (log_enabled((level), (component))) {                                                   \
-            const struct log_field log_fields_[] = {{.key = NULL}, ##__VA_ARGS__};                 \
-            log_event((level), (component), (event), log_fields_,                                  \
-                      sizeof(log_fields_) / sizeof(log_fields_[0]));                               \
-        }                                                                                          \
+#define LOG_AT(level, component, event, ...)                                       \
+    do {                                                                           \
+        if (log_enabled((level), (component))) {                                   \
+            const struct log_field log_fields_[] = {{.key = NULL}, ##__VA_ARGS__}; \
+            log_event((level), (component), (event), log_fields_,                  \
+                      sizeof(log_fields_) / sizeof(log_fields_[0]));               \
+        }                                                                          \
     } while (0)
 #define log_error(component, event, ...) LOG_AT(LOG_ERROR, component, event, ##__VA_ARGS__)
 #define log_warn(component, event, ...) LOG_AT(LOG_WARN, component, event, ##__VA_ARGS__)
 #define log_info(component, event, ...) LOG_AT(LOG_INFO, component, event, ##__VA_ARGS__)
 #define log_debug(component, event, ...) LOG_AT(LOG_DEBUG, component, event, ##__VA_ARGS__)
 
-/* log_limited is log_event for lines that a peer can cause: at most `LOG_LIMIT_BURST` lines at once and
- * LOG_LIMIT_PER_S a second per (component, event); what was left out is counted in the next line that
- * passes as suppressed=N. */
+/* log_limited is log_event for lines that a peer can cause: at most `LOG_LIMIT_BURST` lines at once
+ * and LOG_LIMIT_PER_S a second per (component, event); what was left out is counted in the next
+ * line that passes as suppressed=N. */
 #define LOG_LIMIT_BURST 50
 #define LOG_LIMIT_PER_S 20
 void log_limited(enum log_level level, const char *component, const char *event,
@@ -78,16 +80,24 @@ void log_limited(enum log_level level, const char *component, const char *event,
 
 bool log_enabled(enum log_level level, const char *component);
 
-/* log_set_spec sets levels from text: "info" for all, "info,tls=debug,identity=warn". The whole text is
- * checked first. Errors: SYNTAX; levels are then unchanged and *out_bad (a borrowed part of spec, not
- * NUL-ended) and its length say which word is wrong. */
+/* log_set_spec sets levels from text: "info" for all, "info,tls=debug,identity=warn". The whole
+ * text is checked first. Errors: SYNTAX; levels are then unchanged and *out_bad (a borrowed part of
+ * spec, not NUL-ended) and its length say which word is wrong. */
 MUST_CHECK err_t log_set_spec(const char *spec, struct bytes *out_bad);
-/* log_spec writes the spec in force, as log_set_spec takes it. */
+/* log_spec writes the spec in force, as log_set_spec takes it; whole words that fit `out_size`. */
+#define LOG_SPEC_MAX 1280
 void log_spec(char *out, size_t out_size);
 void log_set_format(enum log_format format);
 /* log_set_fd sends lines to `fd` (borrowed). Default 2. */
 void log_set_fd(int fd);
-/* log_set_sink is for tests: every line goes to the callback instead; NULL ends it. */
+/* log_set_sink is for tests: every line goes to the callback instead; NULL ends it. One call at a
+ * time; it must not log. */
 void log_set_sink(void (*sink)(void *arg, const char *line, size_t len), void *arg);
+/* log_set_clock is for tests: the time that log_limited goes by (borrowed); NULL is the system's.
+ */
+void log_set_clock(const struct clock *clock);
+/* log_lines_lost counts the lines that could not be written: disk full, or a non-blocking
+ * descriptor whose reader is too slow. */
+uint64_t log_lines_lost(void);
 
 #endif

@@ -34,14 +34,15 @@ static inline void mem_free(void *ptr)
 /* mem_wipe overwrites `size` bytes in a way that the compiler keeps. */
 void mem_wipe(void *ptr, size_t size);
 
-/* CLEANUP(fn) calls fn(&variable) when the variable leaves its scope. `fn` takes a pointer to it and
- * must accept NULL as its value. MEM_CLEANUP_FN makes such a function of a plain release call. */
+/* CLEANUP(fn) calls fn(&variable) when the variable leaves its scope. `fn` takes a pointer to it
+ * and must accept NULL as its value. MEM_CLEANUP_FN makes such a function of a plain release call.
+ */
 #define CLEANUP(fn) __attribute__((cleanup(fn)))
-#define MEM_CLEANUP_FN(name, type, release)                                                        \
-    static inline void name(type **ptr)                                                            \
-    {                                                                                              \
-        if (*ptr != NULL)                                                                          \
-            release(*ptr);                                                                         \
+#define MEM_CLEANUP_FN(name, type, release) \
+    static inline void name(type **ptr)     \
+    {                                       \
+        if (*ptr != NULL)                   \
+            release(*ptr);                  \
     }
 static inline void mem_freep(char **ptr)
 {

@@ -24,9 +24,9 @@ struct metric_family {
     const char *name;
     enum metric_kind kind;
     const char *help;
-    const char *labels;     /* comma-separated names, "" for none; at most 6 */
-    const double *bounds;   /* histogram: upper bounds, ascending, ending with 0 (+Inf is added) */
-    double scale;           /* what is added is integer; value shown = integer * scale; 0 means 1 */
+    const char *labels;   /* comma-separated names, "" for none; at most 6 */
+    const double *bounds; /* histogram: upper bounds, ascending, ending with 0 (+Inf is added) */
+    double scale;         /* what is added is integer; value shown = integer * scale; 0 means 1 */
 };
 
 struct metrics;
@@ -37,13 +37,14 @@ struct metrics *metrics_new(const struct metric_family *families, size_t num);
 void metrics_free(struct metrics *metrics);
 
 /* metrics_series returns the id of a series; thread-safe, takes a lock: look up once, keep the id.
- * `values` are as many strings as the family has labels; copied, escaped when written. CHECKs that the
- * family exists. */
+ * `values` are as many strings as the family has labels; copied, escaped when written. CHECKs that
+ * the family exists. */
 typedef uint32_t metric_id;
 metric_id metrics_series(struct metrics *metrics, const char *family, const char *const *values);
 
 /* Each thread that counts has a shard; the first use on a thread makes it. Relaxed atomics, own
- * cache lines. A gauge is the sum of what all threads added, or the last value set by metrics_set. */
+ * cache lines. A gauge is the sum of what all threads added, or the last value set by metrics_set.
+ */
 void metrics_add(struct metrics *metrics, metric_id id, int64_t n);
 void metrics_set(struct metrics *metrics, metric_id id, int64_t value);
 void metrics_observe(struct metrics *metrics, metric_id id, int64_t value);

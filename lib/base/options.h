@@ -40,8 +40,8 @@ struct option {
     const char *name; /* kebab-case; NULL ends the table; a row with name "" is a heading in help */
     enum option_kind kind;
     size_t offset;
-    const char *def;         /* as text; NULL: none */
-    int64_t min, max;        /* OPTION_INT, _SIZE, _MS; both 0: any */
+    const char *def;          /* as text; NULL: none */
+    int64_t min, max;         /* OPTION_INT, _SIZE, _MS; both 0: any */
     const char *const *words; /* OPTION_ENUM, NULL-ended */
     unsigned flags;
     const char *arg;  /* placeholder in help: FILE, ADDR:PORT … */
@@ -55,17 +55,17 @@ struct options_seen {
 
 struct options_result {
     struct options_seen seen;
-    bool help;    /* --help was given */
-    bool version; /* --version was given */
+    bool help;         /* --help was given */
+    bool version;      /* --version was given */
     int first_operand; /* index in argv of the first operand, argc when none */
 };
 
-/* options_parse fills `*config` (zeroed by the caller) from argv and `environ`; every option gets at
- * least its default. Flags may come before and after operands; "--" ends them. An unknown flag is
- * told with the nearest known name; of the environment only names that begin with MORTISE_ and match
- * no row are told. File keys are set before or after through options_set_file, which never overrides
- * what a flag or variable set.
- * `prefix` is "MORTISE_". Faults go to `faults`; the return is faults_err. */
+/* options_parse fills `*config` (zeroed by the caller) from argv and `environ`; every option gets
+ * at least its default. Flags may come before and after operands; "--" ends them. An unknown flag
+ * is told with the nearest known name; of the environment only names that begin with MORTISE_ and
+ * match no row are told. File keys are set before or after through options_set_file, which never
+ * overrides what a flag or variable set. `prefix` is "MORTISE_". Faults go to `faults`; the return
+ * is faults_err. */
 MUST_CHECK err_t options_parse(const struct option *table, int argc, char **argv,
                                char *const *environment, void *config,
                                struct options_result *out_result, struct faults *faults);
