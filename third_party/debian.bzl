@@ -75,11 +75,14 @@ def _debian_source_impl(rctx):
     for path in ["fetched", "cached.tar.xz", "BUILD"] + rctx.attr.unused:
         rctx.delete(path)
     rctx.symlink(rctx.attr.build_file, "BUILD.bazel")
+    for file, path in rctx.attr.files.items():
+        rctx.symlink(file, path)
 
 debian_source = repository_rule(
     implementation = _debian_source_impl,
     attrs = {
         "build_file": attr.label(mandatory = True),
+        "files": attr.label_keyed_string_dict(doc = "more files of ours, and where they go"),
         "package": attr.string(mandatory = True),
         "sha256": attr.string(mandatory = True),
         "strip_prefix": attr.string(mandatory = True),
