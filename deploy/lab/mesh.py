@@ -1,0 +1,156 @@
+"""A whole mesh: a control plane and a sidecar beside each subsystem, each on a host of its own."""
+import json
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+from .programs import Binaries, LabError, Program, wait_for
+
+TRUST_DOMAIN = "mesh.test"
+NAMESPACE = "apim"
+SUBSYSTEMS = ("management", "portal", "analytics", "gateway")
+CONTROL_PORT = 15010
+INBOUND_PORT = 15443
+
+# name, client, server, client's loopback port, server's loopback port: row A9 of the requirements.
+LINKS = (
+    ("management-portal", "management", "portal", 15101, 8081),
+    ("management-gateway", "management", "gateway", 15102, 8082),
+    ("management-analytics", "management", "analytics", 15103, 8083),
+    ("gateway-analytics", "gateway", "analytics", 15104, 9083),
+)
+
+CLIENT_PROFILE = {"name": "mesh-client", "role": "CLIENT", "min_version": "TLS1_3"}
+SERVER_PROFILE = {"name": "mesh-server", "role": "SERVER", "min_version": "TLS1_3"}
+
+
+def document(client=None, server=None, links=LINKS, **more):
+    """A mesh document; the two profiles may have fields changed."""
+    return {
+        "subsystems": [{"name": name, "namespace": NAMESPACE} for name in SUBSYSTEMS],
+        "profiles": [{**CLIENT_PROFILE, **(client or {})}, {**SERVER_PROFILE, **(server or {})}],
+        "links": [{"name": name, "client": from_, "server": to, "client_port": client_port,
+                   "server_port": server_port, "client_profile": "mesh-client",
+                   "server_profile": "mesh-server"}
+                  for name, from_, to, client_port, server_port in links],
+        **more,
+    }
+
+
+class Mesh:
+    """Owns a folder with everything the programs write. Hosts by name from a netns.Network."""
+
+    def __init__(self, folder, network, binaries=None):
+        self.folder = Path(folder)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.network = network
+        self.bin = binaries or Binaries()
+        self.bin.check()
+        self.control = None
+        self.sidecars = {}
+
+    # The control plane.
+
+    @property
+    def socket(self):
+        return self.folder / "control" / "operator.sock"
+
+    @property
+    def roots(self):
+        return self.folder / "roots.pem"
+
+    def ctl(self, *args, check=True, input=None, timeout_s=120):
+        """mortisectl over the operator socket; the finished process."""
+        done = subprocess.run([str(self.bin.ctl), "--socket", str(self.socket), *map(str, args)],
+                              capture_output=True, text=True, input=input, timeout=timeout_s)
+        if check and done.returncode != 0:
+            raise LabError(f"mortisectl {' '.join(map(str, args))}: exit {done.returncode}\n"
+                           f"{done.stderr or done.stdout}")
+        return done
+
+    def ctl_json(self, *args):
+        return json.loads(self.ctl(*args, "-o", "json").stdout)
+
+    def start_control(self):
+        data = self.folder / "control"
+        if not data.exists():
+            subprocess.run([str(self.bin.ctl), "init", str(data), "--trust-domain", TRUST_DOMAIN],
+                           check=True, capture_output=True)
+        self.control = Program(
+            "mortise-control",
+            [self.bin.control, "--config", data / "control.yaml",
+             "--listen", f"0.0.0.0:{CONTROL_PORT}", "--operator-socket", self.socket],
+            self.folder, self.network["control"])
+        self.control.wait_ready()
+        self.roots.write_text(self.ctl("roots").stdout)
+        return self.control
+
+    def apply(self, doc, *flags, check=True):
+        """Applies a document (a dictionary); JSON is YAML, too."""
+        path = self.folder / "mesh.yaml"
+        path.write_text(json.dumps(doc, indent=2))
+        return self.ctl("apply", "-f", path, *flags, check=check)
+
+    def token(self, subsystem):
+        return self.ctl("token", "create", subsystem).stdout.strip().splitlines()[-1].strip()
+
+    # Sidecars.
+
+    def sidecar_argv(self, subsystem):
+        host = self.network[subsystem]
+        return [self.bin.proxy, "--control", f"{self.network['control'].v4}:{CONTROL_PORT}",
+                "--trust-domain", TRUST_DOMAIN, "--trust-bundle", self.roots,
+                "--inbound-listen", f"0.0.0.0:{INBOUND_PORT}",
+                "--advertise", f"{host.v4}:{INBOUND_PORT}"]
+
+    def start_sidecar(self, subsystem, *flags, name=None, token=None, ready=True):
+        name = name or f"proxy-{subsystem}"
+        program = Program(name, [*self.sidecar_argv(subsystem), *flags], self.folder,
+                          self.network[subsystem],
+                          env={"MORTISE_JOIN_TOKEN": token or self.token(subsystem)})
+        self.sidecars[name] = program
+        if ready:
+            program.wait_ready()
+        return program
+
+    def sidecar(self, subsystem):
+        return self.sidecars[f"proxy-{subsystem}"]
+
+    def workloads(self):
+        return self.ctl_json("get", "workloads").get("workloads", [])
+
+    def version(self):
+        return int(self.ctl_json("status").get("version", 0))
+
+    def wait_in_sync(self, number=None):
+        """Until `number` sidecars have acknowledged the version in force."""
+        number = number if number is not None else len(self.sidecars)
+
+        def in_sync():
+            status = self.ctl_json("status")
+            return int(status.get("in_sync", 0)) >= number and status
+
+        return wait_for(f"{number} sidecars in sync", in_sync)
+
+    def start(self, doc=None, subsystems=SUBSYSTEMS, *flags):
+        """Everything: control plane, mesh document, a sidecar for each subsystem."""
+        self.start_control()
+        self.apply(doc or document())
+        for subsystem in subsystems:
+            self.start_sidecar(subsystem, *flags, ready=False)
+        for program in self.sidecars.values():
+            program.wait_ready()
+        self.wait_in_sync(len(subsystems))
+        return self
+
+    def stop(self):
+        for program in [*self.sidecars.values(), self.control]:
+            if program is not None:
+                program.signal(15)
+        for program in [*self.sidecars.values(), self.control]:
+            if program is not None:
+                program.stop()
+
+    def remove(self):
+        shutil.rmtree(self.folder, ignore_errors=True)

@@ -1,0 +1,248 @@
+"""Runs the suites one after the other, counts every test, and ends with `N passed, N failed`.
+
+A suite is a function that returns (passed, failed, skipped). A suite that cannot be built counts as one
+failure: nothing is passed over in silence."""
+import argparse
+import concurrent.futures
+import os
+import re
+import subprocess
+import sys
+import time
+import xml.etree.ElementTree as ET
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "test"))
+import matrix  # noqa: E402
+
+FUZZ_S = 20
+OUT = ROOT / "test" / "out"
+
+
+def bazel(*args, **kwargs):
+    return subprocess.run(["bazel", *args], cwd=ROOT, **kwargs)
+
+
+def build(config, *targets):
+    done = bazel("build", "--curses=no", "--show_progress_rate_limit=20", f"--config={config}",
+                 *targets)
+    return done.returncode == 0
+
+
+def binaries(config):
+    return bazel("info", f"--config={config}", "bazel-bin", capture_output=True,
+                 text=True).stdout.strip()
+
+
+class Run:
+    def __init__(self, args):
+        self.args = args
+        self.bad = []
+
+    def fail(self, what):
+        self.bad.append(what)
+        print(f"FAILED: {what}", flush=True)
+
+
+def lint(run):
+    done = subprocess.run([ROOT / "test" / "lint" / "run"], cwd=ROOT)
+    found = matrix.problems()
+    for problem in found:
+        run.fail(f"matrix: {problem}")
+    if done.returncode != 0:
+        run.fail("lint")
+    return int(done.returncode == 0) + int(not found), int(done.returncode != 0) + int(bool(found)), 0
+
+
+def cmocka_counts(log):
+    """How many tests a cmocka program passed and failed; a program without them counts as one."""
+    passed = sum(map(int, re.findall(r"\[  PASSED  \] (\d+) test", log)))
+    failed = sum(map(int, re.findall(r"\[  FAILED  \] [^\n]*?(\d+) test\(s\)", log)))
+    return passed, failed
+
+
+def unit(run, config):
+    targets = ["//test/unit/...", "//test/fuzz/..."]
+    done = bazel("test", "--curses=no", "--show_progress_rate_limit=20", f"--config={config}",
+                 "--keep_going", "--test_output=errors", "--test_summary=terse", "--jobs=2",
+                 *targets, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    (OUT / f"unit-{config}.log").write_text(done.stdout)
+    listed = bazel("query", f"tests({' + '.join(targets)})", capture_output=True,
+                   text=True).stdout.split()
+    logs = Path(bazel("info", f"--config={config}", "bazel-testlogs", capture_output=True,
+                      text=True).stdout.strip())
+    failed_targets = set(re.findall(r"^(//\S+)\s+(?:\(cached\) )?(?:FAILED|TIMEOUT|NO STATUS)",
+                                    done.stdout, re.M))
+    passed = failed = 0
+    for target in listed:
+        path = logs / target[2:].replace(":", "/") / "test.log"
+        log = path.read_text(errors="replace") if path.exists() else ""
+        good, bad = cmocka_counts(log)
+        if target in failed_targets or not path.exists():
+            bad = max(bad, 1)
+            run.fail(f"{target} ({config})")
+        elif good == 0 and bad == 0:
+            good = 1
+        passed += good
+        failed += bad
+    if done.returncode != 0 and failed == 0:
+        run.fail(f"bazel test --config={config}: exit {done.returncode}")
+        failed = 1
+    if failed:
+        print("\n".join(done.stdout.splitlines()[-80:]), flush=True)
+    return passed, failed, 0
+
+
+def fuzz(run):
+    seconds = run.args.fuzz_s
+    listed = bazel("query", "kind(cc_test, //test/fuzz/...)", capture_output=True,
+                   text=True).stdout.split()
+    if not listed or not build("fuzz", *listed):
+        run.fail("fuzzers do not build")
+        return 0, 1, 0
+    folder = Path(binaries("fuzz"))
+
+    def one(target):
+        name = target.split(":")[1]
+        corpus = ROOT / "test" / "fuzz" / "corpus" / name.removesuffix("_fuzz")
+        fresh = OUT / "fuzz" / name
+        fresh.mkdir(parents=True, exist_ok=True)
+        # An allocation of a stranger's choosing is what these look for: memory is bounded.
+        done = subprocess.run([folder / "test" / "fuzz" / name, f"-max_total_time={seconds}",
+                               "-rss_limit_mb=1024", "-timeout=10", "-print_final_stats=1",
+                               f"-artifact_prefix={fresh}/crash-", fresh, corpus],
+                              capture_output=True, text=True, errors="replace")
+        (OUT / f"{name}.log").write_text(done.stderr)
+        executed = re.search(r"stat::number_of_executed_units: (\d+)", done.stderr)
+        return name, done.returncode, int(executed.group(1)) if executed else 0
+
+    passed = failed = 0
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        for name, status, executed in pool.map(one, listed):
+            good = status == 0 and executed > 0
+            print(f"  {name}: {executed} inputs{'' if good else ', FAILED'}", flush=True)
+            if good:
+                passed += 1
+            else:
+                failed += 1
+                run.fail(f"fuzz {name}: see {OUT / (name + '.log')}")
+    return passed, failed, 0
+
+
+def pytest(run, name, config, paths, *flags):
+    report = OUT / f"{name}.xml"
+    report.unlink(missing_ok=True)
+    env = {**os.environ, "MORTISE_BIN": binaries(config), "MORTISE_CONFIG": config,
+           "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"}
+    if run.args.full:
+        env["MORTISE_FULL"] = "1"
+    subprocess.run([sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider",
+                    f"--junitxml={report}", *flags, *paths], cwd=ROOT, env=env)
+    if not report.exists():
+        run.fail(f"{name}: pytest did not run")
+        return 0, 1, 0
+    passed = failed = skipped = 0
+    for case in ET.parse(report).getroot().iter("testcase"):
+        kinds = {child.tag for child in case}
+        if kinds & {"failure", "error"}:
+            failed += 1
+            run.fail(f"{name}: {case.get('classname')}.{case.get('name')}")
+        elif "skipped" in kinds:
+            skipped += 1
+        else:
+            passed += 1
+    return passed, failed, skipped
+
+
+def programs(run, config):
+    if build(config, "//:programs", "//test/interop/..."):
+        return True
+    run.fail(f"programs do not build ({config})")
+    return False
+
+
+def e2e(run):
+    if not programs(run, "opt"):
+        return 0, 1, 0
+    return pytest(run, "e2e", "opt", ["test/e2e"])
+
+
+def interop(run):
+    if not programs(run, "opt"):
+        return 0, 1, 0
+    return pytest(run, "interop", "opt", ["test/interop"])
+
+
+def swap(run, config):
+    """The end-to-end tests marked `sanitize`, on a sanitized build."""
+    if not programs(run, config):
+        return 0, 1, 0
+    return pytest(run, f"e2e-{config}", config, ["test/e2e"], "-m", "sanitize")
+
+
+def clang(run):
+    good = build("clang", "//:programs")
+    if not good:
+        run.fail("clang build")
+    return int(good), int(not good), 0
+
+
+def coverage(run):
+    done = subprocess.run([ROOT / "test" / "coverage"], cwd=ROOT)
+    if done.returncode != 0:
+        run.fail("coverage")
+    return int(done.returncode == 0), int(done.returncode != 0), 0
+
+
+SUITES = {
+    "lint": lint,
+    "unit": lambda run: unit(run, "opt"),
+    "e2e": e2e,
+    "interop": interop,
+    "asan": lambda run: unit(run, "asan"),
+    "e2e-asan": lambda run: swap(run, "asan"),
+    "tsan": lambda run: unit(run, "tsan"),
+    "e2e-tsan": lambda run: swap(run, "tsan"),
+    "clang": clang,
+    "fuzz": fuzz,
+    "coverage": coverage,
+}
+
+
+def main():
+    parser = argparse.ArgumentParser(prog="test/run", description=__doc__.splitlines()[0])
+    parser.add_argument("suites", nargs="*", metavar="SUITE",
+                        help=f"which (default all): {', '.join(SUITES)}")
+    parser.add_argument("--full", action="store_true", help="the long campaigns, too")
+    parser.add_argument("--fuzz-s", type=int, default=FUZZ_S, metavar="S",
+                        help="seconds for each fuzzer (default %(default)s)")
+    parser.add_argument("--matrix", action="store_true",
+                        help="print the requirements against the tests that drive them, and end")
+    args = parser.parse_args()
+    if args.matrix:
+        return matrix.show()
+    unknown = [name for name in args.suites if name not in SUITES]
+    if unknown:
+        parser.error(f"no suite {unknown[0]!r}; there are: {', '.join(SUITES)}")
+
+    OUT.mkdir(parents=True, exist_ok=True)
+    run = Run(args)
+    passed = failed = skipped = 0
+    began = time.monotonic()
+    for name in args.suites or SUITES:
+        print(f"== {name}", flush=True)
+        start = time.monotonic()
+        good, bad, left_out = SUITES[name](run)
+        passed, failed, skipped = passed + good, failed + bad, skipped + left_out
+        print(f"== {name}: {good} passed, {bad} failed, {left_out} skipped in "
+              f"{time.monotonic() - start:.0f} s", flush=True)
+    for what in run.bad:
+        print(f"FAILED: {what}")
+    print(f"took {(time.monotonic() - began) / 60:.1f} min")
+    print(f"{passed} passed, {failed} failed" + (f", {skipped} skipped" if skipped else ""))
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
