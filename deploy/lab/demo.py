@@ -3,6 +3,7 @@ import argparse
 import fcntl
 import json
 import os
+import shutil
 import signal
 import sys
 import time
@@ -10,14 +11,11 @@ from pathlib import Path
 
 from . import netns
 from .mesh import LINKS, SUBSYSTEMS, Mesh, document
-from .programs import LabError, Process, wait_for
+from .programs import LabError
 from .refusals import Refusals
+from .traffic import Traffic
 
 PREFIX = "mortise-demo-"
-SERVES = {"portal": ["http:127.0.0.1:8081"], "gateway": ["http:127.0.0.1:8082"],
-          "analytics": ["http:127.0.0.1:8083", "lines:127.0.0.1:9083"]}
-KINDS = {"management-portal": "http", "management-gateway": "http",
-         "management-analytics": "http", "gateway-analytics": "lines"}
 ROTATIONS = 10
 
 
@@ -34,10 +32,9 @@ class Demo:
         self.folder = state_folder()
         self.network = netns.Network(PREFIX, ("control", *SUBSYSTEMS))
         self.started = time.monotonic()
-        self.apps = {}
-        self.drivers = {}
         self.rotations = 0
         self.mesh = None
+        self.traffic = None
 
     def say(self, text):
         print(f"{time.monotonic() - self.started:7.1f}s  {text}", flush=True)
@@ -51,9 +48,7 @@ class Demo:
         self.say("control plane: root, issuer and store made at its first start")
         self.mesh.start_control()
         self.mesh.apply(document())
-        for name, specs in SERVES.items():
-            self.apps[name] = Process(f"app-{name}", self._apps("serve", *specs), self.folder,
-                                      self.network[name])
+        self.traffic = Traffic(self.mesh).serve()
         for name in SUBSYSTEMS:
             self.mesh.start_sidecar(name, ready=False)
         for name in SUBSYSTEMS:
@@ -63,55 +58,19 @@ class Demo:
         self.mesh.wait_in_sync()
         self.say("four sidecars have acknowledged the policy")
 
-    @staticmethod
-    def _apps(*args):
-        root = Path(__file__).resolve().parents[2]
-        return ["env", f"PYTHONPATH={root}", sys.executable, "-m", "deploy.lab.apps", *args]
-
-    def traffic(self):
-        for client in ("management", "gateway"):
-            specs = [f"{name}={KINDS[name]}:127.0.0.1:{port}"
-                     for name, from_, _, port, _ in LINKS if from_ == client]
-            out = open(self.folder / f"drive-{client}.json", "wb")
-            self.drivers[client] = Process(f"drive-{client}",
-                                           self._apps("drive", *specs, "--pause", "0.02"),
-                                           self.folder, self.network[client], stdout=out)
-        wait_for("traffic on every link",
-                 lambda: all(t["exchanges"] > 0 for t in self.totals().values()) and
-                 len(self.totals()) == len(LINKS))
-        self.say("traffic on all four links")
-
-    def totals(self):
-        links = {}
-        for client in self.drivers:
-            lines = (self.folder / f"drive-{client}.json").read_bytes().splitlines()
-            for line in reversed(lines):
-                try:
-                    links.update(json.loads(line)["links"])
-                    break
-                except ValueError:
-                    continue
-        return links
-
     def progress(self, what):
-        totals = self.totals().values()
+        totals = self.traffic.totals().values()
         self.say(f"{what}: {sum(t['connections'] for t in totals)} connections, "
                  f"{sum(t['bytes'] for t in totals) / 1e6:.1f} MB, "
                  f"{sum(t['dropped'] for t in totals)} dropped, "
                  f"{sum(t['corrupted'] for t in totals)} corrupted")
-
-    def more_traffic(self, exchanges):
-        """Waits until every link has carried that many more exchanges."""
-        before = {name: t["exchanges"] for name, t in self.totals().items()}
-        wait_for("traffic goes on", lambda: all(
-            t["exchanges"] >= before[name] + exchanges for name, t in self.totals().items()), 120)
 
     def rotate(self):
         began = time.monotonic()
         self.mesh.ctl("rotate", "--all", "--wait")
         self.rotations += 1
         took = time.monotonic() - began
-        self.more_traffic(5)
+        self.traffic.more(5)
         self.progress(f"rotation {self.rotations}/{self.args.rotations} of all certificates "
                       f"in {took * 1000:.0f} ms")
 
@@ -119,18 +78,12 @@ class Demo:
         self.mesh.apply(document(client={"groups": ["P-256"]}, server={"groups": ["P-256"]}),
                         "--wait")
         self.mesh.wait_in_sync()
-        self.more_traffic(5)
+        self.traffic.more(5)
         self.progress("cipher policy: key exchange by P-256 from now on, acknowledged by all")
         self.mesh.apply(document(), "--wait")
         self.mesh.wait_in_sync()
-        self.more_traffic(5)
+        self.traffic.more(5)
         self.progress("cipher policy: back to the first")
-
-    def stop_traffic(self):
-        for driver in self.drivers.values():
-            driver.signal(signal.SIGTERM)
-        for driver in self.drivers.values():
-            driver.wait(60)
 
     # The end.
 
@@ -142,7 +95,7 @@ class Demo:
 
     def summary(self, refusals):
         links = []
-        totals = self.totals()
+        totals = self.traffic.totals()
         for name, client, server, _, _ in LINKS:
             entries = self.facts(name, client)
             last = entries[-1] if entries else {}
@@ -181,7 +134,8 @@ class Demo:
 
     def run(self):
         self.up()
-        self.traffic()
+        self.traffic.drive()
+        self.say("traffic on all four links")
         refusals = Refusals(self.mesh)
         refusals.prepare()
         for _ in range(self.args.rotations // 2):
@@ -192,8 +146,8 @@ class Demo:
         self.say("what must be refused:")
         rows = refusals.run(lambda row: self.say(
             f"  {'refused ' if row[1] else 'ACCEPTED'}  {row[0]}: {row[2]}"))
-        self.more_traffic(5)
-        self.stop_traffic()
+        self.traffic.more(5)
+        self.traffic.finish()
         if not self.args.keep:
             self.mesh.stop()
         result = self.summary(rows)
@@ -225,8 +179,8 @@ It is left running. Try:
 Remove it with: deploy/demo --stop""")
 
     def down(self):
-        for process in (*self.drivers.values(), *self.apps.values()):
-            process.kill()
+        if self.traffic is not None:
+            self.traffic.stop()
         self.network.remove()
 
 
@@ -257,8 +211,6 @@ def main():
         print("deploy/demo: another one is running", file=sys.stderr)
         return 1
     demo.network.remove()
-    import shutil
-
     shutil.rmtree(folder, ignore_errors=True)
     if args.stop:
         print("removed")

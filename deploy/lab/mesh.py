@@ -1,6 +1,5 @@
 """A whole mesh: a control plane and a sidecar beside each subsystem, each on a host of its own."""
 import json
-import os
 import shutil
 import subprocess
 from pathlib import Path

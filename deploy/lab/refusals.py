@@ -6,8 +6,8 @@ import sys
 import time
 from pathlib import Path
 
-from .mesh import INBOUND_PORT, SUBSYSTEMS, TRUST_DOMAIN, document, LINKS
-from .programs import Process, Program, wait_for
+from .mesh import INBOUND_PORT, LINKS, TRUST_DOMAIN, document
+from .programs import Process, wait_for
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -56,7 +56,7 @@ class Refusals:
         self.mesh.ctl("admin", "create", "short-lived", "--out", self.short, "--ttl", "5s")
         self.short_until = time.monotonic() + 6
 
-    def _tls(self, name, host, target, link, wanted, cert=None, key=None, **flags):
+    def _tls(self, name, host, target, link, wanted, cert=None, key=None):
         args = ["--server-name", f"{link}.mortise.internal", "--roots", self.mesh.roots]
         if cert:
             args += ["--cert", cert, "--key", key]
