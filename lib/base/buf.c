@@ -166,6 +166,14 @@ void buf_clear(struct buf *buf)
     buf->len = 0;
 }
 
+void buf_truncate(struct buf *buf, size_t size)
+{
+    CHECK(size <= buf_size(buf));
+    if (buf->data != NULL) /* to the end: a read that failed may have left bytes behind len */
+        mem_wipe(buf->data + buf->pos + size, buf->cap - buf->pos - size);
+    buf->len = buf->pos + size;
+}
+
 char *buf_take_str(struct buf *buf)
 {
     char *str;

@@ -75,6 +75,9 @@ static inline size_t buf_size(const struct buf *buf)
     return buf->len - buf->pos;
 }
 void buf_clear(struct buf *buf);
+/* buf_truncate takes back what was appended beyond the first `size` unread bytes, and overwrites
+ * it. */
+void buf_truncate(struct buf *buf, size_t size);
 
 /* buf_take_str ends the content with NUL and hands the memory to the caller; the buffer is empty.
  */

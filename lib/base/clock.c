@@ -5,9 +5,10 @@
 
 #include "lib/base/err.h"
 
-#define CLOCK_YEAR_0 (-62167219200)      /* 0000-01-01T00:00:00Z */
-#define CLOCK_YEAR_9999_END 253402300799 /* the last second that four digits (and X.509) can say \
-                                          */
+#define CLOCK_YEAR_0 (-62167219200) /* 0000-01-01T00:00:00Z */
+#define CLOCK_YEAR_9999_END                                              \
+    253402300799 /* the last second that four digits (and X.509) can say \
+                  */
 
 static struct timespec clock_read(clockid_t id)
 {

@@ -30,6 +30,7 @@ struct option_list {
     size_t num;
 };
 
+/* A secret's value appears in no fault. */
 enum option_flags {
     OPTION_FLAG_NO_ARGV = 1, /* secret: refused as a flag with a hint at the variable */
     OPTION_FLAG_NO_FILE = 2, /* e.g. --config itself */
@@ -61,22 +62,36 @@ struct options_result {
 };
 
 /* options_parse fills `*config` (zeroed by the caller) from argv and `environ`; every option gets
- * at least its default. Flags may come before and after operands; "--" ends them. An unknown flag
- * is told with the nearest known name; of the environment only names that begin with MORTISE_ and
- * match no row are told. File keys are set before or after through options_set_file, which never
- * overrides what a flag or variable set. `prefix` is "MORTISE_". Faults go to `faults`; the return
- * is faults_err. */
+ * at least its default. Flags may come before and after operands, which are moved behind them; "--"
+ * ends them. Of a flag given twice the last counts, a list's flags add up and replace what the
+ * variable or the default said. An unknown flag is told with the nearest known name; of the
+ * environment only names that begin with MORTISE_ and match no row are told (but not those that
+ * Kubernetes makes of a Service called mortise-…), and an empty variable counts as absent. An empty
+ * text unsets a string or a list. The file's keys are set afterwards through options_set_file,
+ * which never overrides what a flag or variable set; then options_check_required says what is
+ * missing still. With --help or --version the rest is not looked at, and the return is OK. Faults
+ * go to `faults`; the return is faults_err. A table that contradicts itself (a default out of its
+ * range) is CHECKed. */
 MUST_CHECK err_t options_parse(const struct option *table, int argc, char **argv,
                                char *const *environment, void *config,
                                struct options_result *out_result, struct faults *faults);
 
-/* options_set_file sets one key (snake_case) from a file, unless a flag or variable has. `path` is
- * where it stands, for the fault. Returns false when no row has that key. */
+/* options_set_file sets one key (snake_case) from a file, unless a flag or variable has: then it is
+ * judged all the same. A list's items stand between commas. `path` is where it stands, for the
+ * fault. Returns false when no row has that key. */
 bool options_set_file(const struct option *table, const char *key, const char *value,
                       const char *path, void *config, const struct options_seen *seen,
                       struct faults *faults);
 
+/* options_check_required adds a fault for each OPTION_FLAG_REQUIRED row, a string or list, that is
+ * not set: called once when all sources are read, also by a program without a file. (Rows with
+ * OPTION_FLAG_NO_FILE are judged by options_parse already.) */
+void options_check_required(const struct option *table, void *config, struct faults *faults);
+
+/* options_free releases what the struct owns; secrets are overwritten first. */
 void options_free(const struct option *table, void *config);
+/* options_help writes the usage line, `about`, then each row under its heading with default, range
+ * and variable, wrapped at 90 columns. */
 void options_help(const struct option *table, const char *usage, const char *about, FILE *out);
 
 #endif
