@@ -27,6 +27,10 @@ ROOT = HERE.parent.parent
 OURS = "mortise"
 
 
+class Unusable(Exception):
+    """The run cannot begin, and why."""
+
+
 def arguments():
     parser = argparse.ArgumentParser(
         prog="test/bench/run",
@@ -87,7 +91,8 @@ def build(args):
     if targets:
         bazel, options = shlex.split(args.bazel), shlex.split(args.bazel_options)
         say(f"building {' '.join(targets.values())}")
-        subprocess.run([*bazel, "build", *options, *targets.values()], cwd=ROOT, check=True)
+        if subprocess.run([*bazel, "build", *options, *targets.values()], cwd=ROOT).returncode:
+            raise Unusable("the build failed; --load and --proxy take programs built elsewhere")
         where = subprocess.run([*bazel, "info", *options, "bazel-bin"], cwd=ROOT, check=True,
                                stdout=subprocess.PIPE, text=True).stdout.strip()
         for option, target in targets.items():
@@ -200,14 +205,13 @@ def main():
     args = arguments()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the finally clauses run
     process.extend_path()
-    tools = build(args)
     kinds = [peers.KINDS[name] for name in args.peers]
+    tools = build(args)
     lacking = [what for what in (kind.missing(tools) for kind in kinds) if what]
     lacking += [] if shutil.which("wrk") or "http" not in args.cells else ["wrk"]
     if lacking:
-        say(f"missing: {', '.join(dict.fromkeys(lacking))}; test/install brings what is a package, "
-            "--peers leaves a pair out")
-        return 2
+        raise Unusable(f"missing: {', '.join(dict.fromkeys(lacking))}; test/install brings what is "
+                       "a package, --peers leaves a pair out")
     args.out = args.out or Path(tempfile.mkdtemp(prefix="mortise-bench-"))
 
     cores = process.cores()
@@ -221,9 +225,6 @@ def main():
     folder = Path(tempfile.mkdtemp(prefix="mortise-bench-work-"))
     try:
         measure(args, tools, kinds, folder, cores, record)
-    except KeyboardInterrupt:
-        say("\ninterrupted")
-        return 130
     finally:
         if args.keep:
             say(f"kept: {folder}")
@@ -233,4 +234,11 @@ def main():
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except Unusable as error:
+        say(error)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        say("\ninterrupted")
+        sys.exit(130)

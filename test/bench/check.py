@@ -225,7 +225,7 @@ def check(pair, stranger):
     """The list of what is wrong with a TLS pair that does not run; empty when it is fit to be
     measured."""
     before, faults = pair.ports, []
-    pair.ports = dataclasses.replace(before, inner=before.app + 5)
+    pair.ports = dataclasses.replace(before, inner=before.app + 3)
     try:
         for step in (_wire, _client_side):
             try:

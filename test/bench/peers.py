@@ -165,9 +165,9 @@ class Mortise(Pair):
         else:
             config["inbound"] = {"listen": listen, "links": [{**link, "target": connect}]}
         path = self._write(f"{role}.yaml", json.dumps(config, indent=2))  # JSON is YAML
-        admin = self.ports.app + (3 if role == "client" else 4)
-        return [self.tools.proxy, "--config", path, "--workers", 1,
-                "--admin-listen", f"127.0.0.1:{admin}"]
+        # No other pair writes a line for each connection.
+        return [self.tools.proxy, "--config", path, "--workers", 1, "--access-log", "off",
+                "--admin-listen", f"unix:{self.folder}/{role}.admin", "--drain-timeout", "0"]
 
 
 class Haproxy(Pair):
