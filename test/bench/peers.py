@@ -167,7 +167,7 @@ class Mortise(Pair):
         path = self._write(f"{role}.yaml", json.dumps(config, indent=2))  # JSON is YAML
         # No other pair writes a line for each connection.
         return [self.tools.proxy, "--config", path, "--workers", 1, "--access-log", "off",
-                "--admin-listen", f"unix:{self.folder}/{role}.admin", "--drain-timeout", "0"]
+                "--admin-listen", f"unix:{self.folder}/{role}.admin", "--drain-timeout", "0s"]
 
 
 class Haproxy(Pair):
