@@ -2,13 +2,12 @@
 #ifndef MORTISE_LIB_NET_ADDR_H
 #define MORTISE_LIB_NET_ADDR_H
 
+#include <netinet/in.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/socket.h>
 #include <sys/un.h>
-
-#include <netinet/in.h>
 
 #include "lib/base/err.h"
 
@@ -24,11 +23,11 @@ struct addr {
 
 #define ADDR_TEXT_MAX 128
 
-/* addr_parse reads "127.0.0.1:80", "[::1]:80" (also with a scope, "[fe80::1%eth0]:80"), "unix:/path".
- * A name is no address here. Errors: ADDR_SYNTAX. */
+/* addr_parse reads "127.0.0.1:80", "[::1]:80" (also with a scope, "[fe80::1%eth0]:80"),
+ * "unix:/path". A name is no address here. Errors: ADDR_SYNTAX. */
 MUST_CHECK err_t addr_parse(const char *text, struct addr *out);
-/* addr_split_host parts "name:port" or any of the above without resolving; host is NUL-ended, at most
- * 255 bytes. Errors: ADDR_SYNTAX. */
+/* addr_split_host parts "name:port" or any of the above without resolving; host is NUL-ended, at
+ * most 255 bytes. Errors: ADDR_SYNTAX. */
 MUST_CHECK err_t addr_split_host(const char *text, char host[256], uint16_t *out_port);
 /* addr_format writes what addr_parse reads. */
 void addr_format(const struct addr *addr, char out[ADDR_TEXT_MAX]);

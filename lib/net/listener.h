@@ -1,6 +1,6 @@
 /* listener: binds, accepts in batches, pauses when descriptors run out, resumes by itself.
- * Source: accept(2); EMFILE handling keeps one descriptor in reserve so that a pending connection can be
- * accepted and closed rather than spin. */
+ * Source: accept(2); EMFILE handling keeps one descriptor in reserve so that a pending connection
+ * can be accepted and closed rather than spin. */
 #ifndef MORTISE_LIB_NET_LISTENER_H
 #define MORTISE_LIB_NET_LISTENER_H
 
@@ -14,7 +14,7 @@ typedef void (*listener_accept_cb)(void *arg, int fd, const struct addr *peer);
 struct listener_params {
     struct addr addr;
     int backlog;        /* 0: 4096 */
-    unsigned unix_mode; /* of a Unix socket's file, e.g. 0600; the directory must exist */
+    unsigned unix_mode; /* of a Unix socket's file; 0: 0600; the directory must exist */
     listener_accept_cb on_accept;
     void *arg;
 };

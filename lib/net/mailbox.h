@@ -15,8 +15,8 @@ typedef void (*mailbox_cb)(void *arg, struct mail *mail);
 struct mailbox *mailbox_new(struct loop *loop, mailbox_cb cb, void *arg);
 /* mailbox_post may be called from any thread; gives `mail` away. It wakes the receiver. */
 void mailbox_post(struct mailbox *mailbox, struct mail *mail);
-/* mailbox_close is called by the receiver's thread once nobody posts any more; mail not yet delivered is
- * given to `drop`. */
+/* mailbox_close is called by the receiver's thread once nobody posts any more; mail not yet
+ * delivered is given to `drop`. */
 void mailbox_close(struct mailbox *mailbox, void (*drop)(struct mail *mail));
 
 #endif

@@ -1,8 +1,8 @@
 /* stream: five operations shared by TCP, TLS and the test stream, and the events they give back.
  *
- * A stream begins with reading stopped. After on_eof or on_error no on_read follows. Once stream_close
- * was called no callback comes, and the pointer is not to be used again (memory goes when the loop's
- * batch ends). Callbacks may call any operation on any stream, close included. */
+ * A stream begins with reading stopped. After on_eof or on_error no on_read follows. Once
+ * stream_close was called no callback comes, and the pointer is not to be used again (memory goes
+ * when the loop's batch ends). Callbacks may call any operation on any stream, close included. */
 #ifndef MORTISE_LIB_NET_STREAM_H
 #define MORTISE_LIB_NET_STREAM_H
 
@@ -58,16 +58,16 @@ static inline void stream_read_start(struct stream *stream)
     stream->ops->read_start(stream);
 }
 
-/* stream_read_stop: no on_read after it returns, until read_start. What had been received already is
- * kept, at most one slab (LOOP_RX_SIZE). */
+/* stream_read_stop: no on_read after it returns, until read_start. What had been received already
+ * is kept, at most one slab (LOOP_RX_SIZE). */
 static inline void stream_read_stop(struct stream *stream)
 {
     stream->ops->read_stop(stream);
 }
 
 /* stream_write tries now and copies what is left to the queue: all of `data` is taken. The writer
- * keeps the queue bounded by not writing while stream->queued > 0. An error means the stream is broken
- * (on_error is not called for it): close it. */
+ * keeps the queue bounded by not writing while stream->queued > 0. An error means the stream is
+ * broken (on_error is not called for it): close it. */
 MUST_CHECK static inline err_t stream_write(struct stream *stream, struct bytes data)
 {
     return stream->ops->write(stream, data);

@@ -1,8 +1,10 @@
 /* tcp: stream on a non-blocking socket (TCP or Unix).
  *
- * Reads go into the loop's rx buffer: first 16 KiB at a time, doubling to 256 KiB after full reads, back to
- * 16 KiB when the reader stops (a stalled peer then holds little). At most TCP_READ_BUDGET reads an event,
- * then the others have their turn. A write is one send; the rest is kept in an exactly sized block. */
+ * Reads go into the loop's rx buffer: first 16 KiB at a time, doubling to 256 KiB after full reads,
+ * back to 16 KiB when the reader stops (a stalled peer then holds little). At most TCP_READ_BUDGET
+ * reads an event, then the others have their turn. A write is one send; the rest is kept in an
+ * exactly sized block. What the peer sent before it reset the connection is still delivered: a
+ * write that fails while reading is on says so by on_error, behind the last bytes. */
 #ifndef MORTISE_LIB_NET_TCP_H
 #define MORTISE_LIB_NET_TCP_H
 
@@ -16,12 +18,13 @@
  * CLOEXEC and TCP_NODELAY. Errors: IO, NO_MEMORY. */
 MUST_CHECK err_t tcp_new(struct loop *loop, int fd, struct stream **out);
 
-/* Called once with an owned stream, or an error: CONNECT_REFUSED, CONNECT_TIMEOUT, CONNECT_FAILED (sub:
- * errno), FD_EXHAUSTED. */
+/* Called once with an owned stream, or an error: CONNECT_REFUSED, CONNECT_TIMEOUT, CONNECT_FAILED
+ * (sub: errno), FD_EXHAUSTED. */
 typedef void (*tcp_connect_cb)(void *arg, err_t err, struct stream *stream);
 struct tcp_connect;
-/* tcp_connect begins a connection. The callback comes from the loop, never from inside this call.
- * Errors (then no callback comes): FD_EXHAUSTED, IO. */
+/* tcp_connect begins a connection; timeout_ms 0: as long as the kernel tries. The callback comes
+ * from the loop, never from inside this call; `*out` is gone by then. Errors (then no callback
+ * comes): FD_EXHAUSTED, IO, NO_MEMORY. */
 MUST_CHECK err_t tcp_connect(struct loop *loop, const struct addr *to, uint64_t timeout_ms,
                              tcp_connect_cb cb, void *arg, struct tcp_connect **out);
 /* tcp_connect_cancel: the callback will not come. */

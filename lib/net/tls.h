@@ -1,9 +1,9 @@
 /* tls: stream that is a TLS session over any other stream.
  *
- * BoringSSL reads from the slice that the lower stream delivered and writes into the loop's tx buffer:
- * one recv and one send for a batch of records, no copy kept per connection, no allocation per
- * record. This header is the seam behind which an own record layer can take over after the handshake.
- * Source: RFC 8446, RFC 5246. */
+ * BoringSSL reads from the slice that the lower stream delivered and writes into the loop's tx
+ * buffer: one recv and one send for a batch of records, no copy kept per connection, no allocation
+ * per record. This header is the seam behind which an own record layer can take over after the
+ * handshake. Source: RFC 8446, RFC 5246. */
 #ifndef MORTISE_LIB_NET_TLS_H
 #define MORTISE_LIB_NET_TLS_H
 
@@ -20,28 +20,35 @@ struct tls_params {
     SSL_CTX *ctx; /* the session takes its own reference */
     enum tls_role role;
     const char *server_name; /* SNI of a client; NULL: none. Borrowed for the call. */
-    /* Called with the new SSL before the handshake, to attach what the context's callbacks need. */
+    /* Called with the new SSL before the handshake, to attach what the context's callbacks need.
+     * The message callback is ours. The context's callbacks must not close the stream. */
     void (*configure)(void *arg, SSL *ssl);
     void *arg;
+    uint64_t key_update_records; /* 0: TLS_KEY_UPDATE_RECORDS; fewer in tests */
 };
 
-/* tls_new makes a session; takes `lower` on success. Errors: NO_MEMORY, TLS_CONFIG. */
+/* tls_new makes a session; takes `lower` on success. What `lower` has delivered or will deliver
+ * before tls_handshake is kept. TLS inside TLS shares the loop's buffers and is refused. Errors:
+ * NO_MEMORY, TLS_CONFIG. */
 MUST_CHECK err_t tls_new(struct stream *lower, const struct tls_params *params,
                          struct stream **out);
 
-/* tls_handshake runs the handshake; cb comes once, from the loop, unless the stream is closed first.
- * No deadline of its own: the owner's timer closes the stream. On error the alert has been sent;
- * errors: TLS_PROTOCOL, TLS_ALERT, TLS_NOT_TLS, TLS_NO_SHARED, CLOSED, PEER_RESET, and CERT_MISSING; when a
- * callback of the context refused the peer, TLS_PROTOCOL with the reason kept by that callback.
- * Data that came behind the handshake is kept until read_start. */
+/* tls_handshake runs the handshake; cb comes once, from the loop, unless the stream is closed
+ * first. No deadline of its own: the owner's timer closes the stream. On error the alert has been
+ * sent; errors: TLS_PROTOCOL, TLS_ALERT, TLS_NOT_TLS, TLS_NO_SHARED, TLS_CONFIG, CLOSED,
+ * PEER_RESET, and CERT_MISSING; when a callback of the context refused the peer, TLS_PROTOCOL with
+ * the reason kept by that callback. Data that came behind the handshake is kept until read_start.
+ * Our last flight leaves with what is written in the same round of the loop, in one send. */
 typedef void (*tls_handshake_cb)(void *arg, err_t err);
 void tls_handshake(struct stream *stream, tls_handshake_cb cb, void *arg);
 
-/* The SSL, for peer facts; stays the stream's. NULL once a record layer of our own has taken over. */
+/* The SSL, for peer facts; stays the stream's. NULL once a record layer of our own has taken over.
+ */
 SSL *tls_ssl(const struct stream *stream);
 struct stream *tls_lower(const struct stream *stream);
 
-/* tls_info: what was negotiated; static strings. Valid after the handshake for the stream's life. */
+/* tls_info: what was negotiated; static strings. Valid after the handshake for the stream's life.
+ */
 struct tls_info {
     const char *version; /* "TLSv1.3" */
     const char *cipher;  /* IANA name */

@@ -1,0 +1,794 @@
+#include "lib/net/tls.h"
+
+#include <pthread.h>
+#include <string.h>
+
+#include <openssl/bio.h>
+#include <openssl/err.h>
+
+#include "lib/base/mem.h"
+
+#define TLS_MAGIC 0x3e5a91d7u
+
+#define TO(state) (1u << TLS_STATE_##state)
+
+enum tls_state {
+    TLS_STATE_NEW, /* before tls_handshake */
+    TLS_STATE_HANDSHAKE,
+    TLS_STATE_OPEN,
+    TLS_STATE_BROKEN, /* `broken` says why; only close is left */
+    TLS_STATE_CLOSED,
+    TLS_STATE_NUM,
+};
+
+/* tls_next[s] is the set of states that s may move to. No deadlines here: they are the owner's. */
+static const unsigned tls_next[TLS_STATE_NUM] = {
+    [TLS_STATE_NEW] = TO(HANDSHAKE) | TO(BROKEN) | TO(CLOSED),
+    [TLS_STATE_HANDSHAKE] = TO(OPEN) | TO(BROKEN) | TO(CLOSED),
+    [TLS_STATE_OPEN] = TO(BROKEN) | TO(CLOSED),
+    [TLS_STATE_BROKEN] = TO(CLOSED),
+    [TLS_STATE_CLOSED] = 0,
+};
+
+/* Bytes that must outlive the loop's buffers. */
+struct tls_kept {
+    size_t len;
+    uint8_t data[];
+};
+
+struct tls {
+    struct stream base;
+    unsigned magic;
+    enum tls_state state;
+    struct stream *lower;
+    SSL *ssl;
+    struct bytes in;       /* ciphertext in hand, inside the lower stream's callback */
+    struct tls_kept *kept; /* ciphertext not yet wanted */
+    struct tls_kept *cork; /* the handshake's last flight, until the end of the batch */
+    err_t broken;
+    tls_handshake_cb cb; /* until called */
+    void *cb_arg;
+    uint64_t key_update_records;
+    uint64_t key_updates_since_ms; /* of the peer: begin of the second being counted */
+    unsigned num_key_updates;
+    uint8_t first[2]; /* the first bytes of the peer tell TLS from anything else */
+    uint8_t num_first;
+    bool server;
+    bool tls13;
+    bool reading;
+    bool pump_due;  /* more is to be delivered without new input */
+    bool got_eof;   /* close_notify was told */
+    bool shut;      /* ours was sent */
+    bool told;      /* of `broken` */
+    bool scheduled; /* tls_on_deferred will come */
+};
+
+static const struct stream_ops tls_ops;
+
+static struct tls *tls_of(struct stream *stream)
+{
+    CHECK(stream->ops == &tls_ops);
+    return CONTAINER_OF(stream, struct tls, base);
+}
+
+static const struct tls *tls_of_const(const struct stream *stream)
+{
+    CHECK(stream->ops == &tls_ops);
+    return (const struct tls *)(const void *)stream; /* base is its first member */
+}
+
+static struct tls *tls_of_arg(void *arg)
+{
+    struct tls *tls = arg;
+
+    CHECK(tls->magic == TLS_MAGIC);
+    return tls;
+}
+
+static void tls_set_state(struct tls *tls, enum tls_state state)
+{
+    CHECK((tls_next[tls->state] & 1u << state) != 0);
+    tls->state = state;
+}
+
+/* The BIO: reading takes from the slice in hand, writing appends to the loop's tx buffer and so
+ * never blocks: SSL_write cannot return WANT_WRITE. */
+
+static int tls_bio_read(BIO *bio, char *out, int len)
+{
+    struct tls *tls = tls_of_arg(BIO_get_data(bio));
+    size_t num = tls->in.len < (size_t)len ? tls->in.len : (size_t)len;
+
+    BIO_clear_retry_flags(bio);
+    if (num == 0) {
+        BIO_set_retry_read(bio);
+        return -1;
+    }
+    memcpy(out, tls->in.ptr, num);
+    tls->in.ptr += num;
+    tls->in.len -= num;
+    return (int)num;
+}
+
+static void tls_tx_add(struct loop_bufs *bufs, const void *ptr, size_t len)
+{
+    if (bufs->tx_cap - bufs->tx_len < len) {
+        while (bufs->tx_cap - bufs->tx_len < len)
+            bufs->tx_cap *= 2;
+        bufs->tx = mem_realloc(bufs->tx, bufs->tx_cap);
+    }
+    memcpy(bufs->tx + bufs->tx_len, ptr, len);
+    bufs->tx_len += len;
+}
+
+static int tls_bio_write(BIO *bio, const char *ptr, int len)
+{
+    struct tls *tls = tls_of_arg(BIO_get_data(bio));
+    struct loop_bufs *bufs = loop_bufs(tls->base.loop);
+
+    BIO_clear_retry_flags(bio);
+    if (tls->cork != NULL) {
+        tls_tx_add(bufs, tls->cork->data, tls->cork->len);
+        mem_free(tls->cork);
+        tls->cork = NULL;
+    }
+    tls_tx_add(bufs, ptr, (size_t)len);
+    return len;
+}
+
+static long tls_bio_ctrl(BIO *bio, int command, long num, void *ptr)
+{
+    (void)bio;
+    (void)num;
+    (void)ptr;
+    return command == BIO_CTRL_FLUSH ? 1 : 0;
+}
+
+static BIO_METHOD *tls_bio_method;
+
+static void tls_bio_make_method(void)
+{
+    tls_bio_method = BIO_meth_new(BIO_TYPE_SOURCE_SINK, "mortise");
+    CHECK(tls_bio_method != NULL && BIO_meth_set_read(tls_bio_method, tls_bio_read) == 1 &&
+          BIO_meth_set_write(tls_bio_method, tls_bio_write) == 1 &&
+          BIO_meth_set_ctrl(tls_bio_method, tls_bio_ctrl) == 1);
+}
+
+/* Errors. BoringSSL's queue belongs to the thread: it is read and cleared right behind the call. */
+
+static err_t tls_err_of_reason(int reason)
+{
+    if (reason >= SSL_AD_REASON_OFFSET && reason < SSL_AD_REASON_OFFSET + 256)
+        return FAIL(TLS_ALERT, reason - SSL_AD_REASON_OFFSET);
+    switch (reason) {
+    case SSL_R_HTTP_REQUEST:
+    case SSL_R_HTTPS_PROXY_REQUEST:
+        return FAIL(TLS_NOT_TLS, 0);
+    case SSL_R_NO_SHARED_CIPHER:
+    case SSL_R_NO_SHARED_GROUP:
+    case SSL_R_NO_COMMON_SIGNATURE_ALGORITHMS:
+    case SSL_R_UNSUPPORTED_PROTOCOL:
+        return FAIL(TLS_NO_SHARED, reason);
+    case SSL_R_NO_SUPPORTED_VERSIONS_ENABLED:
+    case SSL_R_NO_CERTIFICATE_SET:
+    case SSL_R_NO_CIPHERS_AVAILABLE:
+        return FAIL(TLS_CONFIG, reason);
+    case SSL_R_PEER_DID_NOT_RETURN_A_CERTIFICATE:
+        return FAIL(CERT_MISSING, 0);
+    case SSL_R_TOO_MANY_KEY_UPDATES:
+        return FAIL(TLS_KEY_UPDATES, 0);
+    default:
+        return FAIL(TLS_PROTOCOL, reason);
+    }
+}
+
+/* What the call that returned `ret` <= 0 means: AGAIN for more input, CLOSED for close_notify. */
+static err_t tls_err(struct tls *tls, int ret)
+{
+    int kind = SSL_get_error(tls->ssl, ret);
+    int reason = 0;
+    uint32_t entry;
+
+    if (kind == SSL_ERROR_WANT_READ)
+        return AGAIN;
+    if (kind == SSL_ERROR_ZERO_RETURN)
+        return FAIL(CLOSED, 0);
+    /* A callback of the context may have left entries of its own before BoringSSL's. */
+    while ((entry = ERR_get_error()) != 0)
+        if (reason == 0 && ERR_GET_LIB(entry) == ERR_LIB_SSL)
+            reason = ERR_GET_REASON(entry);
+    return tls_err_of_reason(reason);
+}
+
+/* Output. The loop's tx buffer is empty whenever control is outside this file and the lower write.
+ */
+
+static err_t tls_flush(struct tls *tls)
+{
+    struct loop_bufs *bufs = loop_bufs(tls->base.loop);
+    size_t len = bufs->tx_len;
+    err_t err;
+
+    if (len == 0)
+        return OK;
+    bufs->tx_len = 0;
+    err = stream_write(tls->lower, bytes_of(bufs->tx, len));
+    tls->base.queued = tls->lower->queued;
+    if (bufs->tx_cap > LOOP_TX_SIZE) {
+        bufs->tx = mem_realloc(bufs->tx, LOOP_TX_SIZE);
+        bufs->tx_cap = LOOP_TX_SIZE;
+    }
+    return err;
+}
+
+static struct tls_kept *tls_keep(const void *ptr, size_t len)
+{
+    struct tls_kept *kept = mem_alloc(sizeof(*kept) + len);
+
+    kept->len = len;
+    memcpy(kept->data, ptr, len);
+    return kept;
+}
+
+static void tls_on_deferred(void *arg);
+
+static void tls_schedule(struct tls *tls)
+{
+    if (tls->scheduled)
+        return;
+    tls->scheduled = true;
+    loop_defer(tls->base.loop, tls_on_deferred, tls);
+}
+
+/* The handshake's last flight waits for the end of the batch: the first data often come along. */
+static void tls_cork(struct tls *tls)
+{
+    struct loop_bufs *bufs = loop_bufs(tls->base.loop);
+
+    if (bufs->tx_len == 0)
+        return;
+    tls->cork = tls_keep(bufs->tx, bufs->tx_len);
+    bufs->tx_len = 0;
+    tls_schedule(tls);
+}
+
+static err_t tls_uncork(struct tls *tls)
+{
+    struct tls_kept *cork = tls->cork;
+    err_t err = OK;
+
+    tls->cork = NULL;
+    if (cork != NULL) {
+        err = stream_write(tls->lower, bytes_of(cork->data, cork->len));
+        tls->base.queued = tls->lower->queued;
+        mem_free(cork);
+    }
+    return err;
+}
+
+/* Breaking. */
+
+static void tls_tell(struct tls *tls)
+{
+    tls_handshake_cb cb = tls->cb;
+
+    if (tls->told)
+        return;
+    if (cb != NULL) {
+        tls->told = true;
+        tls->cb = NULL;
+        cb(tls->cb_arg, tls->broken);
+    } else if (tls->base.events != NULL) {
+        tls->told = true;
+        tls->base.events->on_error(tls->base.arg, tls->broken);
+    }
+}
+
+static void tls_break_quietly(struct tls *tls, err_t err)
+{
+    tls_set_state(tls, TLS_STATE_BROKEN);
+    tls->broken = err;
+    tls->reading = false;
+    tls->pump_due = false;
+    tls->in.len = 0;
+    mem_free(tls->kept);
+    tls->kept = NULL;
+    stream_read_stop(tls->lower);
+}
+
+static void tls_break(struct tls *tls, err_t err)
+{
+    if (tls->state == TLS_STATE_BROKEN || tls->state == TLS_STATE_CLOSED)
+        return;
+    tls_break_quietly(tls, err);
+    tls_tell(tls);
+}
+
+/* Input. */
+
+static void tls_got_close_notify(struct tls *tls)
+{
+    tls->got_eof = true;
+    tls->reading = false;
+    tls->pump_due = false;
+    stream_read_stop(tls->lower); /* what a peer sends behind it means nothing */
+    tls->base.events->on_eof(tls->base.arg);
+}
+
+static bool tls_too_many_key_updates(const struct tls *tls)
+{
+    return tls->num_key_updates > TLS_KEY_UPDATES_PER_S;
+}
+
+/* Decrypts into the loop's px buffer. AGAIN: all input is used up; OK: the buffer is full. */
+static err_t tls_decrypt(struct tls *tls, size_t *out_num)
+{
+    uint8_t *px = loop_bufs(tls->base.loop)->px;
+    int got;
+
+    *out_num = 0;
+    while (*out_num < LOOP_PX_SIZE) {
+        got = SSL_read(tls->ssl, px + *out_num, (int)(LOOP_PX_SIZE - *out_num));
+        if (got <= 0)
+            return tls_err(tls, got);
+        *out_num += (size_t)got;
+        if (tls_too_many_key_updates(tls))
+            break;
+    }
+    return OK;
+}
+
+static void tls_pump(struct tls *tls)
+{
+    while (tls->state == TLS_STATE_OPEN && tls->reading) {
+        size_t num;
+        err_t err = tls_decrypt(tls, &num);
+        err_t sent;
+
+        if (tls_too_many_key_updates(tls) && (err_is_ok(err) || err_is(err, E_AGAIN))) {
+            (void)SSL_send_fatal_alert(tls->ssl, SSL_AD_UNEXPECTED_MESSAGE);
+            ERR_clear_error();
+            err = FAIL(TLS_KEY_UPDATES, tls->num_key_updates);
+        }
+        sent = tls_flush(tls);
+        if (!err_is_ok(sent) && (err_is_ok(err) || err_is(err, E_AGAIN)))
+            err = sent;
+        tls->pump_due = !err_is(err, E_AGAIN);
+        if (num > 0) {
+            tls->base.bytes_read += num;
+            tls->base.events->on_read(tls->base.arg, bytes_of(loop_bufs(tls->base.loop)->px, num));
+            if (tls->state != TLS_STATE_OPEN)
+                return;
+        }
+        if (err_is(err, E_AGAIN))
+            return;
+        if (err_is(err, E_CLOSED)) {
+            if (tls->reading)
+                tls_got_close_notify(tls);
+            return;
+        }
+        if (!err_is_ok(err)) {
+            tls_break(tls, err);
+            return;
+        }
+    }
+}
+
+/* Tells TLS from other protocols by its first two bytes, before BoringSSL waits for three more that
+ * may never come. A first byte of 0x80 and up is left to BoringSSL: it may be an SSLv2-style hello.
+ */
+static bool tls_looks_like_tls(struct tls *tls)
+{
+    const uint8_t *first = tls->first;
+
+    for (size_t i = 0; tls->num_first < sizeof(tls->first) && i < tls->in.len; i++)
+        tls->first[tls->num_first++] = tls->in.ptr[i];
+    if (tls->num_first > 0 && first[0] != SSL3_RT_HANDSHAKE && first[0] != SSL3_RT_ALERT &&
+        !(tls->server && first[0] >= 0x80))
+        return false;
+    return tls->num_first < 2 || first[0] >= 0x80 || first[1] == SSL3_VERSION_MAJOR;
+}
+
+static void tls_handshake_failed(struct tls *tls, err_t err)
+{
+    /* The alert leaves before anybody hears of it and closes. */
+    (void)tls_flush(tls);
+    tls_break(tls, err);
+}
+
+static void tls_handshake_done(struct tls *tls)
+{
+    tls_handshake_cb cb = tls->cb;
+
+    tls_set_state(tls, TLS_STATE_OPEN);
+    tls->tls13 = SSL_version(tls->ssl) >= TLS1_3_VERSION;
+    tls_cork(tls);
+    tls->cb = NULL;
+    cb(tls->cb_arg, OK);
+    if (tls->state == TLS_STATE_OPEN && !tls->reading)
+        stream_read_stop(tls->lower);
+}
+
+static void tls_handshake_step(struct tls *tls)
+{
+    err_t err = OK;
+    int ret;
+
+    if (!tls_looks_like_tls(tls)) {
+        tls_handshake_failed(tls, FAIL(TLS_NOT_TLS, tls->first[0]));
+        return;
+    }
+    ret = SSL_do_handshake(tls->ssl);
+    if (ret == 1) {
+        tls_handshake_done(tls);
+        return;
+    }
+    err = tls_err(tls, ret);
+    if (!err_is(err, E_AGAIN)) {
+        tls_handshake_failed(tls, err);
+        return;
+    }
+    err = tls_flush(tls);
+    if (!err_is_ok(err))
+        tls_break(tls, err);
+}
+
+/* Works on `data`; keeps what is not wanted now. */
+static void tls_feed(struct tls *tls, struct bytes data)
+{
+    tls->in = data;
+    if (tls->state == TLS_STATE_HANDSHAKE)
+        tls_handshake_step(tls);
+    if (tls->state == TLS_STATE_OPEN)
+        tls_pump(tls);
+    if (tls->in.len > 0 && !tls->got_eof &&
+        (tls->state == TLS_STATE_OPEN || tls->state == TLS_STATE_NEW)) {
+        CHECK(tls->kept == NULL);
+        tls->kept = tls_keep(tls->in.ptr, tls->in.len);
+        stream_read_stop(tls->lower);
+    }
+    tls->in.len = 0;
+}
+
+static void tls_on_lower_read(void *arg, struct bytes data)
+{
+    tls_feed(tls_of_arg(arg), data);
+}
+
+static void tls_on_lower_eof(void *arg)
+{
+    struct tls *tls = tls_of_arg(arg);
+
+    if (tls->state == TLS_STATE_OPEN)
+        tls_break(tls, FAIL(TLS_TRUNCATED, 0));
+    else
+        tls_break(tls, FAIL(CLOSED, 0));
+}
+
+static void tls_on_lower_drained(void *arg)
+{
+    struct tls *tls = tls_of_arg(arg);
+
+    tls->base.queued = 0;
+    if (tls->state == TLS_STATE_OPEN && tls->base.events != NULL &&
+        tls->base.events->on_drained != NULL)
+        tls->base.events->on_drained(tls->base.arg);
+}
+
+static void tls_on_lower_error(void *arg, err_t err)
+{
+    tls_break(tls_of_arg(arg), err);
+}
+
+static const struct stream_events tls_lower_events = {
+    .on_read = tls_on_lower_read,
+    .on_eof = tls_on_lower_eof,
+    .on_drained = tls_on_lower_drained,
+    .on_error = tls_on_lower_error,
+};
+
+/* At the end of a batch: what must not be done inside the user's call. */
+static void tls_on_deferred(void *arg)
+{
+    struct tls *tls = tls_of_arg(arg);
+    struct tls_kept *kept;
+    err_t err;
+
+    tls->scheduled = false;
+    if (tls->state == TLS_STATE_CLOSED)
+        return;
+    err = tls_uncork(tls);
+    if (!err_is_ok(err))
+        tls_break(tls, err);
+    if (tls->state == TLS_STATE_BROKEN) {
+        tls_tell(tls);
+        return;
+    }
+    if (tls->state == TLS_STATE_OPEN && !tls->reading)
+        return;
+    kept = tls->kept;
+    tls->kept = NULL;
+    if (kept != NULL)
+        tls_feed(tls, bytes_of(kept->data, kept->len));
+    else if (tls->pump_due)
+        tls_feed(tls, bytes_of(NULL, 0));
+    mem_free(kept);
+    if (tls->kept == NULL && !tls->got_eof &&
+        (tls->state == TLS_STATE_HANDSHAKE || (tls->state == TLS_STATE_OPEN && tls->reading)))
+        stream_read_start(tls->lower);
+}
+
+/* The stream's operations. */
+
+static void tls_op_read_start(struct stream *stream)
+{
+    struct tls *tls = tls_of(stream);
+
+    CHECK(tls->base.events != NULL && tls->state != TLS_STATE_CLOSED);
+    if (tls->state == TLS_STATE_BROKEN && !tls->told)
+        tls_schedule(tls);
+    if (tls->state != TLS_STATE_OPEN || tls->got_eof || tls->reading)
+        return;
+    tls->reading = true;
+    if (tls->kept != NULL || tls->pump_due)
+        tls_schedule(tls);
+    else
+        stream_read_start(tls->lower);
+}
+
+static void tls_op_read_stop(struct stream *stream)
+{
+    struct tls *tls = tls_of(stream);
+
+    tls->reading = false;
+    if (tls->state == TLS_STATE_OPEN)
+        stream_read_stop(tls->lower);
+}
+
+static err_t tls_encrypt(struct tls *tls, struct bytes data)
+{
+    int ret;
+
+    /* BoringSSL counts records but never changes the key by itself. */
+    if (tls->tls13 && SSL_get_write_sequence(tls->ssl) >= tls->key_update_records &&
+        SSL_key_update(tls->ssl, SSL_KEY_UPDATE_NOT_REQUESTED) != 1)
+        return tls_err(tls, -1);
+    ret = SSL_write(tls->ssl, data.ptr, (int)data.len);
+    if (ret <= 0)
+        return tls_err(tls, ret);
+    CHECK((size_t)ret == data.len); /* no partial writes: our BIO takes all */
+    return tls_flush(tls);
+}
+
+static err_t tls_op_write(struct stream *stream, struct bytes data)
+{
+    struct tls *tls = tls_of(stream);
+    err_t err;
+
+    if (tls->state == TLS_STATE_BROKEN) {
+        tls->told = true;
+        return tls->broken;
+    }
+    if (tls->state != TLS_STATE_OPEN || tls->shut)
+        return FAIL(BUG, tls->state);
+    tls->base.bytes_written += data.len;
+    while (data.len > 0) {
+        size_t num = data.len < LOOP_RX_SIZE ? data.len : LOOP_RX_SIZE;
+
+        err = tls_encrypt(tls, bytes_of(data.ptr, num));
+        if (!err_is_ok(err)) {
+            loop_bufs(tls->base.loop)->tx_len = 0;
+            tls_break_quietly(tls, err);
+            tls->told = true;
+            return err;
+        }
+        data.ptr += num;
+        data.len -= num;
+    }
+    return OK;
+}
+
+static err_t tls_send_close_notify(struct tls *tls)
+{
+    tls->shut = true;
+    (void)SSL_shutdown(tls->ssl); /* writes into memory: nothing to wait for */
+    ERR_clear_error();
+    return tls_flush(tls);
+}
+
+static err_t tls_op_shutdown(struct stream *stream)
+{
+    struct tls *tls = tls_of(stream);
+
+    if (tls->state == TLS_STATE_BROKEN) {
+        tls->told = true;
+        return tls->broken;
+    }
+    if (tls->state != TLS_STATE_OPEN)
+        return FAIL(BUG, tls->state);
+    if (tls->shut)
+        return OK;
+    TRY(tls_send_close_notify(tls));
+    return stream_shutdown(tls->lower);
+}
+
+static void tls_free(void *arg)
+{
+    struct tls *tls = tls_of_arg(arg);
+
+    tls->magic = 0;
+    mem_free(tls);
+}
+
+static void tls_op_close(struct stream *stream, bool reset)
+{
+    struct tls *tls = tls_of(stream);
+
+    /* Only behind all data: a close_notify would tell the peer that nothing is missing. */
+    if (!reset && tls->state == TLS_STATE_OPEN && !tls->shut && tls->lower->queued == 0)
+        (void)tls_send_close_notify(tls);
+    tls_set_state(tls, TLS_STATE_CLOSED);
+    tls->reading = false;
+    tls->in.len = 0;
+    if (reset)
+        stream_reset(tls->lower);
+    else
+        stream_close(tls->lower);
+    SSL_free(tls->ssl);
+    tls->ssl = NULL;
+    mem_free(tls->kept);
+    mem_free(tls->cork);
+    tls->kept = tls->cork = NULL;
+    loop_defer(tls->base.loop, tls_free, tls);
+}
+
+static const struct stream_ops tls_ops = {
+    .read_start = tls_op_read_start,
+    .read_stop = tls_op_read_stop,
+    .write = tls_op_write,
+    .shutdown = tls_op_shutdown,
+    .close = tls_op_close,
+};
+
+/* Making one. */
+
+static void tls_on_message(int is_write, int version, int type, const void *message, size_t len,
+                           SSL *ssl, void *arg)
+{
+    struct tls *tls = tls_of_arg(arg);
+    uint64_t now_ms;
+
+    (void)version;
+    (void)ssl;
+    if (is_write || type != SSL3_RT_HANDSHAKE || tls->state != TLS_STATE_OPEN || len == 0 ||
+        *(const uint8_t *)message != SSL3_MT_KEY_UPDATE)
+        return;
+    /* BoringSSL limits those without data between them; each costs us a key schedule, data or not.
+     */
+    now_ms = loop_now_ms(tls->base.loop);
+    if (now_ms - tls->key_updates_since_ms >= 1000) {
+        tls->key_updates_since_ms = now_ms;
+        tls->num_key_updates = 0;
+    }
+    tls->num_key_updates++;
+}
+
+static err_t tls_configure(struct tls *tls, const struct tls_params *params)
+{
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    BIO *bio;
+
+    (void)pthread_once(&once, tls_bio_make_method);
+    bio = BIO_new(tls_bio_method);
+    if (bio == NULL)
+        return FAIL(NO_MEMORY, 0);
+    BIO_set_data(bio, tls);
+    BIO_set_init(bio, 1);
+    SSL_set_bio(tls->ssl, bio, bio); /* takes one reference for both */
+    if (params->role == TLS_SERVER)
+        SSL_set_accept_state(tls->ssl);
+    else
+        SSL_set_connect_state(tls->ssl);
+    SSL_set_shed_handshake_config(tls->ssl, 1);
+    if (params->role == TLS_CLIENT && params->server_name != NULL &&
+        SSL_set_tlsext_host_name(tls->ssl, params->server_name) != 1) {
+        ERR_clear_error();
+        return FAIL(TLS_CONFIG, 0);
+    }
+    if (params->configure != NULL)
+        params->configure(params->arg, tls->ssl);
+    SSL_set_msg_callback(tls->ssl, tls_on_message);
+    SSL_set_msg_callback_arg(tls->ssl, tls);
+    return OK;
+}
+
+err_t tls_new(struct stream *lower, const struct tls_params *params, struct stream **out)
+{
+    struct tls *tls;
+    err_t err;
+
+    if (lower->ops == &tls_ops)
+        return FAIL(TLS_CONFIG, 0);
+    tls = mem_try(sizeof(*tls));
+    if (tls == NULL)
+        return FAIL(NO_MEMORY, 0);
+    tls->ssl = SSL_new(params->ctx);
+    if (tls->ssl == NULL) {
+        ERR_clear_error();
+        mem_free(tls);
+        return FAIL(NO_MEMORY, 0);
+    }
+    tls->magic = TLS_MAGIC;
+    tls->base.ops = &tls_ops;
+    tls->base.loop = lower->loop;
+    tls->lower = lower;
+    tls->server = params->role == TLS_SERVER;
+    tls->key_update_records =
+        params->key_update_records != 0 ? params->key_update_records : TLS_KEY_UPDATE_RECORDS;
+    err = tls_configure(tls, params);
+    if (!err_is_ok(err)) {
+        SSL_free(tls->ssl);
+        mem_free(tls);
+        return err;
+    }
+    stream_set_events(lower, &tls_lower_events, tls);
+    *out = &tls->base;
+    return OK;
+}
+
+void tls_handshake(struct stream *stream, tls_handshake_cb cb, void *arg)
+{
+    struct tls *tls = tls_of(stream);
+
+    tls->cb = cb;
+    tls->cb_arg = arg;
+    if (tls->state == TLS_STATE_BROKEN) { /* the lower stream ended before we began */
+        tls_schedule(tls);
+        return;
+    }
+    tls_set_state(tls, TLS_STATE_HANDSHAKE);
+    if (!tls->server) {
+        int ret = SSL_do_handshake(tls->ssl);
+        err_t err = tls_err(tls, ret);
+
+        if (err_is(err, E_AGAIN))
+            err = tls_flush(tls);
+        if (!err_is_ok(err)) {
+            tls_break_quietly(tls, err);
+            tls_schedule(tls);
+            return;
+        }
+    }
+    if (tls->kept != NULL)
+        tls_schedule(tls);
+    else
+        stream_read_start(tls->lower);
+}
+
+SSL *tls_ssl(const struct stream *stream)
+{
+    return tls_of_const(stream)->ssl;
+}
+
+struct stream *tls_lower(const struct stream *stream)
+{
+    return tls_of_const(stream)->lower;
+}
+
+struct tls_info tls_info(const struct stream *stream)
+{
+    const SSL *ssl = tls_of_const(stream)->ssl;
+    const SSL_CIPHER *cipher = SSL_get_current_cipher(ssl);
+    const char *group;
+
+#ifdef SSL_GROUP_X25519
+    group = SSL_get_group_name(SSL_get_group_id(ssl));
+#else
+    group = SSL_get_curve_name(SSL_get_curve_id(ssl));
+#endif
+    return (struct tls_info){
+        .version = SSL_get_version(ssl),
+        .cipher = cipher != NULL ? SSL_CIPHER_standard_name(cipher) : "",
+        .group = group != NULL ? group : "",
+    };
+}
