@@ -1,5 +1,7 @@
 """Certificates for end-to-end tests, good and bad, by the `cryptography` library: none of our code."""
 import datetime
+import subprocess
+import tempfile
 from pathlib import Path
 
 from cryptography import x509
@@ -15,6 +17,11 @@ KEYS = {
     "rsa2048": lambda: rsa.generate_private_key(65537, 2048),
     "ed25519": ed25519.Ed25519PrivateKey.generate,
 }
+
+EKUS = {"server": ExtendedKeyUsageOID.SERVER_AUTH, "client": ExtendedKeyUsageOID.CLIENT_AUTH,
+        "email": ExtendedKeyUsageOID.EMAIL_PROTECTION, "code": ExtendedKeyUsageOID.CODE_SIGNING}
+KEY_USAGES = ("digital_signature", "content_commitment", "key_encipherment", "data_encipherment",
+              "key_agreement", "key_cert_sign", "crl_sign", "encipher_only", "decipher_only")
 
 
 def now():
@@ -54,46 +61,76 @@ class Certificate:
 
 
 class Ca(Certificate):
-    def __init__(self, name="root", above=None, key="p256", days=3650, pathlen=None):
-        made = KEYS[key]()
+    """A root, or with `above` an intermediate. `key` is a kind, or a key that exists."""
+
+    def __init__(self, name="root", above=None, key="p256", days=3650, pathlen=None,
+                 begins_days=None, extra=()):
+        made = KEYS[key]() if isinstance(key, str) else key
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+        begins = (now() - datetime.timedelta(minutes=10) if begins_days is None else
+                  now() + datetime.timedelta(days=begins_days))
         builder = (x509.CertificateBuilder().subject_name(subject)
                    .issuer_name(subject if above is None else above.cert.subject)
                    .public_key(made.public_key()).serial_number(x509.random_serial_number())
-                   .not_valid_before(now() - datetime.timedelta(minutes=10))
+                   .not_valid_before(begins)
                    .not_valid_after(now() + datetime.timedelta(days=days))
                    .add_extension(x509.BasicConstraints(True, pathlen), critical=True)
                    .add_extension(x509.KeyUsage(False, False, False, False, False, True, True,
                                                 False, False), critical=True)
                    .add_extension(x509.SubjectKeyIdentifier.from_public_key(made.public_key()),
                                   critical=False))
-        super().__init__(builder.sign(made if above is None else above.key, hashes.SHA256()), made)
+        for extension, critical in extra:
+            builder = builder.add_extension(extension, critical=critical)
+        over = [] if above is None or above.is_root() else [above.cert, *above.above]
+        super().__init__(builder.sign(made if above is None else above.key, hashes.SHA256()), made,
+                         over)
+
+    def is_root(self):
+        return self.cert.issuer == self.cert.subject
 
     def root_pem(self):
         return self.cert.public_bytes(serialization.Encoding.PEM)
 
-    def issue(self, *uris, dns=(), key="p256", valid_s=3600, begins_s=-600, eku=("server", "client"),
-              ca=False, name="leaf"):
-        """A leaf; `uris` are its URI SANs."""
-        made = KEYS[key]()
-        usages = {"server": ExtendedKeyUsageOID.SERVER_AUTH,
-                  "client": ExtendedKeyUsageOID.CLIENT_AUTH,
-                  "email": ExtendedKeyUsageOID.EMAIL_PROTECTION}
+    def issue(self, *uris, dns=(), sans=None, key="p256", valid_s=3600, begins_s=-600,
+              eku=("server", "client"), usage=("digital_signature",), ca=False, pathlen=None,
+              name="leaf", extra=(), signer=None):
+        """A leaf; `uris` are its URI SANs, `dns` its DNS SANs; or `sans` are all of them as x509.GeneralName.
+
+        For bad ones: `usage` None leaves KeyUsage out, `eku` () leaves that out, `extra` are more
+        extensions as (extension, critical), `signer` a key that signs in place of this CA's."""
+        made = KEYS[key]() if isinstance(key, str) else key
         builder = (x509.CertificateBuilder()
                    .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)]))
                    .issuer_name(self.cert.subject).public_key(made.public_key())
                    .serial_number(x509.random_serial_number())
                    .not_valid_before(now() + datetime.timedelta(seconds=begins_s))
                    .not_valid_after(now() + datetime.timedelta(seconds=valid_s))
-                   .add_extension(x509.BasicConstraints(ca, None), critical=True)
-                   .add_extension(x509.KeyUsage(True, False, False, False, False, ca, False, False,
-                                                False), critical=True))
+                   .add_extension(x509.BasicConstraints(ca, pathlen), critical=True))
+        if usage is not None:
+            usage = {*usage, *(("key_cert_sign",) if ca else ())}
+            builder = builder.add_extension(
+                x509.KeyUsage(**{name: name in usage for name in KEY_USAGES}), critical=True)
         if eku:
-            builder = builder.add_extension(x509.ExtendedKeyUsage([usages[e] for e in eku]),
+            builder = builder.add_extension(x509.ExtendedKeyUsage([EKUS[e] for e in eku]),
                                             critical=False)
-        names = [x509.UniformResourceIdentifier(uri) for uri in uris]
-        names += [x509.DNSName(text) for text in dns]
-        if names:
-            builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=True)
-        above = [] if self.cert.issuer == self.cert.subject else [self.cert]
-        return Certificate(builder.sign(self.key, hashes.SHA256()), made, above)
+        if sans is None:
+            sans = [x509.UniformResourceIdentifier(uri) for uri in uris]
+            sans += [x509.DNSName(text) for text in dns]
+        if sans:
+            builder = builder.add_extension(x509.SubjectAlternativeName(sans), critical=True)
+        for extension, critical in extra:
+            builder = builder.add_extension(extension, critical=critical)
+        above = [] if self.is_root() else [self.cert, *self.above]
+        return Certificate(builder.sign(signer or self.key, hashes.SHA256()), made, above)
+
+    def resign(self, made, digest):
+        """The same certificate signed with a digest that no library but OpenSSL still signs with."""
+        with tempfile.TemporaryDirectory() as folder:
+            folder = Path(folder)
+            (folder / "ca.pem").write_bytes(self.root_pem())
+            (folder / "ca.key").write_bytes(pem_of_key(self.key))
+            done = subprocess.run(["openssl", "x509", f"-{digest}", "-CA", "ca.pem", "-CAkey",
+                                   "ca.key", "-set_serial", str(made.cert.serial_number),
+                                   "-preserve_dates"], cwd=folder, check=True, capture_output=True,
+                                  input=made.cert.public_bytes(serialization.Encoding.PEM))
+        return Certificate(x509.load_pem_x509_certificate(done.stdout), made.key, made.above)
