@@ -41,7 +41,9 @@ class Certificate:
 
     @property
     def serial(self):
-        return f"{self.cert.serial_number:x}"
+        """As the product writes it: lower-case hex of whole bytes."""
+        number = self.cert.serial_number
+        return number.to_bytes((number.bit_length() + 7) // 8, "big").hex()
 
     @property
     def pem(self):
