@@ -40,6 +40,7 @@ X(HANDSHAKE_TIMEOUT, PEER, "TLS handshake took too long")
 X(PEM_SYNTAX, OPERATOR, "not valid PEM")
 X(PEM_EMPTY, OPERATOR, "no PEM block of the wanted kind")
 X(KEY_SYNTAX, OPERATOR, "not a private key")
+X(KEY_ENCRYPTED, OPERATOR, "private key is encrypted: one without a passphrase is wanted")
 X(KEY_WEAK, PEER, "key is too weak or of a kind not allowed") /* sub: bits */
 X(CSR_SYNTAX, PEER, "not a valid certificate request")
 X(CSR_SIGNATURE, PEER, "certificate request is not signed by its key")
@@ -54,6 +55,7 @@ X(CHAIN_INVALID, PEER, "certificate chain is not valid")               /* sub: X
 X(CHAIN_TOO_LONG, PEER, "certificate chain is too long")
 X(SAN_NONE, PEER, "certificate has no identity")
 X(SAN_MULTIPLE, PEER, "certificate has more than one URI identity")
+X(SAN_TOO_MANY, PEER, "certificate has more names than allowed") /* sub: how many */
 X(SAN_SYNTAX, PEER, "certificate identity is not a SPIFFE ID")
 X(SPIFFE_SYNTAX, OPERATOR, "not a SPIFFE ID")
 X(TRUST_DOMAIN, PEER, "identity is of another trust domain")

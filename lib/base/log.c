@@ -39,12 +39,18 @@ static struct log_levels log_levels = {.base = LOG_INFO};
 static atomic_int log_format = LOG_FORMAT_TEXT;
 static _Atomic(const struct clock *) log_clock = &clock_system;
 
+struct log_out {
+    int fd;    /* -1: none */
+    bool torn; /* the last line ended in its middle */
+};
+
 /* Where lines go; the lock also keeps long lines whole. */
 static pthread_mutex_t log_out_lock = PTHREAD_MUTEX_INITIALIZER;
-static int log_fd = STDERR_FILENO;
+static struct log_out log_main = {.fd = STDERR_FILENO};
+static struct log_out log_routed = {.fd = -1}; /* for the lines of log_routed_component */
+static const char *log_routed_component;
 static void (*log_sink)(void *arg, const char *line, size_t len);
 static void *log_sink_arg;
-static bool log_torn;     /* the last line ended in its middle */
 static uint64_t log_lost; /* lines that could not be written since the last that could */
 
 struct log_limiter {
@@ -195,7 +201,15 @@ void log_set_format(enum log_format format)
 void log_set_fd(int fd)
 {
     (void)pthread_mutex_lock(&log_out_lock);
-    log_fd = fd;
+    log_main.fd = fd;
+    (void)pthread_mutex_unlock(&log_out_lock);
+}
+
+void log_route(const char *component, int fd)
+{
+    (void)pthread_mutex_lock(&log_out_lock);
+    log_routed = (struct log_out){.fd = fd};
+    log_routed_component = component;
     (void)pthread_mutex_unlock(&log_out_lock);
 }
 
@@ -214,12 +228,12 @@ void log_set_clock(const struct clock *clock)
 
 /* Under the lock. A line that cannot begin is lost and counted: a full pipe must not stop the
  * program when its descriptor is non-blocking. One that has begun waits, but not for ever. */
-static bool log_write_all(const char *line, size_t len)
+static bool log_write_all(struct log_out *out, const char *line, size_t len)
 {
     size_t done = 0;
 
     while (done < len) {
-        ssize_t wrote = write(log_fd, line + done, len - done);
+        ssize_t wrote = write(out->fd, line + done, len - done);
 
         if (wrote >= 0) {
             done += (size_t)wrote;
@@ -228,12 +242,12 @@ static bool log_write_all(const char *line, size_t len)
         if (errno == EINTR)
             continue;
         if (errno == EAGAIN && done > 0) {
-            struct pollfd fd = {.fd = log_fd, .events = POLLOUT};
+            struct pollfd fd = {.fd = out->fd, .events = POLLOUT};
 
             if (poll(&fd, 1, LOG_WRITE_WAIT_MS) > 0)
                 continue;
         }
-        log_torn = log_torn || done > 0;
+        out->torn = out->torn || done > 0;
         return false;
     }
     return true;
@@ -394,9 +408,13 @@ static void log_emit(enum log_level level, const char *component, const char *ev
     if (log_sink != NULL) {
         log_sink(log_sink_arg, line.text, line.len);
     } else {
-        if (log_torn && log_write_all("\n", 1))
-            log_torn = false;
-        if (!log_write_all(line.text, line.len))
+        struct log_out *out = &log_main;
+
+        if (log_routed.fd >= 0 && strcmp(component, log_routed_component) == 0)
+            out = &log_routed;
+        if (out->torn && log_write_all(out, "\n", 1))
+            out->torn = false;
+        if (!log_write_all(out, line.text, line.len))
             log_lost++;
     }
     (void)pthread_mutex_unlock(&log_out_lock);

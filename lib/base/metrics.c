@@ -128,8 +128,8 @@ void metrics_free(struct metrics *metrics)
 
     if (metrics == NULL)
         return;
-    LIST_EACH(pos, tmp, &metrics->shards)
-    metrics_free_shard(LIST_ITEM(pos, struct metrics_shard, link));
+    LIST_EACH (pos, tmp, &metrics->shards)
+        metrics_free_shard(LIST_ITEM(pos, struct metrics_shard, link));
     for (uint32_t i = 0; i < metrics->num_series; i++)
         mem_free(metrics->series[i].labels);
     mem_free(metrics->series);
@@ -274,8 +274,7 @@ static struct metrics_shard *metrics_find_shard(struct metrics *metrics)
     struct list *pos, *tmp;
 
     (void)pthread_mutex_lock(&metrics->lock);
-    LIST_EACH(pos, tmp, &metrics->shards)
-    {
+    LIST_EACH (pos, tmp, &metrics->shards) {
         shard = LIST_ITEM(pos, struct metrics_shard, link);
         if (shard->thread == &metrics_mine)
             break;

@@ -389,11 +389,11 @@ static void option_set(const struct option *row, const struct options_place *pla
             option_list_clear(&list);
             return;
         }
-        if (!append)
+        if (!append || value[0] == '\0')
             option_clear(row, config);
         if (place->commas)
             *(struct option_list *)option_field(row, config) = list;
-        else
+        else if (value[0] != '\0')
             option_list_add(option_field(row, config), value, strlen(value));
         return;
     }
@@ -748,6 +748,17 @@ err_t options_parse(const struct option *table, int argc, char **argv, char *con
     return faults_err(faults);
 }
 
+static void option_no_file_fault(const struct option *row, const char *path, struct faults *faults)
+{
+    char variable[OPTIONS_NAME_MAX];
+
+    option_env_name(row, variable);
+    if (row->flags & OPTION_FLAG_NO_ARGV)
+        faults_add(faults, path, "cannot be set in a file; set the variable %s", variable);
+    else
+        faults_add(faults, path, "cannot be set in a file; use the flag --%s", row->name);
+}
+
 bool options_set_file(const struct option *table, const char *key, const char *value,
                       const char *path, void *config, const struct options_seen *seen,
                       struct faults *faults)
@@ -764,7 +775,7 @@ bool options_set_file(const struct option *table, const char *key, const char *v
         if (strcmp(known, key) != 0)
             continue;
         if (row->flags & OPTION_FLAG_NO_FILE)
-            faults_add(faults, path, "cannot be set in a file; use the flag --%s", row->name);
+            option_no_file_fault(row, path, faults);
         else
             option_set(row, &place, value, false, options_was_seen(seen, i) ? NULL : config,
                        faults);
@@ -884,7 +895,7 @@ void options_help(const struct option *table, const char *usage, const char *abo
     options_wrap(out, "Show the version and exit.", OPTIONS_INDENT);
     fprintf(out, "\n");
     options_wrap(out,
-                 "A flag goes before the variable named with it, that before the file, that before "
-                 "the default. In a file a key is the flag's name with _ for -.",
+                 "A flag wins over its variable, the variable over the file, the file over the "
+                 "default. In a file a key is the flag's name with _ for -.",
                  0);
 }

@@ -1,0 +1,7 @@
+/* version: of the product, the same for all its programs. */
+#ifndef MORTISE_LIB_BASE_VERSION_H
+#define MORTISE_LIB_BASE_VERSION_H
+
+#define MORTISE_VERSION "0.1.0"
+
+#endif
