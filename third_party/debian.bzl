@@ -43,10 +43,11 @@ debian_libraries = repository_rule(
 )
 
 def _debian_source_impl(rctx):
-    # Bazel's repository cache first (by sum): no network once it was fetched on this machine.
+    # Bazel's repository cache first (by sum): no network once it was fetched on this machine. There
+    # is no call that asks the cache alone; the path is what its warning shows the first time.
     tarball = rctx.attr.tarball
     cached = rctx.download(
-        url = "file://%s" % rctx.path("fetched/" + tarball),
+        url = "file:///not-yet-in-bazels-repository-cache/" + tarball,
         output = "cached.tar.xz",
         sha256 = rctx.attr.sha256,
         allow_fail = True,
