@@ -1,0 +1,202 @@
+"""Without this an operator cannot trust what the command line says: documents are applied whole or not at all,
+lost races are told, rollouts are watched to the end, and what cannot be done says what to do.
+
+Drives: A1, A3, A8, A9, D7, F2, F5, R10, R36, R50, B1, C1, C3"""
+import json
+import re
+import threading
+
+import pytest
+import yaml
+
+from deploy.lab.mesh import LINKS, document
+from deploy.lab.programs import wait_for
+
+
+@pytest.fixture(autouse=True)
+def as_before(mesh):
+    yield
+    mesh.apply(document(), "--prune")
+    mesh.wait_in_sync(4)
+
+
+def test_default_links_exist_after_installation(folder, network, binaries):
+    from deploy.lab.mesh import Mesh
+
+    fresh = Mesh(folder / "fresh", network, binaries)
+    try:
+        fresh.start_control()
+        links = {link["name"]: link for link in fresh.ctl_json("get", "links")["links"]}
+        for name, client, server, _, _ in LINKS:
+            assert links[name]["client"] == client and links[name]["server"] == server
+        profiles = {p["name"] for p in fresh.ctl_json("get", "profiles")["profiles"]}
+        assert {"default-tls-client", "default-tls-server"} <= profiles
+    finally:
+        fresh.stop()
+
+
+@pytest.mark.parametrize("output", ["table", "wide", "json", "yaml"])
+@pytest.mark.parametrize("what", ["mesh", "subsystems", "links", "profiles", "workloads",
+                                  "certificates"])
+def test_every_kind_in_every_form(mesh, what, output):
+    text = mesh.ctl("get", what, "-o", output).stdout
+    assert text.strip()
+    if output == "json":
+        json.loads(text)
+    elif output == "yaml" or (what == "mesh" and output != "json"):
+        yaml.safe_load(text)
+    else:
+        assert "\x1b" not in text, "colours only on a terminal"
+        assert len(text.splitlines()) >= 2
+
+
+def test_what_get_prints_can_be_applied_again(mesh, folder):
+    before = mesh.ctl_json("get", "mesh")["mesh"]
+    text = mesh.ctl("get", "mesh", "-o", "yaml").stdout
+    got = yaml.safe_load(text)
+    path = folder / "again.yaml"
+    path.write_text(yaml.safe_dump(got.get("mesh", got)))
+    mesh.ctl("apply", "-f", path, "--prune")
+    assert mesh.ctl_json("get", "mesh")["mesh"] == before
+
+
+def test_dry_run_tells_and_changes_nothing(mesh):
+    before = mesh.version()
+    done = mesh.apply(document(client={"groups": ["P-384"]}), "--dry-run")
+    assert "mesh-client" in done.stdout
+    assert mesh.version() == before
+
+
+def test_a_document_is_applied_whole_or_not_at_all(mesh):
+    doc = document()
+    doc["links"] = [*doc["links"], {"name": "good", "client": "portal", "server": "gateway",
+                                    "client_port": 15177, "server_port": 8082},
+                    {"name": "bad", "client": "nobody", "server": "gateway", "client_port": 15178,
+                     "server_port": 8082}]
+    done = mesh.apply(doc, check=False)
+    assert done.returncode == 1 and "nobody" in done.stderr
+    assert "good" not in {link["name"] for link in mesh.ctl_json("get", "links")["links"]}
+
+
+def test_profiles_with_nothing_in_common_show_both_lists(mesh):
+    done = mesh.apply(document(client={"groups": ["X25519"]}, server={"groups": ["P-384"]}),
+                      check=False)
+    assert done.returncode == 1
+    assert "X25519" in done.stderr and "P-384" in done.stderr and "links[" in done.stderr
+
+
+def test_apply_waits_for_every_acknowledgement(mesh):
+    done = mesh.apply(document(client={"groups": ["P-384"]}, server={"groups": ["P-384"]}), "--wait")
+    assert done.returncode == 0
+    version = mesh.version()
+    assert all(int(w["acked_version"]) == version for w in mesh.workloads())
+
+
+def test_rotate_one_subsystem_leaves_the_others_alone(mesh):
+    before = {w["subsystem"]: w["status"]["certificate_serial"] for w in mesh.workloads()}
+    mesh.ctl("rotate", "portal", "--wait")
+    after = {w["subsystem"]: w["status"]["certificate_serial"] for w in mesh.workloads()}
+    assert {n for n in before if before[n] != after[n]} == {"portal"}
+
+
+def test_rotate_of_nobody_is_refused(mesh):
+    done = mesh.ctl("rotate", "nosuch", check=False)
+    assert done.returncode != 0 and "nosuch" in done.stderr and "portal" in done.stderr
+
+
+def test_a_sidecar_that_does_not_answer_is_named(mesh):
+    import signal
+
+    program = mesh.sidecar("portal")
+    program.signal(signal.SIGSTOP)
+    try:
+        done = mesh.ctl("rotate", "--all", "--wait", "--timeout", "2s", check=False)
+        assert done.returncode != 0 and "portal" in done.stdout + done.stderr
+    finally:
+        program.signal(signal.SIGCONT)
+    wait_for("portal renewed after all", lambda: mesh.ctl(
+        "rotate", "--all", "--wait", "--timeout", "10s", check=False).returncode == 0)
+
+
+def test_concurrent_applies_keep_both_changes(mesh, folder):
+    """Twenty documents at once, each with a link of its own: none is lost."""
+    def apply(number):
+        path = folder / f"one{number}.json"
+        path.write_text(json.dumps({"links": [{
+            "name": f"race-{number}", "client": "portal", "server": "gateway",
+            "client_port": 15200 + number, "server_port": 8082}]}))
+        results[number] = mesh.ctl("apply", "-f", path, check=False)
+
+    results = {}
+    threads = [threading.Thread(target=apply, args=(i,)) for i in range(20)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert all(done.returncode == 0 for done in results.values()), results
+    names = {link["name"] for link in mesh.ctl_json("get", "links")["links"]}
+    assert {f"race-{i}" for i in range(20)} <= names
+
+
+def test_push_storm_ends_in_the_last_version(mesh):
+    for number in range(50):
+        groups = ["P-256"] if number % 2 else ["X25519"]
+        mesh.apply(document(client={"groups": groups}, server={"groups": groups}))
+    mesh.wait_in_sync(4)
+    config = mesh.sidecar("management").config()
+    assert "P-256" in json.dumps(config["profiles"])
+
+
+def test_tokens_have_a_lifetime_within_bounds(mesh):
+    assert mesh.ctl("token", "create", "portal", "--ttl", "10m").stdout.startswith("mjt1.")
+    for ttl in ("1s", "30d", "soon"):
+        done = mesh.ctl("token", "create", "portal", "--ttl", ttl, check=False)
+        assert done.returncode != 0 and "ttl" in done.stderr
+    done = mesh.ctl("token", "create", "nosuch", check=False)
+    assert done.returncode != 0 and "nosuch" in done.stderr
+
+
+def test_administration_over_mtls(mesh, network, folder, binaries):
+    out = folder / "alice"
+    mesh.ctl("admin", "create", "alice", "--out", out)
+    assert (out / "key.pem").stat().st_mode & 0o077 == 0
+    target = f"{network['control'].v4}:15010"
+    argv = [str(binaries.ctl), "--server", target, "--trust-domain", "mesh.test", "--cert",
+            str(out / "cert.pem"), "--key", str(out / "key.pem"), "--roots", str(mesh.roots)]
+    done = network["management"].run(*argv, "status", capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_sidecars_certificate_is_no_administrators(mesh, network, folder, binaries):
+    """The adversarial twin: a valid certificate of the mesh may not call the operator service."""
+    out = folder / "portal-cert"
+    target = f"{network['control'].v4}:15010"
+    mesh.ctl("certificate", "portal", "--server", target, "--out", out)
+    argv = [str(binaries.ctl), "--server", target, "--trust-domain", "mesh.test", "--cert",
+            str(out / "cert.pem"), "--key", str(out / "key.pem"), "--roots", str(mesh.roots)]
+    for command in (["status"], ["token", "create", "portal"], ["rotate", "--all"]):
+        done = network["management"].run(*argv, *command, capture_output=True, text=True)
+        assert done.returncode != 0 and "permission" in done.stderr.lower(), done.stderr
+
+
+def test_issued_certificates_are_recorded_with_their_reason(mesh):
+    certificates = mesh.ctl_json("get", "certificates")["certificates"]
+    assert {"attest", "control"} <= {c["reason"] for c in certificates}
+    serials = [c["serial"] for c in certificates]
+    assert len(set(serials)) == len(serials)
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh"])
+def test_completion(mesh, shell):
+    text = mesh.ctl("completion", shell).stdout
+    assert "mortisectl" in text and "rotate" in text
+
+
+def test_every_command_has_help_with_an_example(mesh):
+    text = mesh.ctl("--help").stdout
+    commands = re.findall(r"^\s{2,}(init|status|apply|get|token|rotate|admin|roots|completion)\b",
+                          text, re.M)
+    assert len(set(commands)) == 9, text
+    for command in set(commands):
+        shown = mesh.ctl(command, "--help").stdout
+        assert f"mortisectl {command}" in shown
