@@ -1,5 +1,5 @@
-/* bundle: the CA certificates that vouch for peers: immutable, shared, several roots during rotation.
- * Order, duplicates, CR LF and comments make no difference to its hash. */
+/* bundle: the CA certificates that vouch for peers: immutable, shared, several roots during
+ * rotation. Order, duplicates, CR LF and comments make no difference to its hash. */
 #ifndef MORTISE_CERTS_BUNDLE_H
 #define MORTISE_CERTS_BUNDLE_H
 
@@ -21,8 +21,8 @@ struct bundle {
     int64_t not_after;  /* the earliest */
 };
 
-/* Only CA certificates are taken (basicConstraints CA, keyCertSign where KeyUsage is present, key strong
- * enough); an expired one is kept and refused at verification. `trust_domain` may be NULL.
+/* Only CA certificates are taken (basicConstraints CA, keyCertSign where KeyUsage is present, key
+ * strong enough); an expired one is kept and refused at verification. `trust_domain` may be NULL.
  * Errors: PEM_SYNTAX, CERT_SYNTAX, CERT_USAGE, KEY_WEAK, BUNDLE_EMPTY, TOO_LARGE. */
 MUST_CHECK err_t bundle_of_pem(struct bytes pem, const char *trust_domain, struct bundle **out);
 MUST_CHECK err_t bundle_of_der(const struct bytes *certs, size_t num, const char *trust_domain,

@@ -29,15 +29,15 @@ struct issued {
 void issued_fini(struct issued *issued);
 
 struct issue_leaf {
-    const char *spiffe_id;         /* the one URI SAN, or NULL */
-    const char *const *dns_names;  /* NULL-ended or NULL; no wildcard */
+    const char *spiffe_id;        /* the one URI SAN, or NULL */
+    const char *const *dns_names; /* NULL-ended or NULL; no wildcard */
     EVP_PKEY *public_key;
     int64_t now_s;
     int64_t ttl_s; /* cut at the issuer's notAfter */
 };
 
-/* issue_root self-signs a CA for the trust domain (URI SAN spiffe://td); issue_intermediate signs a CA
- * with pathlen 0 and name constraints for the trust domain; issue_leaf signs with serverAuth and
+/* issue_root self-signs a CA for the trust domain (URI SAN spiffe://td); issue_intermediate signs a
+ * CA with pathlen 0 and name constraints for the trust domain; issue_leaf signs with serverAuth and
  * clientAuth. Errors: CA_CANNOT_SIGN (issuer not valid at now_s, key mismatch), KEY_WEAK,
  * SPIFFE_SYNTAX, CONFIG_INVALID (ttl). */
 MUST_CHECK err_t issue_root(const char *trust_domain, EVP_PKEY *key, int64_t now_s, int64_t ttl_s,

@@ -12,14 +12,19 @@ struct pem_block {
     struct bytes label; /* "CERTIFICATE"; within the input */
     uint8_t *der;       /* owned */
     size_t der_len;
+    bool encrypted; /* by the old "Proc-Type: 4,ENCRYPTED" header: `der` is ciphertext */
 };
 struct pem {
     struct pem_block *blocks;
     size_t num;
 };
+static inline bool pem_is(const struct pem_block *block, const char *label)
+{
+    return bytes_equal_str(block->label, label);
+}
 
-/* pem_parse reads all blocks; text outside of blocks, CR LF and comments are passed over. DER of keys is
- * wiped by pem_fini. Errors: PEM_SYNTAX (sub: line), TOO_LARGE. */
+/* pem_parse reads all blocks; text outside of blocks, CR LF and comments are passed over. DER of
+ * keys is wiped by pem_fini. Errors: PEM_SYNTAX (sub: line), TOO_LARGE. */
 MUST_CHECK err_t pem_parse(struct bytes text, struct pem *out);
 void pem_fini(struct pem *pem);
 MUST_CHECK err_t pem_write(const char *label, struct bytes der, struct buf *out);

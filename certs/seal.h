@@ -1,6 +1,7 @@
-/* seal: envelope encryption of a record: a data key per record, AES-256-GCM, under a key-encryption key;
- * the record's path and version are authenticated, so that no record can stand in for another.
- * Layout: "MS1" | key id (8) | nonce (12) | wrapped data key (32+16) | nonce (12) | ciphertext + tag. */
+/* seal: envelope encryption of a record: a data key per record, AES-256-GCM, under a key-encryption
+ * key; the record's path and version are authenticated, so that no record can stand in for another.
+ * Layout: "MS1" | key id (8) | nonce (12) | wrapped data key (32+16) | nonce (12) | ciphertext +
+ * tag. */
 #ifndef MORTISE_CERTS_SEAL_H
 #define MORTISE_CERTS_SEAL_H
 

@@ -1,5 +1,5 @@
-/* spiffe_id parses, formats and compares SPIFFE IDs and trust domains: the one grammar in the project.
- * Byte-exact, no normalisation, no wildcard. Source: SPIFFE-ID sections 2 and 3. */
+/* spiffe_id parses, formats and compares SPIFFE IDs and trust domains: the one grammar in the
+ * project. Byte-exact, no normalisation, no wildcard. Source: SPIFFE-ID sections 2 and 3. */
 #ifndef MORTISE_CERTS_SPIFFE_ID_H
 #define MORTISE_CERTS_SPIFFE_ID_H
 
@@ -22,8 +22,8 @@ MUST_CHECK err_t spiffe_id_parse(struct bytes text, struct spiffe_id *out);
 bool spiffe_trust_domain_valid(struct bytes text);
 /* The three forms that Mortise issues; owned strings. Parts are CHECKed to be valid segments. */
 char *spiffe_id_of_workload(const char *trust_domain, const char *ns, const char *account);
-char *spiffe_id_of_control(const char *trust_domain);                   /* …/mortise/control */
-char *spiffe_id_of_admin(const char *trust_domain, const char *name);   /* …/mortise/admin/<name> */
+char *spiffe_id_of_control(const char *trust_domain);                 /* …/mortise/control */
+char *spiffe_id_of_admin(const char *trust_domain, const char *name); /* …/mortise/admin/<name> */
 /* Whether `text` is one path segment: [a-zA-Z0-9._-]+, not "." or "..". */
 bool spiffe_segment_valid(struct bytes text);
 

@@ -1,5 +1,5 @@
-/* verify turns a peer's chain into its identity, or says exactly why not: the one identity parser of
- * the project, for both roles, both programs, all channels. Source: RFC 5280 section 6; SPIFFE
+/* verify turns a peer's chain into its identity, or says exactly why not: the one identity parser
+ * of the project, for both roles, both programs, all channels. Source: RFC 5280 section 6; SPIFFE
  * X509-SVID section 5; reliability R5, R6. */
 #ifndef MORTISE_CERTS_VERIFY_H
 #define MORTISE_CERTS_VERIFY_H
@@ -7,14 +7,15 @@
 #include <openssl/pool.h>
 #include <openssl/ssl.h>
 
+#include "certs/bundle.h"
+#include "certs/cert.h"
 #include "lib/base/buf.h"
 #include "lib/base/err.h"
 #include "lib/base/mem.h"
-#include "certs/bundle.h"
 
-#define VERIFY_CHAIN_MAX 5             /* certificates a peer may send: leaf and depth 4 */
-#define VERIFY_CHAIN_BYTES_MAX 32768   /* honest chains are < 4 KiB; RSA ones < 10 KiB */
-#define VERIFY_SANS_MAX 64
+#define VERIFY_CHAIN_MAX 5           /* certificates a peer may send: leaf and depth 4 */
+#define VERIFY_CHAIN_BYTES_MAX 32768 /* honest chains are < 4 KiB; RSA ones < 10 KiB */
+#define VERIFY_SANS_MAX CERT_SANS_MAX
 
 /* peer is what a verified certificate says: immutable, shared. */
 struct peer {
@@ -32,8 +33,8 @@ struct peer *peer_ref(struct peer *peer);
 void peer_unref(struct peer *peer);
 MEM_CLEANUP_FN(peer_unrefp, struct peer, peer_unref)
 
-/* verify_cache remembers verified chains of one thread: key = hash of (chain, bundle hash, role); an
- * entry is used only until its peer's notAfter. Bounded; least recently used goes first. */
+/* verify_cache remembers verified chains of one thread: key = hash of (chain, bundle hash, role);
+ * an entry is used only until its peer's notAfter. Bounded; least recently used goes first. */
 struct verify_cache;
 struct verify_cache *verify_cache_new(size_t max_entries);
 void verify_cache_free(struct verify_cache *cache);
@@ -41,19 +42,19 @@ size_t verify_cache_hits(const struct verify_cache *cache);
 
 enum verify_role { VERIFY_SERVER_CERT, VERIFY_CLIENT_CERT };
 
-/* verify_chain checks `chain` (leaf first) for the role against the bundle at now_s: signatures, dates,
- * basic and name constraints, KeyUsage, ExtendedKeyUsage, key and signature strength, depth, unknown
- * critical extensions; exactly one URI SAN that is a SPIFFE ID with a path, or none and at
- * least one DNS SAN; the trust domain of the bundle if it has one. `cache` may be NULL. Returns a reference.
- * Errors: CERT_*, CHAIN_*, SAN_*, KEY_WEAK, TRUST_DOMAIN. */
+/* verify_chain checks `chain` (leaf first) for the role against the bundle at now_s: signatures,
+ * dates, basic and name constraints, KeyUsage, ExtendedKeyUsage, key and signature strength, depth,
+ * unknown critical extensions; exactly one URI SAN that is a SPIFFE ID with a path, or none and at
+ * least one DNS SAN; the trust domain of the bundle if it has one. `cache` may be NULL. Returns a
+ * reference. Errors: CERT_*, CHAIN_*, SAN_*, KEY_WEAK, TRUST_DOMAIN. */
 MUST_CHECK err_t verify_chain(const STACK_OF(CRYPTO_BUFFER) * chain, const struct bundle *bundle,
                               enum verify_role role, int64_t now_s, struct verify_cache *cache,
                               struct peer **out);
 /* verify_alert is the TLS alert that answers such an error. */
 uint8_t verify_alert(err_t err);
 
-/* peer_match is an explicit expectation: exact SPIFFE IDs or DNS names (case-insensitive, no wildcard
- * on either side). Borrows the strings. */
+/* peer_match is an explicit expectation: exact SPIFFE IDs or DNS names (case-insensitive, no
+ * wildcard on either side). Borrows the strings. */
 struct peer_match {
     const char *const *spiffe_ids;
     size_t num_spiffe_ids;
