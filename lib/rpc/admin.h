@@ -1,6 +1,6 @@
 /* admin: the pages that every program has, over HTTP/1.1: /livez, /readyz, /metrics, /loglevel; a
- * program adds its own. On a Unix socket with peer-credential check everything; on a TCP address (for
- * kubelet and Prometheus) only the read-only pages marked public. */
+ * program adds its own. On a Unix socket with peer-credential check everything; on a TCP address
+ * (for kubelet and Prometheus) only the read-only pages marked public. */
 #ifndef MORTISE_LIB_RPC_ADMIN_H
 #define MORTISE_LIB_RPC_ADMIN_H
 
@@ -13,8 +13,7 @@ struct admin_page {
     const char *path;
     bool post;   /* POST changes something; else GET and HEAD */
     bool public; /* also on TCP */
-    void (*handle)(void *arg, const struct http1_request *request,
-                   struct http1_response *response);
+    void (*handle)(void *arg, const struct http1_request *request, struct http1_response *response);
     const char *help; /* one line for the index page "/" */
 };
 

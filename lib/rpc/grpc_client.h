@@ -1,6 +1,6 @@
-/* grpc_client: a channel to one target that connects when needed, reconnects with jittered backoff, keeps
- * itself alive with pings, and carries unary and streaming calls with deadlines.
- * Source: gRPC over HTTP/2, connection-backoff. */
+/* grpc_client: a channel to one target that connects when needed, reconnects with jittered backoff,
+ * keeps itself alive with pings, and carries unary and streaming calls with deadlines. Source: gRPC
+ * over HTTP/2, connection-backoff. */
 #ifndef MORTISE_LIB_RPC_GRPC_CLIENT_H
 #define MORTISE_LIB_RPC_GRPC_CLIENT_H
 
@@ -21,16 +21,17 @@ struct grpc_channel_params {
      * with SSL_CTX_free), or NULL: cannot connect now. `tls` NULL: plaintext (Unix socket only). */
     SSL_CTX *(*tls)(void *arg);
     const char *server_name; /* SNI or NULL; copied */
-    /* Called with the SSL before the handshake, and after the connection is gone or the handshake is
-     * over (`done`), to attach and take back what the context's callbacks need. May be NULL.
-     * It returns the reason that its callbacks kept for a failed handshake, else OK. */
+    /* Called with the SSL before the handshake, and after the connection is gone or the handshake
+     * is over (`done`), to attach and take back what the context's callbacks need. May be NULL. It
+     * returns the reason that its callbacks kept for a failed handshake, else OK. */
     void (*configure)(void *arg, SSL *ssl);
     err_t (*handshake_done)(void *arg, SSL *ssl, err_t err);
     const struct h2_limits *limits; /* NULL: the defaults */
     uint64_t connect_timeout_ms;    /* 5 s when 0, connect and handshake together */
     uint32_t backoff_base_ms;       /* 200 when 0 */
     uint32_t backoff_max_ms;        /* 30 s when 0 */
-    /* Told of each change: connected, or the error and the delay until the next try. May be NULL. */
+    /* Told of each change: connected, or the error and the delay until the next try. May be NULL.
+     */
     void (*on_state)(void *arg, bool connected, err_t err, uint32_t retry_ms);
     void *arg;
 };
@@ -49,9 +50,9 @@ struct grpc_result {
     err_t err;           /* what broke when no status came from the server */
 };
 
-/* grpc_unary: one request, one reply. `reply` is borrowed and NULL unless status is OK. A call waits
- * for the connection (first try and retries) up to its deadline. The callback comes once, from the loop,
- * unless cancelled. */
+/* grpc_unary: one request, one reply. `reply` is borrowed and NULL unless status is OK. A call
+ * waits for the connection (first try and retries) up to its deadline. The callback comes once,
+ * from the loop, unless cancelled. */
 typedef void (*grpc_unary_cb)(void *arg, const struct grpc_result *result,
                               const ProtobufCMessage *reply);
 struct grpc_client_call *grpc_unary(struct grpc_channel *channel, const char *path,
@@ -60,14 +61,14 @@ struct grpc_client_call *grpc_unary(struct grpc_channel *channel, const char *pa
                                     grpc_unary_cb cb, void *arg);
 
 struct grpc_stream_events {
-    void (*on_open)(void *arg);  /* the request is on a connection (may be NULL) */
+    void (*on_open)(void *arg); /* the request is on a connection (may be NULL) */
     void (*on_message)(void *arg, const ProtobufCMessage *msg); /* borrowed */
     /* Over, exactly once unless cancelled. */
     void (*on_done)(void *arg, const struct grpc_result *result);
 };
-/* grpc_stream_open begins a bidirectional (or server-streaming) call; one attempt: on_done tells when it
- * fails and the user opens another (grpc_stream_open waits out the channel's backoff by itself).
- * deadline_ms 0: none. `max_message` bounds a reply message. */
+/* grpc_stream_open begins a bidirectional (or server-streaming) call; one attempt: on_done tells
+ * when it fails and the user opens another (grpc_stream_open waits out the channel's backoff by
+ * itself). deadline_ms 0: none. `max_message` bounds a reply message. */
 struct grpc_client_call *grpc_stream_open(struct grpc_channel *channel, const char *path,
                                           const ProtobufCMessageDescriptor *reply,
                                           size_t max_message, uint64_t deadline_ms,

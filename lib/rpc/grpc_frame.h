@@ -35,11 +35,12 @@ enum grpc_status grpc_status_of_rst(uint32_t h2_error);
 struct grpc_decoder {
     struct buf buf;
     size_t max;
+    size_t taken; /* bytes of the message lent out, gone with the next call */
 };
 void grpc_decoder_init(struct grpc_decoder *decoder, size_t max);
 void grpc_decoder_fini(struct grpc_decoder *decoder);
-/* grpc_decoder_feed takes bytes; grpc_decoder_next gives the next whole message (borrowed until the next
- * call of either) or AGAIN. Errors: TOO_LARGE (the announced length, before anything is kept),
+/* grpc_decoder_feed takes bytes; grpc_decoder_next gives the next whole message (borrowed until the
+ * next call of either) or AGAIN. Errors: TOO_LARGE (the announced length, before anything is kept),
  * GRPC_FRAME (compressed flag). */
 MUST_CHECK err_t grpc_decoder_feed(struct grpc_decoder *decoder, struct bytes data);
 MUST_CHECK err_t grpc_decoder_next(struct grpc_decoder *decoder, struct bytes *out);

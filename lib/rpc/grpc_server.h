@@ -4,9 +4,10 @@
 #ifndef MORTISE_LIB_RPC_GRPC_SERVER_H
 #define MORTISE_LIB_RPC_GRPC_SERVER_H
 
+#include <sys/types.h>
+
 #include <openssl/ssl.h>
 #include <protobuf-c/protobuf-c.h>
-#include <sys/types.h>
 
 #include "lib/net/addr.h"
 #include "lib/net/stream.h"
@@ -46,8 +47,8 @@ struct grpc_method {
 struct grpc_server_params {
     const struct h2_limits *limits; /* NULL: the defaults */
     unsigned max_connections;       /* more are closed at once; default 4096 */
-    /* Asked before a call begins; anything but GRPC_OK refuses it with that status and `*out_reason`
-     * (a constant, may be NULL). NULL function: everything is refused. */
+    /* Asked before a call begins; anything but GRPC_OK refuses it with that status and
+     * `*out_reason` (a constant, may be NULL). NULL function: everything is refused. */
     enum grpc_status (*authorize)(void *arg, const struct grpc_peer *peer,
                                   const struct grpc_method *method, const char **out_reason);
     void (*free_identity)(void *arg, void *identity);
@@ -64,8 +65,8 @@ void grpc_server_add(struct grpc_server *server, const struct grpc_method *metho
 /* grpc_server_accept serves a connected (handshaken) stream: takes it, and `identity`. */
 void grpc_server_accept(struct grpc_server *server, struct stream *stream,
                         const struct grpc_peer *peer);
-/* grpc_server_drain sends GOAWAY on each connection and lets calls finish; grpc_server_free closes all
- * at once (on_done is still called for each call). */
+/* grpc_server_drain sends GOAWAY on each connection and lets calls finish; grpc_server_free closes
+ * all at once (on_done is still called for each call). */
 void grpc_server_drain(struct grpc_server *server);
 void grpc_server_free(struct grpc_server *server);
 size_t grpc_server_num_connections(const struct grpc_server *server);
@@ -73,15 +74,16 @@ size_t grpc_server_num_connections(const struct grpc_server *server);
 void grpc_server_close_if(struct grpc_server *server,
                           bool (*match)(void *arg, const struct grpc_peer *peer), void *arg);
 
-/* grpc_call_send sends a message (copied). Errors: LIMIT when the client does not read (the call should
- * then be finished with RESOURCE_EXHAUSTED), CLOSED when the call is over on the wire. */
+/* grpc_call_send sends a message (copied). Errors: LIMIT when the client does not read (the call
+ * should then be finished with RESOURCE_EXHAUSTED), CLOSED when the call is over on the wire. */
 MUST_CHECK err_t grpc_call_send(struct grpc_call *call, const ProtobufCMessage *msg);
 /* Bytes not yet taken by the client's window: coalesce pushes while it is not 0. */
 size_t grpc_call_queued(const struct grpc_call *call);
 /* fn(call, service) when queued becomes 0. */
 void grpc_call_on_writable(struct grpc_call *call,
                            void (*fn)(struct grpc_call *call, void *service));
-/* grpc_call_finish ends the call; `message` may be NULL. May be called from any callback, or later. */
+/* grpc_call_finish ends the call; `message` may be NULL. May be called from any callback, or later.
+ */
 void grpc_call_finish(struct grpc_call *call, enum grpc_status status, const char *message);
 /* grpc_call_reply: send, then finish with OK. */
 void grpc_call_reply(struct grpc_call *call, const ProtobufCMessage *msg);

@@ -1,5 +1,5 @@
-/* http1: a small HTTP/1.1 server: bounded head and body, timeouts, keep-alive. The parser is a library.
- * Source: RFC 9112. */
+/* http1: a small HTTP/1.1 server: bounded head and body, timeouts, keep-alive. The parser is a
+ * library. Source: RFC 9112. */
 #ifndef MORTISE_LIB_RPC_HTTP1_H
 #define MORTISE_LIB_RPC_HTTP1_H
 
@@ -28,8 +28,8 @@ typedef void (*http1_handler)(void *arg, const struct http1_request *request,
 struct http1_params {
     http1_handler handler; /* answers at once */
     void *arg;
-    size_t body_max;       /* 413 beyond */
-    uint64_t timeout_ms;   /* for a whole request, and idle between two; 10 s when 0 */
+    size_t body_max;          /* 413 beyond */
+    uint64_t timeout_ms;      /* for a whole request, and idle between two; 10 s when 0 */
     unsigned max_connections; /* 64 when 0; more are closed at once */
 };
 

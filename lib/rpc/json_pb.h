@@ -1,10 +1,11 @@
 /* json_pb maps JSON and YAML to protobuf messages and back by walking descriptors.
  *
- * Field names are the proto's own (snake_case); JSON names (lowerCamelCase) are read as well. Enums by
- * name, bytes as base64, 64-bit integers as strings in JSON output and as numbers or strings in input.
- * Refused with the path of the field: unknown fields (with the nearest known name), wrong types,
- * duplicate keys, two members of one oneof, numbers out of range, unknown enum names (with the known ones),
- * YAML aliases, anchors and tags, several documents. Source: proto3 JSON mapping; YAML 1.1 core. */
+ * Field names are the proto's own (snake_case); JSON names (lowerCamelCase) are read as well. Enums
+ * by name, bytes as base64, 64-bit integers as strings in JSON output and as numbers or strings in
+ * input. Refused with the path of the field: unknown fields (with the nearest known name), wrong
+ * types, duplicate keys, two members of one oneof, numbers out of range, unknown enum names (with
+ * the known ones), YAML aliases, anchors and tags, several documents. Source: proto3 JSON mapping;
+ * YAML 1.1 core. */
 #ifndef MORTISE_LIB_RPC_JSON_PB_H
 #define MORTISE_LIB_RPC_JSON_PB_H
 
@@ -25,6 +26,19 @@ enum json_pb_format { JSON_PB_JSON, JSON_PB_YAML };
 MUST_CHECK err_t json_pb_parse(enum json_pb_format format, const char *name, struct bytes text,
                                const ProtobufCMessageDescriptor *desc, struct faults *faults,
                                ProtobufCMessage **out);
+
+/* json_pb_aside is a top-level map that is not part of the message: on_member hears of each of its
+ * members as text; whatever is no scalar there, or comes twice, is a fault. */
+struct json_pb_aside {
+    const char *key;
+    void (*on_member)(void *arg, const char *member, const char *value);
+    void *arg;
+};
+/* json_pb_parse_aside is json_pb_parse of a text that may have such a map beside the message's fields. */
+MUST_CHECK err_t json_pb_parse_aside(enum json_pb_format format, const char *name,
+                                     struct bytes text, const ProtobufCMessageDescriptor *desc,
+                                     const struct json_pb_aside *aside, struct faults *faults,
+                                     ProtobufCMessage **out);
 
 /* json_pb_write appends the message: fields with their default value are left out; two-space
  * indentation. JSON ends without, YAML with a newline. */

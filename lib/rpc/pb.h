@@ -10,9 +10,9 @@
 
 #define PB_DEPTH_MAX 16 /* our deepest message nests 6 */
 
-/* pb_unpack checks `in` against the descriptor without allocating (size, depth, lengths, wire types,
- * number of elements), then unpacks it with an allocator that has a budget of `in.len * 64 + 64 KiB`.
- * The owned message is released with pb_free. Strings are checked to be UTF-8 without NUL.
+/* pb_unpack checks `in` against the descriptor without allocating (size, depth, lengths, wire
+ * types, number of elements), then unpacks it with an allocator that has a budget of `in.len * 64 +
+ * 64 KiB`. The owned message is released with pb_free. Strings are checked to be UTF-8 without NUL.
  * Errors: TOO_LARGE, PB_TOO_DEEP, PB_SYNTAX. */
 MUST_CHECK err_t pb_unpack(const ProtobufCMessageDescriptor *desc, struct bytes in, size_t max,
                            ProtobufCMessage **out);
