@@ -573,6 +573,27 @@ err_t json_pb_parse_aside(enum json_pb_format format, const char *name, struct b
     return OK;
 }
 
+err_t json_pb_parse_map(enum json_pb_format format, const char *name, struct bytes text,
+                        const struct json_pb_aside *aside, struct faults *faults)
+{
+    struct json_pb_reader reader = {.faults = faults};
+    CLEANUP(node_tree_fini) struct node_tree tree = {.blocks = NULL};
+
+    if (text.len > JSON_PB_INPUT_MAX) {
+        faults_add(faults, name, "larger than %zu bytes", JSON_PB_INPUT_MAX);
+        return FAIL(TOO_LARGE, JSON_PB_INPUT_MAX);
+    }
+    if (format == JSON_PB_JSON)
+        TRY(node_parse_json(name, text, faults, &tree));
+    else
+        TRY(node_parse_yaml(name, text, faults, &tree));
+    if (tree.root->kind == NODE_MAP || tree.root->kind == NODE_NULL)
+        json_pb_aside_members(&reader, tree.root, aside);
+    else
+        faults_add(faults, name, "expected a map, found %s", json_pb_kind_name(tree.root));
+    return faults_err(faults);
+}
+
 err_t json_pb_parse(enum json_pb_format format, const char *name, struct bytes text,
                     const ProtobufCMessageDescriptor *desc, struct faults *faults,
                     ProtobufCMessage **out)

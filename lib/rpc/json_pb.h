@@ -40,6 +40,11 @@ MUST_CHECK err_t json_pb_parse_aside(enum json_pb_format format, const char *nam
                                      const struct json_pb_aside *aside, struct faults *faults,
                                      ProtobufCMessage **out);
 
+/* json_pb_parse_map reads a text that is one such map and nothing else (`key` is not used): a program's
+ * settings. Errors: as json_pb_parse. */
+MUST_CHECK err_t json_pb_parse_map(enum json_pb_format format, const char *name, struct bytes text,
+                                   const struct json_pb_aside *aside, struct faults *faults);
+
 /* json_pb_write appends the message: fields with their default value are left out; two-space
  * indentation. JSON ends without, YAML with a newline. */
 MUST_CHECK err_t json_pb_write(enum json_pb_format format, const ProtobufCMessage *msg,
