@@ -42,6 +42,7 @@ X(PEM_EMPTY, OPERATOR, "no PEM block of the wanted kind")
 X(KEY_SYNTAX, OPERATOR, "not a private key")
 X(KEY_ENCRYPTED, OPERATOR, "private key is encrypted: one without a passphrase is wanted")
 X(KEY_WEAK, PEER, "key is too weak or of a kind not allowed") /* sub: bits */
+X(KEY_REUSED, PEER, "key is not a fresh one")
 X(CSR_SYNTAX, PEER, "not a valid certificate request")
 X(CSR_SIGNATURE, PEER, "certificate request is not signed by its key")
 X(CERT_SYNTAX, PEER, "not a valid certificate")
