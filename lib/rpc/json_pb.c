@@ -86,6 +86,8 @@ static bool json_pb_whole(const char *text, bool *out_negative, uint64_t *out)
     *out = strtoull(digits, &end, 10);
     if (*end == '\0')
         return errno == 0;
+    if (*end == '.' && (end[1] < '0' || end[1] > '9'))
+        return false; /* "5." is C's */
     real = strtod(digits, &end);
     if (*end != '\0' || real != floor(real) || real > 9007199254740992.0)
         return false;
