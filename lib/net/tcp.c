@@ -213,8 +213,10 @@ static void tcp_consume(struct tcp *tcp, size_t sent)
     tcp->base.queued -= sent;
     while (sent > 0) {
         struct tcp_block *block = tcp->first;
-        size_t num = sent < block->len - block->pos ? sent : block->len - block->pos;
+        size_t num;
 
+        CHECK(block != NULL);
+        num = sent < block->len - block->pos ? sent : block->len - block->pos;
         block->pos += num;
         sent -= num;
         if (block->pos < block->len)
