@@ -1,35 +1,36 @@
 """Repositories made from Debian packages: installed -dev packages, and source packages."""
 
 # headers: what the compiler includes (a file or a folder under /usr/include);
-# lib: the file the linker takes, None for one that only tests link by name;
+# libs: the file the linker takes, in the order of names tried; none: only tests link it, by name;
 # package: what to install when it is missing.
 _LIBRARIES = {
-    "cmocka": struct(headers = ["cmocka.h"], lib = None, package = "libcmocka-dev"),
-    "http_parser": struct(headers = ["http_parser.h"], lib = "libhttp_parser.a", package = "libhttp-parser-dev"),
-    "jansson": struct(headers = ["jansson.h", "jansson_config.h"], lib = "libjansson.a", package = "libjansson-dev"),
-    "nghttp2": struct(headers = ["nghttp2"], lib = "libnghttp2.a", package = "libnghttp2-dev"),
-    "protobuf_c": struct(headers = ["protobuf-c"], lib = "libprotobuf-c.a", package = "libprotobuf-c-dev"),
-    "sqlite3": struct(headers = ["sqlite3.h"], lib = "libsqlite3.a", package = "libsqlite3-dev"),
-    "uv": struct(headers = ["uv.h", "uv"], lib = "libuv_a.a", package = "libuv1-dev"),
-    "yaml": struct(headers = ["yaml.h"], lib = "libyaml.a", package = "libyaml-dev"),
+    "cmocka": struct(headers = ["cmocka.h"], libs = [], package = "libcmocka-dev"),
+    "http_parser": struct(headers = ["http_parser.h"], libs = ["libhttp_parser.a"], package = "libhttp-parser-dev"),
+    "jansson": struct(headers = ["jansson.h", "jansson_config.h"], libs = ["libjansson.a"], package = "libjansson-dev"),
+    "nghttp2": struct(headers = ["nghttp2"], libs = ["libnghttp2.a"], package = "libnghttp2-dev"),
+    "protobuf_c": struct(headers = ["protobuf-c"], libs = ["libprotobuf-c.a"], package = "libprotobuf-c-dev"),
+    "sqlite3": struct(headers = ["sqlite3.h"], libs = ["libsqlite3.a"], package = "libsqlite3-dev"),
+    "uv": struct(headers = ["uv.h", "uv"], libs = ["libuv_a.a", "libuv.a"], package = "libuv1-dev"),
+    "yaml": struct(headers = ["yaml.h"], libs = ["libyaml.a"], package = "libyaml-dev"),
 }
 
-def _find(rctx, folders, name, package):
+def _find(rctx, folders, names, package):
     for folder in folders:
-        path = rctx.path("%s/%s" % (folder, name))
-        if path.exists:
-            return path
-    return fail("%s is missing: apt-get install %s (test/install build does)" % (name, package))
+        for name in names:
+            path = rctx.path("%s/%s" % (folder, name))
+            if path.exists:
+                return path
+    return fail("%s is missing: apt-get install %s (test/install build does)" % (names[0], package))
 
 def _debian_libraries_impl(rctx):
     multiarch = rctx.execute(["gcc", "-print-multiarch"]).stdout.strip()
     for name, lib in _LIBRARIES.items():
         for header in lib.headers:
-            path = _find(rctx, ["/usr/include", "/usr/include/" + multiarch], header, lib.package)
+            path = _find(rctx, ["/usr/include", "/usr/include/" + multiarch], [header], lib.package)
             rctx.symlink(path, "%s/include/%s" % (name, header))
-        if lib.lib:
-            path = _find(rctx, ["/usr/lib/" + multiarch, "/usr/lib"], lib.lib, lib.package)
-            rctx.symlink(path, "%s/%s" % (name, lib.lib))
+        if lib.libs:
+            path = _find(rctx, ["/usr/lib/" + multiarch, "/usr/lib"], lib.libs, lib.package)
+            rctx.symlink(path, "%s/%s" % (name, lib.libs[0]))
     protoc_c = rctx.which("protoc-c")
     if not protoc_c:
         fail("protoc-c is missing: apt-get install protobuf-c-compiler (test/install build does)")
@@ -52,9 +53,7 @@ def _debian_source_impl(rctx):
         sha256 = rctx.attr.sha256,
         allow_fail = True,
     )
-    if cached.success:
-        path = "cached.tar.xz"
-    else:
+    if not cached.success:
         run = rctx.execute([
             "sh",
             rctx.path(rctx.attr._script),
@@ -65,15 +64,23 @@ def _debian_source_impl(rctx):
         ], timeout = 600)
         if run.return_code != 0:
             fail("cannot fetch the source of %s %s:\n%s" % (rctx.attr.package, rctx.attr.version, run.stderr))
-        path = "fetched/" + tarball
 
-    # apt checked the mirror's signature; this checks the pinned sum as well.
-    rctx.download_and_extract(
-        url = "file://%s" % rctx.path(path),
-        sha256 = rctx.attr.sha256,
-        stripPrefix = rctx.attr.strip_prefix,
+        # apt checked the mirror's signature; this checks the pinned sum as well.
+        rctx.download(
+            url = "file://%s" % rctx.path("fetched/" + tarball),
+            output = "cached.tar.xz",
+            sha256 = rctx.attr.sha256,
+        )
+
+    # tar and not Bazel's own: the one of Debian 13's Bazel 4.2.3 stops (no org.apache.commons.io.Charsets).
+    run = rctx.execute(
+        ["tar", "--extract", "--xz", "--file=cached.tar.xz", "--strip-components=1", rctx.attr.strip_prefix] +
+        ["--exclude=%s/%s" % (rctx.attr.strip_prefix, path) for path in rctx.attr.unused + ["BUILD"]],
+        timeout = 600,
     )
-    for path in ["fetched", "cached.tar.xz", "BUILD"] + rctx.attr.unused:
+    if run.return_code != 0:
+        fail("cannot unpack %s:\n%s" % (tarball, run.stderr))
+    for path in ["fetched", "cached.tar.xz"]:
         rctx.delete(path)
     rctx.symlink(rctx.attr.build_file, "BUILD.bazel")
     for file, path in rctx.attr.files.items():
