@@ -101,6 +101,6 @@ err_t err_from_errno(int value, const char *where)
 
 void err_check_failed(const char *cond, const char *where)
 {
-    fprintf(stderr, "mortise: bug: %s does not hold at %s\n", cond, where);
+    (void)fprintf(stderr, "mortise: bug: %s does not hold at %s\n", cond, where);
     abort();
 }

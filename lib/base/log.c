@@ -65,7 +65,7 @@ static pthread_mutex_t log_limit_lock = PTHREAD_MUTEX_INITIALIZER;
 static struct log_limiter log_limiters[LOG_LIMITERS_MAX];
 static size_t log_num_limiters;
 
-/* -------------------------------------------------------------------------------------- levels */
+/* ---- levels ---- */
 
 bool log_enabled(enum log_level level, const char *component)
 {
@@ -191,7 +191,7 @@ void log_spec(char *out, size_t out_size)
     (void)pthread_rwlock_unlock(&log_levels_lock);
 }
 
-/* -------------------------------------------------------------------------------------- output */
+/* ---- output ---- */
 
 void log_set_format(enum log_format format)
 {
@@ -253,7 +253,7 @@ static bool log_write_all(struct log_out *out, const char *line, size_t len)
     return true;
 }
 
-/* -------------------------------------------------------------------------------------- a line */
+/* ---- a line ---- */
 
 struct log_line {
     bool json;
@@ -437,7 +437,7 @@ uint64_t log_lines_lost(void)
     return lost;
 }
 
-/* ----------------------------------------------------------------------------- limited events */
+/* ---- limited events ---- */
 
 static struct log_limiter *log_limiter_of(const char *component, const char *event, uint64_t now_ms)
 {

@@ -90,8 +90,8 @@ void log_spec(char *out, size_t out_size);
 void log_set_format(enum log_format format);
 /* log_set_fd sends lines to `fd` (borrowed). Default 2. */
 void log_set_fd(int fd);
-/* log_route sends the lines of one component (a constant) to a descriptor of their own (borrowed); fd -1
- * ends that. */
+/* log_route sends the lines of one component (a constant) to a descriptor of their own (borrowed);
+ * fd -1 ends that. */
 void log_route(const char *component, int fd);
 /* log_set_sink is for tests: every line goes to the callback instead; NULL ends it. One call at a
  * time; it must not log. */

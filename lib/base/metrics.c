@@ -66,8 +66,7 @@ static _Thread_local struct {
     struct metrics_shard *shard;
 } metrics_mine;
 
-/* -------------------------------------------------------------------------------------- registry
- */
+/* ---- registry ---- */
 
 static uint32_t metrics_count_labels(const char *labels)
 {
@@ -265,8 +264,7 @@ metric_id metrics_series(struct metrics *metrics, const char *family, const char
     return id;
 }
 
-/* -------------------------------------------------------------------------------------- counting
- */
+/* ---- counting ---- */
 
 static struct metrics_shard *metrics_find_shard(struct metrics *metrics)
 {
@@ -342,7 +340,7 @@ void metrics_observe(struct metrics *metrics, metric_id id, int64_t value)
     metrics_bump(metrics, series->slot + family->num_bounds + 1, value);
 }
 
-/* -------------------------------------------------------------------------------------- reading */
+/* ---- reading ---- */
 
 /* Under the lock. */
 static int64_t metrics_merge(const struct metrics *metrics, uint32_t slot)

@@ -65,6 +65,11 @@ static void test_no_attempt_is_too_many(void **state)
         assert_int_equal(backoff.attempts,
                          attempts[i] == UINT32_MAX ? UINT32_MAX : attempts[i] + 1);
     }
+    /* A base whose bits all leave the number must not come back as a delay of 0. */
+    for (size_t i = 0; i < sizeof(attempts) / sizeof(attempts[0]); i++) {
+        backoff = (struct backoff){2, 1000, attempts[i]};
+        assert_int_equal(backoff_next(&backoff, UINT32_MAX), 1000);
+    }
     backoff = (struct backoff){UINT32_MAX, UINT32_MAX, 31};
     assert_int_equal(backoff_next(&backoff, UINT32_MAX), UINT32_MAX);
 }

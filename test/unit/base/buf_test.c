@@ -135,6 +135,24 @@ static void test_a_long_stream_through_a_short_queue_needs_little_memory(void **
     buf_fini(&buf);
 }
 
+/* Full but for a byte, read and written a byte at a time: moving all for each would be quadratic.
+ */
+static void test_a_full_buffer_grows_rather_than_move_for_every_byte(void **state)
+{
+    struct buf buf = {0};
+    size_t cap;
+
+    (void)state;
+    assert_ok(buf_add_str(&buf, "x"));
+    cap = buf.cap;
+    while (buf_size(&buf) < cap)
+        assert_ok(buf_add_str(&buf, "x"));
+    buf_consume(&buf, 1);
+    assert_ok(buf_add_str(&buf, "x"));
+    assert_true(buf.cap > cap);
+    buf_fini(&buf);
+}
+
 static void test_reserve_and_commit(void **state)
 {
     struct buf buf = {0};
@@ -395,6 +413,7 @@ int main(void)
         cmocka_unit_test(test_a_length_that_would_overflow_is_too_large),
         cmocka_unit_test(test_memory_stays_within_the_maximum_however_it_is_used),
         cmocka_unit_test(test_a_long_stream_through_a_short_queue_needs_little_memory),
+        cmocka_unit_test(test_a_full_buffer_grows_rather_than_move_for_every_byte),
         cmocka_unit_test(test_reserve_and_commit),
         cmocka_unit_test(test_reading_or_writing_past_the_end_stops_the_process),
         cmocka_unit_test(test_printf_to_the_last_byte_of_the_maximum),

@@ -85,7 +85,7 @@ static json_t *last_json(const struct capture *capture)
     return json;
 }
 
-/* -------------------------------------------------------------------------------------- a line */
+/* ---- a line ---- */
 
 static void test_a_text_line_has_all_fields_in_order(void **state)
 {
@@ -144,8 +144,7 @@ static void test_an_error_has_name_number_and_place(void **state)
     json_decref(json);
 }
 
-/* -------------------------------------------------------------------------------- hostile values
- */
+/* ---- hostile values ---- */
 
 static void test_no_value_can_forge_a_field_or_a_line(void **state)
 {
@@ -291,7 +290,7 @@ static void test_every_length_near_the_limit_is_one_valid_line(void **state)
     assert_non_null(strstr(capture->last, "truncated"));
 }
 
-/* -------------------------------------------------------------------------------------- levels */
+/* ---- levels ---- */
 
 static void test_levels_by_component(void **state)
 {
@@ -403,7 +402,7 @@ static void test_as_many_components_as_fit_and_no_more(void **state)
     mem_free(full);
 }
 
-/* -------------------------------------------------------------------------------------- limits */
+/* ---- limits ---- */
 
 struct fake {
     struct clock clock;
@@ -475,7 +474,8 @@ static void test_a_long_silence_gives_one_burst_and_no_more(void **state)
 
     log_set_clock(&fake.clock);
     flood(LOG_LIMIT_BURST + 1, "silence");
-    fake.ms = UINT64_MAX; /* no arithmetic on the time passed may overflow */
+    /* Times LOG_LIMIT_PER_S this is 2^64 + 4: it must not come out as 4. */
+    fake.ms += UINT64_MAX / LOG_LIMIT_PER_S + 1;
     capture->num = 0;
     flood(LOG_LIMIT_BURST + 100, "silence");
     assert_int_equal(capture->num, LOG_LIMIT_BURST);
@@ -504,7 +504,7 @@ static void test_events_beyond_the_table_share_one_limit(void **state)
     assert_int_equal(capture->num, LOG_LIMIT_BURST - 1);
 }
 
-/* -------------------------------------------------------------------------------- descriptors */
+/* ---- descriptors ---- */
 
 static void test_lines_go_to_the_descriptor(void **state)
 {
@@ -557,6 +557,80 @@ static void test_a_full_pipe_loses_whole_lines_and_counts_them(void **state)
     (void)close(fds[1]);
 }
 
+static size_t read_all(int fd, char *out, size_t size)
+{
+    size_t len = 0;
+    ssize_t got;
+
+    while (len + 1 < size && (got = read(fd, out + len, size - 1 - len)) > 0)
+        len += (size_t)got;
+    out[len] = '\0';
+    return len;
+}
+
+/* A line longer than what a pipe takes at once is begun, and its reader never comes: the writer
+ * must give up, and the next line must not be the rest of that one. */
+static void test_a_line_that_was_begun_and_given_up_ends_before_the_next(void **state)
+{
+    static char text[1 << 20];
+    uint64_t lost = log_lines_lost();
+    char value[LOG_VALUE_MAX + 1];
+    const char *last;
+    int fds[2];
+
+    (void)state;
+    memset(value, 2, LOG_VALUE_MAX); /* six bytes each when written: more than a page in all */
+    value[LOG_VALUE_MAX] = '\0';
+    assert_int_equal(pipe2(fds, O_NONBLOCK | O_CLOEXEC), 0);
+    log_set_sink(NULL, NULL);
+    log_set_fd(fds[1]);
+    memset(text, '#', 4096);
+    while (write(fds[1], text, 4096) == 4096)
+        continue;
+    assert_int_equal(read(fds[0], text, 4096), 4096); /* room for one page of two */
+    log_info("main", "begun", LOG_STR("v", value));
+    assert_int_equal(log_lines_lost(), lost + 1);
+    assert_true(read_all(fds[0], text, sizeof(text)) > 0);
+    assert_int_not_equal(text[strlen(text) - 1], '\n'); /* else nothing was torn */
+    log_info("main", "after");
+    log_set_fd(STDERR_FILENO);
+    assert_true(read_all(fds[0], text, sizeof(text)) > 0);
+    last = text;
+    assert_int_equal(*last, '\n');
+    assert_string_equal(after_time(last + 1), "level=info component=main event=after\n");
+    assert_int_equal(log_lines_lost(), lost + 1);
+    (void)close(fds[0]);
+    (void)close(fds[1]);
+}
+
+static void test_one_component_may_have_a_descriptor_of_its_own(void **state)
+{
+    int own[2], common[2];
+    char text[1024];
+
+    (void)state;
+    assert_int_equal(pipe2(own, O_NONBLOCK | O_CLOEXEC), 0);
+    assert_int_equal(pipe2(common, O_NONBLOCK | O_CLOEXEC), 0);
+    log_set_sink(NULL, NULL);
+    log_set_fd(common[1]);
+    log_route("access", own[1]);
+    log_info("access", "closed");
+    log_info("access2", "other");
+    log_route("access", -1);
+    log_info("access", "again");
+    log_set_fd(STDERR_FILENO);
+    assert_true(read_all(own[0], text, sizeof(text)) > 0);
+    assert_string_equal(after_time(text), "level=info component=access event=closed\n");
+    assert_true(read_all(common[0], text, sizeof(text)) > 0);
+    assert_null(strstr(text, "event=closed"));
+    assert_non_null(strstr(text, "component=access2 event=other\n"));
+    assert_non_null(strstr(text, "component=access event=again\n"));
+    for (int i = 0; i < 2; i++) {
+        (void)close(own[i]);
+        (void)close(common[i]);
+    }
+}
+
 static void test_a_closed_descriptor_loses_lines_but_not_the_program(void **state)
 {
     uint64_t lost = log_lines_lost();
@@ -569,7 +643,7 @@ static void test_a_closed_descriptor_loses_lines_but_not_the_program(void **stat
     assert_int_equal(log_lines_lost(), lost + 1);
 }
 
-/* -------------------------------------------------------------------------------------- threads */
+/* ---- threads ---- */
 
 #define LOG_THREADS 4
 #define LOG_ROUNDS 2000
@@ -726,6 +800,8 @@ int main(void)
         TEST(test_events_beyond_the_table_share_one_limit),
         TEST(test_lines_go_to_the_descriptor),
         TEST(test_a_full_pipe_loses_whole_lines_and_counts_them),
+        TEST(test_a_line_that_was_begun_and_given_up_ends_before_the_next),
+        TEST(test_one_component_may_have_a_descriptor_of_its_own),
         TEST(test_a_closed_descriptor_loses_lines_but_not_the_program),
         TEST(test_threads_write_whole_lines_while_settings_change),
         TEST(test_long_lines_of_two_threads_do_not_mix_in_a_pipe),

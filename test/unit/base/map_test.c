@@ -162,6 +162,7 @@ static void test_coming_and_going_for_ever_needs_no_more_memory(void **state)
         assert_null(map_get(&map, key));
     }
     assert_true(map.cap <= 16);
+    assert_true(map.used <= map.cap); /* what was given back is counted as free again */
     map_fini(&map);
 }
 

@@ -19,6 +19,7 @@
 #include "lib/base/mem.h"
 #include "test/unit/base/death.h"
 
+static const double odd[] = {0.043, 0.35, 0.7, 0}; /* in floats 42.99…, 349.99…, 699.99… ms */
 static const double seconds[] = {0.001, 0.005, 0.25, 1, 0};
 
 static const struct metric_family families[] = {
@@ -27,6 +28,7 @@ static const struct metric_family families[] = {
     {"mortise_handshake_seconds", METRIC_HISTOGRAM, "Handshakes.", "role", seconds, 1e-6},
     {"mortise_cpu_seconds_total", METRIC_COUNTER, "CPU.", "", NULL, 1e-6},
     {"mortise_wait_seconds", METRIC_HISTOGRAM, "Waits.", "", seconds, 1e-6},
+    {"mortise_odd_seconds", METRIC_HISTOGRAM, "Odd bounds.", "role", odd, 1e-3},
     {"mortise_unused_total", METRIC_COUNTER, "Nothing.", "link", NULL, 0},
 };
 
@@ -66,7 +68,7 @@ static metric_id handshakes(struct metrics *metrics, const char *role)
     return metrics_series(metrics, "mortise_handshake_seconds", (const char *const[]){role});
 }
 
-/* -------------------------------------------------------------------------------------- text */
+/* ---- text ---- */
 
 static void test_the_text_is_exactly_this(void **state)
 {
@@ -113,12 +115,14 @@ static void test_the_text_is_exactly_this(void **state)
                               "mortise_wait_seconds_bucket{le=\"+Inf\"} 1\n"
                               "mortise_wait_seconds_sum 0.25\n"
                               "mortise_wait_seconds_count 1\n"
+                              "# HELP mortise_odd_seconds Odd bounds.\n"
+                              "# TYPE mortise_odd_seconds histogram\n"
                               "# HELP mortise_unused_total Nothing.\n"
                               "# TYPE mortise_unused_total counter\n");
     mem_free(text);
 }
 
-/* Every bound to the integer: 0.001 / 1e-6 must not come out as 999. */
+/* Every bound to the integer, also where the division falls short of it. */
 static void test_a_bound_includes_itself(void **state)
 {
     static const int64_t bounds[] = {1000, 5000, 250000, 1000000};
@@ -133,6 +137,28 @@ static void test_a_bound_includes_itself(void **state)
         metrics_observe(metrics, handshakes(metrics, role), bounds[i] + 1);
         text = text_of(metrics);
         want = mem_printf("_bucket{role=\"%s\",le=\"%.15g\"} 1\n", role, seconds[i]);
+        assert_non_null(strstr(text, want));
+        mem_free(want);
+        mem_free(text);
+    }
+}
+
+static void test_a_bound_that_floats_fall_short_of_includes_itself(void **state)
+{
+    static const int64_t bounds[] = {43, 350, 700};
+    struct metrics *metrics = *state;
+
+    for (size_t i = 0; i < ARRAY_LEN(bounds); i++) {
+        char role[16];
+        char *want, *text;
+        metric_id id;
+
+        (void)snprintf(role, sizeof(role), "r%zu", i);
+        id = metrics_series(metrics, "mortise_odd_seconds", (const char *const[]){role});
+        metrics_observe(metrics, id, bounds[i]);
+        metrics_observe(metrics, id, bounds[i] + 1);
+        text = text_of(metrics);
+        want = mem_printf("_bucket{role=\"%s\",le=\"%.15g\"} 1\n", role, odd[i]);
         assert_non_null(strstr(text, want));
         mem_free(want);
         mem_free(text);
@@ -216,7 +242,7 @@ static void test_a_small_buffer_is_left_as_it_was(void **state)
     buf_fini(&buf);
 }
 
-/* -------------------------------------------------------------------------------------- values */
+/* ---- values ---- */
 
 static void test_read_merges_each_kind(void **state)
 {
@@ -322,7 +348,7 @@ static void test_a_table_that_makes_no_sense_stops_the_process(void **state)
         assert_int_equal(death_aborts(make_registry, rows[i]), i + 1 < ARRAY_LEN(rows));
 }
 
-/* -------------------------------------------------------------------------------------- limits */
+/* ---- limits ---- */
 
 static void test_series_beyond_the_limit_share_other(void **state)
 {
@@ -384,7 +410,7 @@ static void test_wide_histograms_run_out_of_room_before_the_table_does(void **st
     metrics_free(metrics);
 }
 
-/* -------------------------------------------------------------------------------------- threads */
+/* ---- threads ---- */
 
 #define COUNT_THREADS 4
 #define COUNT_ROUNDS 20000
@@ -528,6 +554,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         TEST(test_the_text_is_exactly_this),
         TEST(test_a_bound_includes_itself),
+        TEST(test_a_bound_that_floats_fall_short_of_includes_itself),
         TEST(test_label_values_are_escaped),
         TEST(test_label_values_are_cut_at_the_limit),
         TEST(test_series_are_told_apart_by_all_their_values),

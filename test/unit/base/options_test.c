@@ -3,6 +3,7 @@
  * Drives: B6, E5, R25. */
 #include "lib/base/options.h"
 
+#include <malloc.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -116,7 +117,7 @@ static void assert_good(struct run *run, const char *const *args, const char *co
     assert_int_equal(run->err.code, E_OK);
 }
 
-/* -------------------------------------------------------------------------------------- sources */
+/* ---- sources ---- */
 
 static void test_defaults(void **state)
 {
@@ -272,7 +273,7 @@ static void test_items_of_a_variable_are_trimmed(void **state)
     run_free(&run, table);
 }
 
-/* -------------------------------------------------------------------------------------- values */
+/* ---- values ---- */
 
 static void test_numbers_at_the_edges(void **state)
 {
@@ -433,7 +434,7 @@ static void test_words_and_truth(void **state)
                   "--no-verbose: takes no value\n");
 }
 
-/* -------------------------------------------------------------------------------------- faults */
+/* ---- faults ---- */
 
 static void test_all_faults_of_all_sources_at_once(void **state)
 {
@@ -531,7 +532,7 @@ static void test_more_faults_than_are_kept(void **state)
     run_free(&run, table);
 }
 
-/* -------------------------------------------------------------------------------- environment */
+/* ---- environment ---- */
 
 static void test_only_names_with_our_prefix_are_looked_at(void **state)
 {
@@ -574,7 +575,7 @@ static void test_variables_that_kubernetes_makes_of_a_service_are_passed_over(vo
                   "MORTISE_CONTROL_PORT_X: unknown variable; --help lists those there are\n");
 }
 
-/* -------------------------------------------------------------------------------------- secrets */
+/* ---- secrets ---- */
 
 static const struct option secrets[] = {
     {"token", OPTION_STR, AT(token), NULL, 0, 0, NULL, OPTION_FLAG_NO_ARGV | OPTION_FLAG_REQUIRED,
@@ -625,6 +626,47 @@ static void test_a_secret_comes_by_variable_or_file(void **state)
     run_free(&run, secrets);
 }
 
+/* Linked in the place of free (--wrap): looks for a secret in what is given back. */
+static const char *watched;
+static int leaks;
+
+void __real_free(void *ptr);
+void __wrap_free(void *ptr);
+void __wrap_free(void *ptr)
+{
+    if (ptr != NULL && watched != NULL &&
+        memmem(ptr, malloc_usable_size(ptr), watched, strlen(watched)) != NULL)
+        leaks++;
+    __real_free(ptr);
+}
+
+static void test_a_secret_is_overwritten_before_it_is_given_back(void **state)
+{
+    static const char key[] = "token";
+    char *argv[] = {NULL};
+    char *const environment[] = {(char[]){"MORTISE_TOKEN=one s3cret"}, NULL};
+    struct faults faults = {.num = 0};
+    struct options_result result;
+    struct config config = {0};
+
+    (void)state;
+    watched = "s3cret";
+    leaks = 0;
+    assert_int_equal(options_parse(secrets, 0, argv, environment, &config, &result, &faults).code,
+                     E_OK);
+    assert_string_equal(config.token, "one s3cret");
+    assert_true(options_set_file(secrets, key, "other s3cret", "f", &config, NULL, &faults));
+    assert_string_equal(config.token, "other s3cret");
+    options_free(secrets, &config);
+    assert_int_equal(leaks, 0);
+
+    /* The twin: of a text that is no secret it is seen. */
+    config.text = mem_strdup("s3cret");
+    options_free(table, &config);
+    assert_int_equal(leaks, 1);
+    watched = NULL;
+}
+
 static const struct option required[] = {
     {"config", OPTION_STR, AT(config), NULL, 0, 0, NULL, OPTION_FLAG_REQUIRED | OPTION_FLAG_NO_FILE,
      NULL, "h"},
@@ -667,7 +709,7 @@ static void test_what_is_required_is_asked_for_when_all_sources_are_read(void **
     run_free(&run, required);
 }
 
-/* -------------------------------------------------------------------------------------- argv */
+/* ---- argv ---- */
 
 static void test_operands_are_moved_behind_the_flags_in_order(void **state)
 {
@@ -725,7 +767,7 @@ static void test_help_and_version_come_before_all_faults(void **state)
     run_free(&run, table);
 }
 
-/* -------------------------------------------------------------------------------------- help */
+/* ---- help ---- */
 
 static char *help_of(const struct option *rows)
 {
@@ -819,7 +861,7 @@ static void test_help_stays_within_90_columns(void **state)
     }
 }
 
-/* -------------------------------------------------------------------------------- broken tables */
+/* ---- broken tables ---- */
 
 static void parse_table(void *arg)
 {
@@ -879,6 +921,7 @@ int main(void)
         cmocka_unit_test(test_variables_that_kubernetes_makes_of_a_service_are_passed_over),
         cmocka_unit_test(test_a_secret_is_refused_as_a_flag_and_never_repeated),
         cmocka_unit_test(test_a_secret_comes_by_variable_or_file),
+        cmocka_unit_test(test_a_secret_is_overwritten_before_it_is_given_back),
         cmocka_unit_test(test_what_is_required_is_asked_for_when_all_sources_are_read),
         cmocka_unit_test(test_operands_are_moved_behind_the_flags_in_order),
         cmocka_unit_test(test_no_arguments_at_all),
