@@ -406,6 +406,23 @@ static void test_durations(void **state)
         "100ms to 1h\n");
 }
 
+static void test_a_range_without_an_end(void **state)
+{
+    static const struct option rows[] = {
+        {"rate", OPTION_INT, AT(number), NULL, 1, INT64_MAX, NULL, 0, NULL, "h"},
+        {"mode", OPTION_ENUM, AT(mode), NULL, 0, 0, modes, 0, NULL, "h"},
+        {.name = NULL},
+    };
+    struct run run;
+
+    (void)state;
+    run_parse(&run, rows, ARGS("--rate=0", "--rate=9223372036854775807", "--mode"), NULL);
+    assert_string_equal(run.text, "--rate: \"0\" is out of range; at least 1\n"
+                                  "--mode: needs a value: --mode WORD; strict, permissive, off\n");
+    assert_int_equal(run.config.number, INT64_MAX);
+    run_free(&run, rows);
+}
+
 static void test_words_and_truth(void **state)
 {
     struct run run;
@@ -911,6 +928,7 @@ int main(void)
         cmocka_unit_test(test_a_number_without_a_range_takes_all_that_fit),
         cmocka_unit_test(test_sizes),
         cmocka_unit_test(test_durations),
+        cmocka_unit_test(test_a_range_without_an_end),
         cmocka_unit_test(test_words_and_truth),
         cmocka_unit_test(test_all_faults_of_all_sources_at_once),
         cmocka_unit_test(test_unknown_flags_are_told_without_their_value),
