@@ -391,6 +391,11 @@ static bool tls_looks_like_tls(struct tls *tls)
 
 static void tls_handshake_failed(struct tls *tls, err_t err)
 {
+    /* BoringSSL says nothing to the peer when our own settings are at fault. */
+    if (err_is(err, E_TLS_CONFIG)) {
+        (void)SSL_send_fatal_alert(tls->ssl, SSL_AD_INTERNAL_ERROR);
+        ERR_clear_error();
+    }
     /* The alert leaves before anybody hears of it and closes. */
     (void)tls_flush(tls);
     tls_break(tls, err);
