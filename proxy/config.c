@@ -1,0 +1,245 @@
+#include "proxy/config.h"
+
+#include <stddef.h>
+#include <string.h>
+
+#include "certs/spiffe_id.h"
+#include "lib/base/log.h"
+#include "lib/base/mem.h"
+#include "lib/base/str.h"
+
+#define CONFIG_ENV_PREFIX "MORTISE_"
+#define CONFIG_TOKEN_VARIABLE "MORTISE_JOIN_TOKEN"
+
+static const char *const config_log_formats[] = {"text", "json", NULL};
+
+#define CONFIG_WORDS_STR NULL
+#define CONFIG_WORDS_BOOL NULL
+#define CONFIG_WORDS_INT NULL
+#define CONFIG_WORDS_MS NULL
+#define CONFIG_WORDS_ENUM config_log_formats /* the only one there is */
+
+const struct option config_options[] = {
+#define HEADING(text) {.name = "", .help = (text)},
+#define ROW(flag, type, field, default_text, least, most, row_flags, placeholder, text)            \
+    {.name = (flag),                                                                               \
+     .kind = OPTION_##type,                                                                        \
+     .offset = offsetof(struct config, field),                                                     \
+     .def = (default_text),                                                                        \
+     .min = (least),                                                                               \
+     .max = (most),                                                                                \
+     .words = CONFIG_WORDS_##type,                                                                 \
+     .flags = (row_flags),                                                                         \
+     .arg = (placeholder),                                                                         \
+     .help = (text)},
+#include "proxy/config_tbl.h"
+#undef HEADING
+#undef ROW
+    {.name = NULL},
+};
+
+err_t config_parse(const struct config_args *args, struct config *out,
+                   struct options_result *out_result, struct faults *faults)
+{
+    TRY(options_parse(config_options, args->argc, args->argv, args->environment, out, out_result,
+                      faults));
+    if (out_result->first_operand < args->argc && !out_result->help && !out_result->version)
+        faults_add(faults, args->argv[out_result->first_operand],
+                   "unexpected; every setting is a flag (see --help)");
+    return faults_err(faults);
+}
+
+static void config_swap_chars(char *text, char from, char to)
+{
+    for (; *text != '\0'; text++) {
+        if (*text == from)
+            *text = to;
+    }
+}
+
+char *config_nearest_key(const char *key)
+{
+    const char *flags[ARRAY_LEN(config_options)];
+    CLEANUP(mem_freep) char *flag = mem_strdup(key);
+    char *found;
+    size_t num = 0;
+    int nearest;
+
+    config_swap_chars(flag, '_', '-');
+    for (const struct option *row = config_options; row->name != NULL; row++) {
+        if (row->name[0] != '\0' && (row->flags & OPTION_FLAG_NO_FILE) == 0)
+            flags[num++] = row->name;
+    }
+    nearest = str_nearest(flag, flags, num);
+    if (nearest < 0)
+        return NULL;
+    found = mem_strdup(flags[nearest]);
+    config_swap_chars(found, '-', '_');
+    return found;
+}
+
+void config_help(FILE *out)
+{
+    options_help(config_options, "mortise-proxy --config FILE | --control HOST:PORT [SETTING…]",
+                 "The sidecar of Mortise: carries an application's plaintext connections over mutual "
+                 "TLS.",
+                 out);
+}
+
+void config_free(struct config *config)
+{
+    options_free(config_options, config); /* overwrites the token */
+}
+
+void config_wipe_token(struct config *config, char **environment)
+{
+    size_t name_len = strlen(CONFIG_TOKEN_VARIABLE);
+
+    if (config->join_token != NULL) {
+        mem_wipe(config->join_token, strlen(config->join_token));
+        mem_free(config->join_token);
+        config->join_token = NULL;
+    }
+    for (char **entry = environment; *entry != NULL; entry++) {
+        if (strncmp(*entry, CONFIG_TOKEN_VARIABLE, name_len) == 0 && (*entry)[name_len] == '=')
+            mem_wipe(*entry + name_len + 1, strlen(*entry + name_len + 1));
+    }
+}
+
+/* ------------------------------------------------------------------------ what spans several rows */
+
+static void config_check_addr(const char *flag, const char *text, struct faults *faults)
+{
+    struct addr addr;
+
+    if (text == NULL)
+        return;
+    if (!err_is_ok(addr_parse(text, &addr)) || addr.sa.any.sa_family == AF_UNIX)
+        faults_add(faults, flag, "\"%s\" is not an address: wanted is IPv4:PORT or [IPv6]:PORT",
+                   text);
+}
+
+static void config_check_control(const struct config *config, struct faults *faults)
+{
+    char host[256];
+    uint16_t port;
+
+    if (!err_is_ok(addr_split_host(config->control, host, &port)))
+        faults_add(faults, "--control", "\"%s\" is not HOST:PORT", config->control);
+    if (config->trust_domain == NULL)
+        faults_add(faults, "--trust-domain", "is needed with --control");
+    else if (!spiffe_trust_domain_valid(bytes_of_str(config->trust_domain)))
+        faults_add(faults, "--trust-domain",
+                   "\"%s\" is not a trust domain: lower-case letters, digits, '.', '-' and '_'",
+                   config->trust_domain);
+    if (config->trust_bundle == NULL)
+        faults_add(faults, "--trust-bundle", "is needed with --control");
+    if (config->join_token == NULL && config->join_token_file == NULL)
+        faults_add(faults, "--join-token-file",
+                   "is needed with --control (or the variable " CONFIG_TOKEN_VARIABLE ")");
+    if (config->join_token != NULL && config->join_token_file != NULL)
+        faults_add(faults, "--join-token-file", "and " CONFIG_TOKEN_VARIABLE " are both given");
+    config_check_addr("--advertise", config->advertise, faults);
+    config_check_addr("--inbound-listen", config->inbound_listen, faults);
+}
+
+static void config_check_static(const struct config *config, struct faults *faults)
+{
+    const struct {
+        const char *flag;
+        const char *value;
+    } control_only[] = {
+        {"--trust-domain", config->trust_domain},
+        {"--trust-bundle", config->trust_bundle},
+        {"--join-token-file", config->join_token_file},
+        {"--join-token", config->join_token},
+        {"--advertise", config->advertise},
+    };
+
+    for (size_t i = 0; i < ARRAY_LEN(control_only); i++) {
+        if (control_only[i].value != NULL)
+            faults_add(faults, control_only[i].flag, "has no meaning with --config");
+    }
+}
+
+/* The check must not change what is in force: --check and a bad reload rely on it. */
+static void config_check_log_level(const struct config *config, struct faults *faults)
+{
+    char before[LOG_SPEC_MAX];
+    struct bytes bad = {NULL, 0};
+
+    log_spec(before, sizeof(before));
+    if (!err_is_ok(log_set_spec(config->log_level, &bad))) {
+        faults_add(faults, "--log-level",
+                   "\"%.*s\" is not a level: wanted is error, warn, info, debug or COMPONENT=LEVEL",
+                   (int)bad.len, (const char *)bad.ptr);
+        return;
+    }
+    CHECK(err_is_ok(log_set_spec(before, &bad)));
+}
+
+err_t config_check(const struct config *config, struct faults *faults)
+{
+    if (config->config_file != NULL && config->control != NULL)
+        faults_add(faults, "--config", "and --control are both given: one of the two");
+    else if (config->config_file == NULL && config->control == NULL)
+        faults_add(faults, "--config", "or --control is needed (see --help)");
+    else if (config->control != NULL)
+        config_check_control(config, faults);
+    else
+        config_check_static(config, faults);
+
+    if (config->admin_listen != NULL && strncmp(config->admin_listen, "unix:", 5) != 0)
+        faults_add(faults, "--admin-listen",
+                   "\"%s\" is not a Unix socket: wanted is unix:PATH; over TCP there is "
+                   "--metrics-listen",
+                   config->admin_listen);
+    config_check_addr("--metrics-listen", config->metrics_listen, faults);
+    config_check_log_level(config, faults);
+    if (config->access_log[0] == '\0')
+        faults_add(faults, "--access-log", "is empty: wanted is a file, - or off");
+    return faults_err(faults);
+}
+
+struct tunables config_tunables(const struct config *config)
+{
+    return (struct tunables){
+        .handshake_ms = (uint64_t)config->handshake_timeout_ms,
+        .connect_ms = (uint64_t)config->connect_timeout_ms,
+        .idle_ms = (uint64_t)config->idle_timeout_ms,
+        .stall_ms = (uint64_t)config->stall_timeout_ms,
+        .drain_ms = (uint64_t)config->drain_timeout_ms,
+        .max_connections = (unsigned)config->max_connections,
+        .max_handshakes = (unsigned)config->max_handshakes,
+        .max_handshakes_per_source = (unsigned)config->max_handshakes_per_source,
+    };
+}
+
+static bool config_str_differs(const char *a, const char *b)
+{
+    if (a == NULL || b == NULL)
+        return a != b;
+    return strcmp(a, b) != 0;
+}
+
+bool config_restart_needed(const struct config *old, const struct config *new, struct buf *out)
+{
+    const struct {
+        const char *flag;
+        bool differs;
+    } rows[] = {
+        {"workers", old->workers != new->workers},
+        {"admin-listen", config_str_differs(old->admin_listen, new->admin_listen)},
+        {"metrics-listen", config_str_differs(old->metrics_listen, new->metrics_listen)},
+        {"access-log", config_str_differs(old->access_log, new->access_log)},
+    };
+    bool any = false;
+
+    for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+        if (!rows[i].differs)
+            continue;
+        CHECK(err_is_ok(buf_printf(out, "%s%s", any ? "," : "", rows[i].flag)));
+        any = true;
+    }
+    return any;
+}

@@ -1,0 +1,84 @@
+/* config: the settings of mortise-proxy: flag > environment > file > default.
+ *
+ * What a sidecar enforces (links, profiles, trust) is not here: that is a SidecarConfig message, see
+ * snapshot.h. */
+#ifndef MORTISE_PROXY_CONFIG_H
+#define MORTISE_PROXY_CONFIG_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+
+#include "lib/base/err.h"
+#include "lib/base/faults.h"
+#include "lib/base/options.h"
+#include "lib/net/addr.h"
+
+#define CONFIG_TYPE_STR char *
+#define CONFIG_TYPE_BOOL bool
+#define CONFIG_TYPE_INT int64_t
+#define CONFIG_TYPE_MS int64_t
+#define CONFIG_TYPE_ENUM int
+
+/* Strings are owned; NULL when unset. Released by config_free. */
+struct config {
+#define HEADING(text)
+#define ROW(flag, kind, field, def, min, max, flags, arg, help) CONFIG_TYPE_##kind field;
+#include "proxy/config_tbl.h"
+#undef HEADING
+#undef ROW
+};
+
+/* tunables are the settings that each connection obeys; they come with its snapshot, so that a change
+ * of the file reaches new connections at once. Milliseconds and numbers. */
+struct tunables {
+    uint64_t handshake_ms;
+    uint64_t connect_ms;
+    uint64_t idle_ms;
+    uint64_t stall_ms;
+    uint64_t drain_ms;
+    unsigned max_connections;
+    unsigned max_handshakes;
+    unsigned max_handshakes_per_source;
+};
+
+extern const struct option config_options[];
+
+/* What the process was started with; kept to read the settings again. */
+struct config_args {
+    int argc;
+    char **argv;
+    char **environment;
+};
+
+/* config_parse reads flags and environment into `out` (zeroed by the caller; to be released with
+ * config_free even on error). Faults are told, all of them; the error says no more than they do.
+ * Errors: CONFIG_INVALID. */
+err_t config_parse(const struct config_args *args, struct config *out,
+                   struct options_result *out_result, struct faults *faults);
+
+/* config_nearest_key returns the key of a file's settings that `key` may have been meant for (owned), or
+ * NULL. */
+char *config_nearest_key(const char *key);
+
+/* config_check looks at what no single row can: which mode it is, what that mode needs, addresses. Call
+ * it when the file's settings are in. Errors: CONFIG_INVALID. */
+err_t config_check(const struct config *config, struct faults *faults);
+
+/* config_is_static tells the mode: a file, or else a control plane. */
+static inline bool config_is_static(const struct config *config)
+{
+    return config->config_file != NULL;
+}
+
+void config_free(struct config *config);
+/* config_wipe_token overwrites the join token here and where the environment holds it. */
+void config_wipe_token(struct config *config, char **environment);
+void config_help(FILE *out);
+struct tunables config_tunables(const struct config *config);
+
+/* config_restart_needed adds, to `out`, the flags whose values differ between the two and cannot change
+ * while the program runs, separated by commas; false when there are none. */
+bool config_restart_needed(const struct config *old, const struct config *new, struct buf *out);
+
+#endif

@@ -1,0 +1,60 @@
+/* The settings of mortise-proxy, in the order of --help. Included several times; no guard.
+ *
+ * HEADING(text)
+ * ROW(flag, KIND, field, default, minimum, maximum, flags, argument, help)
+ * Each gives the flag --FLAG, the variable MORTISE_FLAG and, in the static file, settings.flag; `field`
+ * is its place in struct config. Ranges hold for INT and MS (milliseconds). */
+HEADING("Where the configuration comes from (one of the two)")
+ROW("config", STR, config_file, NULL, 0, 0, OPTION_FLAG_NO_FILE, "FILE",
+    "Static mode: a sidecar configuration in YAML or JSON. It and the files it names are read again "
+    "when they change, and on SIGHUP.")
+ROW("control", STR, control, NULL, 0, 0, OPTION_FLAG_NO_FILE, "HOST:PORT",
+    "The control plane that gives this sidecar its certificate and its configuration.")
+ROW("check", BOOL, check, "false", 0, 0, OPTION_FLAG_NO_FILE, NULL,
+    "Check the settings and, in static mode, the configuration with all its files; print OK and end.")
+
+HEADING("With a control plane")
+ROW("trust-domain", STR, trust_domain, NULL, 0, 0, OPTION_FLAG_NO_FILE, "NAME",
+    "The mesh's SPIFFE trust domain; the control plane must be spiffe://NAME/mortise/control.")
+ROW("trust-bundle", STR, trust_bundle, NULL, 0, 0, OPTION_FLAG_NO_FILE, "FILE",
+    "The mesh's root certificates (PEM), for the first contact.")
+ROW("join-token-file", STR, join_token_file, NULL, 0, 0, OPTION_FLAG_NO_FILE, "FILE",
+    "One-time join token; readable by its owner only. Read at each attempt to join.")
+ROW("join-token", STR, join_token, NULL, 0, 0, OPTION_FLAG_NO_ARGV | OPTION_FLAG_NO_FILE, "TOKEN",
+    "The join token itself, as MORTISE_JOIN_TOKEN; it is wiped once it was used.")
+ROW("advertise", STR, advertise, NULL, 0, 0, OPTION_FLAG_NO_FILE, "ADDR:PORT",
+    "Where peers reach the inbound listener. Default: the address that leads to the control plane.")
+ROW("inbound-listen", STR, inbound_listen, "0.0.0.0:15443", 0, 0, OPTION_FLAG_NO_FILE, "ADDR:PORT",
+    "Where this sidecar takes mTLS from peers. In static mode inbound.listen of the file says it.")
+
+HEADING("Traffic")
+ROW("workers", INT, workers, "0", 0, 256, 0, "N",
+    "Threads that carry traffic. 0: one on up to two cores, else one a core.")
+ROW("max-connections", INT, max_connections, "16384", 1, 1000000, 0, "N",
+    "Connections at once; more are reset.")
+ROW("max-handshakes", INT, max_handshakes, "4096", 1, 1000000, 0, "N",
+    "Inbound TLS handshakes at once; more are reset.")
+ROW("max-handshakes-per-source", INT, max_handshakes_per_source, "1024", 1, 1000000, 0, "N",
+    "Inbound TLS handshakes at once of one source address; more are reset.")
+ROW("handshake-timeout", MS, handshake_timeout_ms, "10s", 100, 300000, 0, "TIME",
+    "A TLS handshake takes no longer.")
+ROW("connect-timeout", MS, connect_timeout_ms, "5s", 100, 300000, 0, "TIME",
+    "Connecting takes no longer, all endpoints of a link together.")
+ROW("idle-timeout", MS, idle_timeout_ms, "1h", 1000, 2592000000, 0, "TIME",
+    "A connection without a byte in either direction is ended after this time.")
+ROW("stall-timeout", MS, stall_timeout_ms, "30s", 1000, 86400000, 0, "TIME",
+    "A connection whose receiver takes no byte of what waits for it is ended after this time.")
+ROW("drain-timeout", MS, drain_timeout_ms, "30s", 0, 86400000, 0, "TIME",
+    "After SIGTERM, open connections may go on for this time.")
+
+HEADING("Administration")
+ROW("admin-listen", STR, admin_listen, NULL, 0, 0, 0, "unix:PATH",
+    "All administration pages, for the owner of the process and root. Default: none.")
+ROW("metrics-listen", STR, metrics_listen, NULL, 0, 0, 0, "ADDR:PORT",
+    "/livez, /readyz and /metrics over plain HTTP, read-only. Default: none.")
+ROW("log-level", STR, log_level, "info", 0, 0, 0, "SPEC",
+    "error, warn, info or debug; also by component: info,identity=debug.")
+ROW("log-format", ENUM, log_format, "text", 0, 0, 0, "text|json",
+    "Form of log lines and of the access log.")
+ROW("access-log", STR, access_log, "-", 0, 0, 0, "FILE|-|off",
+    "A line for each connection when it ends; - is standard output. Opened again on SIGHUP.")

@@ -1,0 +1,548 @@
+#include "proxy/conn.h"
+
+#include <string.h>
+
+#include "lib/base/mem.h"
+#include "proxy/access_log.h"
+#include "proxy/limits.h"
+#include "proxy/worker.h"
+
+#define TO(state) (1u << CONN_##state)
+
+/* conn_next[s] is the set of states that s may move to. */
+static const unsigned conn_next[CONN_NUM_STATES] = {
+    [CONN_ACCEPTED] = TO(CONNECTING) | TO(HANDSHAKE) | TO(CLOSED),
+    [CONN_CONNECTING] = TO(HANDSHAKE) | TO(OPEN) | TO(CLOSED),
+    [CONN_HANDSHAKE] = TO(CONNECTING) | TO(OPEN) | TO(REFUSED) | TO(CLOSED),
+    [CONN_OPEN] = TO(DRAINING) | TO(CLOSED),
+    [CONN_DRAINING] = TO(CLOSED),
+    [CONN_REFUSED] = TO(CLOSED),
+    [CONN_CLOSED] = 0,
+};
+
+static const char *const conn_state_names[CONN_NUM_STATES] = {
+    [CONN_ACCEPTED] = "accepted", [CONN_CONNECTING] = "connecting",
+    [CONN_HANDSHAKE] = "handshake", [CONN_OPEN] = "open",
+    [CONN_DRAINING] = "draining", [CONN_REFUSED] = "refused",
+    [CONN_CLOSED] = "closed",
+};
+
+static const struct {
+    enum err_code code;
+    enum close_reason reason;
+} conn_reasons[] = {
+    {E_OK, CLOSE_DONE},
+    {E_CLOSED, CLOSE_PEER_TRUNCATED},
+    {E_TLS_TRUNCATED, CLOSE_PEER_TRUNCATED},
+    {E_TLS_ALERT, CLOSE_PEER_ALERT},
+    {E_TLS_NOT_TLS, CLOSE_NOT_TLS},
+    {E_TLS_PROTOCOL, CLOSE_TLS_FAILED},
+    {E_TLS_KEY_UPDATES, CLOSE_TLS_FAILED},
+    {E_TLS_NO_SHARED, CLOSE_NO_SHARED_PARAMETERS},
+    {E_TLS_SNI_UNKNOWN, CLOSE_SERVER_NAME},
+    {E_PEER_IDENTITY, CLOSE_PEER_IDENTITY},
+    {E_PEER_DENIED, CLOSE_PEER_IDENTITY},
+    {E_TRUST_DOMAIN, CLOSE_PEER_IDENTITY},
+    {E_KEY_WEAK, CLOSE_PEER_CERTIFICATE},
+    {E_CERT_SYNTAX, CLOSE_PEER_CERTIFICATE},
+    {E_CERT_EXPIRED, CLOSE_PEER_CERTIFICATE},
+    {E_CERT_NOT_YET_VALID, CLOSE_PEER_CERTIFICATE},
+    {E_CERT_MISSING, CLOSE_PEER_CERTIFICATE},
+    {E_CERT_USAGE, CLOSE_PEER_CERTIFICATE},
+    {E_CERT_WEAK_SIGNATURE, CLOSE_PEER_CERTIFICATE},
+    {E_CHAIN_UNTRUSTED, CLOSE_PEER_CERTIFICATE},
+    {E_CHAIN_INVALID, CLOSE_PEER_CERTIFICATE},
+    {E_CHAIN_TOO_LONG, CLOSE_PEER_CERTIFICATE},
+    {E_SAN_NONE, CLOSE_PEER_CERTIFICATE},
+    {E_SAN_MULTIPLE, CLOSE_PEER_CERTIFICATE},
+    {E_SAN_SYNTAX, CLOSE_PEER_CERTIFICATE},
+    {E_SAN_TOO_MANY, CLOSE_PEER_CERTIFICATE},
+    {E_TOO_LARGE, CLOSE_PEER_CERTIFICATE},
+    {E_HANDSHAKE_TIMEOUT, CLOSE_HANDSHAKE_TIMEOUT},
+    {E_CONNECT_REFUSED, CLOSE_CONNECT_FAILED},
+    {E_CONNECT_FAILED, CLOSE_CONNECT_FAILED},
+    {E_CONNECT_TIMEOUT, CLOSE_CONNECT_TIMEOUT},
+    {E_RESOLVE_FAILED, CLOSE_RESOLVE_FAILED},
+    {E_TIMEOUT, CLOSE_RESOLVE_FAILED},
+    {E_NO_ENDPOINT, CLOSE_NO_ENDPOINT},
+    {E_LOOP_DETECTED, CLOSE_LOOP},
+    {E_IDLE, CLOSE_IDLE},
+    {E_SLOW_PEER, CLOSE_STALLED},
+    {E_DRAINING, CLOSE_DRAINED},
+    {E_CANCELLED, CLOSE_SHUTDOWN},
+    {E_OVERLOAD, CLOSE_OVERLOAD},
+    {E_FD_EXHAUSTED, CLOSE_RESOURCES},
+    {E_NO_MEMORY, CLOSE_RESOURCES},
+};
+
+enum close_reason conn_reason(err_t err, unsigned side)
+{
+    if (err_is(err, E_PEER_RESET))
+        return side == RELAY_APP ? CLOSE_APP_RESET : CLOSE_PEER_RESET;
+    for (size_t i = 0; i < ARRAY_LEN(conn_reasons); i++) {
+        if (conn_reasons[i].code == err.code)
+            return conn_reasons[i].reason;
+    }
+    return CLOSE_INTERNAL;
+}
+
+const char *conn_state_name(enum conn_state state)
+{
+    CHECK((unsigned)state < CONN_NUM_STATES);
+    return conn_state_names[state];
+}
+
+bool conn_may_move(enum conn_state from, enum conn_state to)
+{
+    return (conn_next[from] & 1u << to) != 0;
+}
+
+/* ------------------------------------------------------------------------------------ addresses */
+
+void conn_addr_set(union conn_addr *out, const struct addr *addr)
+{
+    memset(out, 0, sizeof(*out));
+    if (addr->sa.any.sa_family == AF_INET)
+        out->in4 = addr->sa.in4;
+    else if (addr->sa.any.sa_family == AF_INET6)
+        out->in6 = addr->sa.in6;
+}
+
+struct addr conn_addr_get(const union conn_addr *addr)
+{
+    struct addr out = {.len = 0};
+
+    if (addr->any.sa_family == AF_INET) {
+        out.len = sizeof(out.sa.in4);
+        out.sa.in4 = addr->in4;
+    } else if (addr->any.sa_family == AF_INET6) {
+        out.len = sizeof(out.sa.in6);
+        out.sa.in6 = addr->in6;
+    }
+    return out;
+}
+
+/* ------------------------------------------------------------------------------ making and states */
+
+struct conn *conn_new(struct worker *worker, enum direction direction, struct snapshot *snapshot,
+                      const struct link *link, const struct addr *source)
+{
+    struct conn *conn = mem_try(sizeof(*conn));
+
+    if (conn == NULL)
+        return NULL;
+    conn->setup = mem_try(sizeof(*conn->setup));
+    if (conn->setup == NULL) {
+        mem_free(conn);
+        return NULL;
+    }
+    conn->worker = worker;
+    list_init(&conn->live);
+    conn->direction = (uint8_t)direction;
+    conn->state = CONN_ACCEPTED;
+    conn->snapshot = snapshot_ref(snapshot);
+    conn->began_ms = loop_now_ms(worker->loop);
+    conn_addr_set(&conn->source, source);
+    tls_check_init(&conn->setup->check, loop_clock(worker->loop), worker->cache);
+    list_add_tail(&worker->live, &conn->live);
+    if (link != NULL)
+        conn_set_link(conn, link);
+    return conn;
+}
+
+void conn_set_link(struct conn *conn, const struct link *link)
+{
+    CHECK(conn->link == NULL);
+    conn->link = link;
+    stats_opened(conn->worker->shared->stats, &link->stats);
+}
+
+void conn_claim(struct conn *conn, const struct peer *peer)
+{
+    const char *name;
+
+    if (peer == NULL)
+        return;
+    name = peer->spiffe_id[0] != '\0' ? peer->spiffe_id : peer->dns_names[0];
+    mem_free(conn->setup->claimed);
+    conn->setup->claimed = name != NULL ? mem_strdup(name) : NULL;
+}
+
+static void conn_on_deadline(void *arg)
+{
+    struct conn *conn = arg;
+
+    switch ((enum conn_state)conn->state) {
+    case CONN_CONNECTING:
+        conn_close(conn, FAIL(CONNECT_TIMEOUT, 0),
+                   conn->direction == DIRECTION_OUTBOUND ? RELAY_MESH : RELAY_APP);
+        return;
+    case CONN_HANDSHAKE:
+        stats_handshake(conn->worker->shared->stats, conn->direction, FAIL(HANDSHAKE_TIMEOUT, 0),
+                        0);
+        conn_close(conn, FAIL(HANDSHAKE_TIMEOUT, 0), RELAY_MESH);
+        return;
+    case CONN_DRAINING:
+        conn_close(conn, FAIL(DRAINING, 0), RELAY_APP);
+        return;
+    case CONN_REFUSED:
+        conn_close(conn, conn->setup->last, RELAY_MESH);
+        return;
+    case CONN_OPEN: {
+        const struct tunables *tunables = &conn->snapshot->tunables;
+        uint64_t again_ms = 0;
+        unsigned side = RELAY_APP;
+        err_t err = relay_due(&conn->relay, loop_now_ms(conn->worker->loop), tunables->idle_ms,
+                              tunables->stall_ms, &again_ms, &side);
+
+        if (err_is_ok(err))
+            timer_start(conn->worker->loop, &conn->timer, again_ms, conn_on_deadline, conn);
+        else
+            conn_close(conn, err, side);
+        return;
+    }
+    case CONN_ACCEPTED:
+    case CONN_CLOSED:
+    case CONN_NUM_STATES:
+        break;
+    }
+    err_check_failed("a state without a deadline", ERR_WHERE);
+}
+
+static uint64_t conn_deadline_ms(const struct conn *conn)
+{
+    const struct tunables *tunables = &conn->snapshot->tunables;
+
+    switch ((enum conn_state)conn->state) {
+    case CONN_CONNECTING:
+        return tunables->connect_ms;
+    case CONN_HANDSHAKE:
+        return tunables->handshake_ms;
+    case CONN_OPEN:
+        return tunables->idle_ms;
+    case CONN_DRAINING:
+        return tunables->drain_ms;
+    case CONN_REFUSED:
+        return CONN_LINGER_MS;
+    case CONN_ACCEPTED:
+    case CONN_CLOSED:
+    case CONN_NUM_STATES:
+        break;
+    }
+    return 0;
+}
+
+void conn_set_state(struct conn *conn, enum conn_state state)
+{
+    CHECK(conn_may_move((enum conn_state)conn->state, state));
+    conn->state = (uint8_t)state;
+    if (state == CONN_CLOSED)
+        timer_stop(conn->worker->loop, &conn->timer);
+    else
+        timer_start(conn->worker->loop, &conn->timer, conn_deadline_ms(conn), conn_on_deadline,
+                    conn);
+}
+
+/* ------------------------------------------------------------------------------- until it is open */
+
+static void conn_on_early_read(void *arg, struct bytes data)
+{
+    (void)arg;
+    (void)data;
+    err_check_failed("read before it was asked for", ERR_WHERE);
+}
+
+static void conn_on_early_eof(void *arg)
+{
+    (void)arg;
+    err_check_failed("end seen before reading was asked for", ERR_WHERE);
+}
+
+static void conn_on_app_error(void *arg, err_t err)
+{
+    conn_close(arg, err, RELAY_APP);
+}
+
+static void conn_on_mesh_error(void *arg, err_t err)
+{
+    conn_close(arg, err, RELAY_MESH);
+}
+
+/* Neither stream is read before the relay begins: only their breaking is heard of. */
+static const struct stream_events conn_app_events = {
+    .on_read = conn_on_early_read,
+    .on_eof = conn_on_early_eof,
+    .on_error = conn_on_app_error,
+};
+static const struct stream_events conn_mesh_events = {
+    .on_read = conn_on_early_read,
+    .on_eof = conn_on_early_eof,
+    .on_error = conn_on_mesh_error,
+};
+
+void conn_take_app(struct conn *conn, struct stream *stream)
+{
+    conn->setup->app = stream;
+    stream_set_events(stream, &conn_app_events, conn);
+}
+
+void conn_take_mesh(struct conn *conn, struct stream *stream)
+{
+    conn->setup->mesh = stream;
+    stream_set_events(stream, &conn_mesh_events, conn);
+}
+
+/* A refused peer: the alert has been written. Closing now, with bytes of the peer unread, would make
+ * the kernel send RST, and the peer might never read why. So: FIN, and what it still sends is thrown
+ * away until its FIN comes. */
+
+static void conn_on_linger_read(void *arg, struct bytes data)
+{
+    struct conn *conn = arg;
+
+    conn->setup->lingered += data.len;
+    if (conn->setup->lingered > CONN_LINGER_BYTES)
+        conn_close(conn, conn->setup->last, RELAY_MESH);
+}
+
+static void conn_on_linger_end(void *arg)
+{
+    struct conn *conn = arg;
+
+    conn_close(conn, conn->setup->last, RELAY_MESH);
+}
+
+static void conn_on_linger_error(void *arg, err_t err)
+{
+    (void)err;
+    conn_on_linger_end(arg);
+}
+
+static const struct stream_events conn_linger_events = {
+    .on_read = conn_on_linger_read,
+    .on_eof = conn_on_linger_end,
+    .on_error = conn_on_linger_error,
+};
+
+static void conn_count_end(struct conn *conn, enum close_reason reason)
+{
+    struct stats *stats = conn->worker->shared->stats;
+
+    if (conn->link != NULL)
+        stats_closed(stats, conn->direction, &conn->link->stats, conn->link->name, reason);
+    else
+        stats_refused(stats, conn->direction, reason);
+}
+
+/* Once: what became of it. */
+static void conn_tell_end(struct conn *conn, err_t err, unsigned side)
+{
+    enum close_reason reason = conn_reason(err, side);
+
+    if (conn->logged)
+        return;
+    conn->logged = true;
+    conn_tell_bytes(conn);
+    conn_count_end(conn, reason);
+    access_log_conn(conn, reason, err);
+}
+
+static void conn_refuse(struct conn *conn, err_t err)
+{
+    struct stream *lower = tls_lower(conn->setup->mesh);
+
+    conn->setup->last = err;
+    if (conn->setup->app != NULL) {
+        stream_reset(conn->setup->app);
+        conn->setup->app = NULL;
+    }
+    conn_set_state(conn, CONN_REFUSED);
+    conn_tell_end(conn, err, RELAY_MESH);
+    if (!err_is_ok(stream_shutdown(lower))) {
+        conn_close(conn, err, RELAY_MESH);
+        return;
+    }
+    /* The broken session has nothing more to do with it. */
+    stream_set_events(lower, &conn_linger_events, conn);
+    stream_read_start(lower);
+}
+
+static void conn_end_handshake_count(struct conn *conn)
+{
+    if (conn->setup->counts_handshake)
+        limits_handshake_end(conn->worker->shared->limits, conn->setup->source);
+    conn->setup->counts_handshake = false;
+}
+
+static bool conn_peer_is_gone(err_t err)
+{
+    return err_is(err, E_PEER_RESET) || err_is(err, E_CLOSED) || err_is(err, E_TLS_ALERT);
+}
+
+static void conn_on_handshake(void *arg, err_t err)
+{
+    struct conn *conn = arg;
+    struct conn_setup *setup = conn->setup;
+    uint64_t us = clock_mono_us() - setup->handshake_from_us;
+    bool alerted = !err_is_ok(err) && !conn_peer_is_gone(err);
+
+    if (!err_is_ok(setup->check.err))
+        err = setup->check.err; /* our own verdict: the library only knows that we refused */
+    if (err_is_ok(err))
+        err = tls_check_finish(&setup->check, tls_ssl(setup->mesh));
+    stats_handshake(conn->worker->shared->stats, conn->direction, err, us);
+    conn->handshake_us = us < UINT32_MAX ? (uint32_t)us : UINT32_MAX;
+    if (setup->wanted != NULL)
+        conn_set_link(conn, setup->wanted);
+    if (err_is_ok(err))
+        conn->peer = peer_ref(setup->check.peer);
+    if (!err_is_ok(err)) {
+        if (alerted)
+            conn_refuse(conn, err);
+        else
+            conn_close(conn, err, RELAY_MESH);
+        return;
+    }
+    conn->tls = tls_info(setup->mesh);
+    conn_end_handshake_count(conn);
+    setup->then(conn);
+}
+
+static void conn_configure_tls(void *arg, SSL *ssl)
+{
+    struct conn *conn = arg;
+
+    tls_check_attach(&conn->setup->check, ssl);
+}
+
+void conn_start_tls(struct conn *conn, SSL_CTX *ctx, enum tls_role role, const char *server_name,
+                    err_t (*authorize)(void *arg, int entry, const struct peer *peer),
+                    void (*then)(struct conn *conn))
+{
+    struct conn_setup *setup = conn->setup;
+    const struct tls_params params = {
+        .ctx = ctx,
+        .role = role,
+        .server_name = server_name,
+        .configure = conn_configure_tls,
+        .arg = conn,
+    };
+    struct stream *tls;
+    err_t err;
+
+    setup->check.authorize = authorize;
+    setup->check.arg = conn;
+    setup->then = then;
+    err = tls_new(setup->mesh, &params, &tls);
+    if (!err_is_ok(err)) {
+        conn_close(conn, err, RELAY_MESH);
+        return;
+    }
+    conn_take_mesh(conn, tls);
+    conn_set_state(conn, CONN_HANDSHAKE);
+    setup->handshake_from_us = clock_mono_us();
+    tls_handshake(tls, conn_on_handshake, conn);
+}
+
+/* ----------------------------------------------------------------------------------------- open */
+
+static void conn_setup_free(struct conn *conn)
+{
+    struct conn_setup *setup = conn->setup;
+
+    conn->setup = NULL;
+    tls_check_fini(&setup->check);
+    mem_free(setup->claimed);
+    mem_free(setup->addrs);
+    mem_free(setup);
+}
+
+static void conn_on_relay_done(void *arg, err_t err, unsigned side)
+{
+    conn_close(arg, err, side);
+}
+
+/* The idle deadline is far away; a receiver that takes nothing is to be noticed earlier. */
+static void conn_on_stall(void *arg)
+{
+    struct conn *conn = arg;
+    uint64_t at_ms = loop_now_ms(conn->worker->loop) + conn->snapshot->tunables.stall_ms;
+
+    if (conn->state == CONN_OPEN && conn->timer.at_ms > at_ms)
+        timer_start(conn->worker->loop, &conn->timer, conn->snapshot->tunables.stall_ms,
+                    conn_on_deadline, conn);
+}
+
+void conn_open(struct conn *conn)
+{
+    struct stream *app = conn->setup->app, *mesh = conn->setup->mesh;
+
+    conn_setup_free(conn);
+    conn_set_state(conn, CONN_OPEN);
+    relay_start(&conn->relay, app, mesh, conn_on_relay_done, conn_on_stall, conn);
+    if (conn->worker->draining)
+        conn_set_state(conn, CONN_DRAINING);
+}
+
+void conn_drain(struct conn *conn)
+{
+    if (conn->state == CONN_OPEN)
+        conn_set_state(conn, CONN_DRAINING);
+}
+
+void conn_tell_bytes(struct conn *conn)
+{
+    uint64_t now[2] = {relay_bytes(&conn->relay, RELAY_APP), relay_bytes(&conn->relay, RELAY_MESH)};
+
+    if (conn->link != NULL)
+        stats_bytes(conn->worker->shared->stats, &conn->link->stats,
+                    now[RELAY_APP] - conn->bytes_told[RELAY_APP],
+                    now[RELAY_MESH] - conn->bytes_told[RELAY_MESH]);
+    memcpy(conn->bytes_told, now, sizeof(now));
+}
+
+/* ------------------------------------------------------------------------------------------ end */
+
+static void conn_free(void *arg)
+{
+    struct conn *conn = arg;
+    struct worker *worker = conn->worker;
+
+    if (conn->peer != NULL)
+        peer_unref(conn->peer);
+    snapshot_unref(conn->snapshot);
+    mem_free(conn);
+    worker_conn_ended(worker);
+}
+
+static void conn_close_setup(struct conn *conn, bool refused)
+{
+    struct conn_setup *setup = conn->setup;
+
+    conn_end_handshake_count(conn);
+    names_cancel(&setup->wait);
+    if (setup->connecting != NULL)
+        tcp_connect_cancel(setup->connecting);
+    if (setup->app != NULL)
+        stream_reset(setup->app);
+    /* Behind an alert that the peer may still read: no RST. */
+    if (setup->mesh != NULL && refused)
+        stream_close(setup->mesh);
+    else if (setup->mesh != NULL)
+        stream_reset(setup->mesh);
+    conn_setup_free(conn);
+}
+
+void conn_close(struct conn *conn, err_t err, unsigned side)
+{
+    enum conn_state was = (enum conn_state)conn->state;
+
+    conn_set_state(conn, CONN_CLOSED);
+    conn_tell_end(conn, err, side);
+    if (conn->setup != NULL)
+        conn_close_setup(conn, was == CONN_REFUSED);
+    else
+        relay_abort(&conn->relay);
+    list_del(&conn->live);
+    loop_defer(conn->worker->loop, conn_free, conn);
+}

@@ -1,0 +1,77 @@
+#include "proxy/inbound.h"
+
+#include <unistd.h>
+
+#include "proxy/authz.h"
+#include "proxy/conn.h"
+
+/* Inside the handshake: an answer, and a note of whom the peer wanted to reach. */
+static err_t inbound_authorize(void *arg, int entry, const struct peer *peer)
+{
+    struct conn *conn = arg;
+    struct conn_setup *setup = conn->setup;
+    err_t err = authz_client(conn->snapshot, entry, peer, &setup->wanted);
+
+    if (err_is_ok(err))
+        return OK;
+    if (entry >= 0)
+        setup->wanted = &conn->snapshot->inbound[entry];
+    conn_claim(conn, peer);
+    return err;
+}
+
+static void inbound_on_connected(void *arg, err_t err, struct stream *stream)
+{
+    struct conn *conn = arg;
+
+    conn->setup->connecting = NULL;
+    if (!err_is_ok(err)) {
+        stats_connect_error(conn->worker->shared->stats, DIRECTION_INBOUND, conn->link->name, err);
+        conn_close(conn, err, RELAY_APP);
+        return;
+    }
+    conn_take_app(conn, stream);
+    conn_open(conn);
+}
+
+static void inbound_connect(struct conn *conn)
+{
+    const struct link *link = conn->link;
+    err_t err;
+
+    CHECK(link != NULL && conn->peer != NULL); /* verified, so authorize was asked */
+    conn_set_state(conn, CONN_CONNECTING);
+    conn_addr_set(&conn->destination, &link->target);
+    err = tcp_connect(conn->worker->loop, &link->target, conn->snapshot->tunables.connect_ms,
+                      inbound_on_connected, conn, &conn->setup->connecting);
+    if (!err_is_ok(err)) {
+        stats_connect_error(conn->worker->shared->stats, DIRECTION_INBOUND, link->name, err);
+        conn_close(conn, err, RELAY_APP);
+    }
+}
+
+void inbound_start(struct worker *worker, const struct worker_accepted *accepted)
+{
+    struct conn *conn =
+        conn_new(worker, DIRECTION_INBOUND, accepted->snapshot, NULL, &accepted->source);
+    struct stream *mesh;
+    err_t err;
+
+    if (conn == NULL) {
+        (void)close(accepted->fd);
+        stats_shed(worker->shared->stats, SHED_RESOURCES);
+        limits_handshake_end(worker->shared->limits, accepted->limit_source);
+        worker_conn_ended(worker);
+        return;
+    }
+    conn->setup->source = accepted->limit_source;
+    conn->setup->counts_handshake = true;
+    err = tcp_new(worker->loop, accepted->fd, &mesh);
+    if (!err_is_ok(err)) {
+        conn_close(conn, err, RELAY_MESH);
+        return;
+    }
+    conn_take_mesh(conn, mesh);
+    conn_start_tls(conn, tls_ctx_ssl(conn->snapshot->server), TLS_SERVER, NULL, inbound_authorize,
+                   inbound_connect);
+}

@@ -1,0 +1,260 @@
+/* mortise-proxy: the sidecar program. */
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include <jansson.h>
+#include <nghttp2/nghttp2.h>
+#include <openssl/crypto.h>
+#include <protobuf-c/protobuf-c.h>
+#include <uv.h>
+#include <yaml.h>
+
+#include "lib/base/faults.h"
+#include "lib/base/log.h"
+#include "lib/base/mem.h"
+#include "lib/base/version.h"
+#include "lib/net/loop.h"
+#include "proxy/access_log.h"
+#include "proxy/config.h"
+#include "proxy/control_mode.h"
+#include "proxy/sidecar.h"
+#include "proxy/static_config.h"
+#include "proxy/static_mode.h"
+
+#define MAIN_EXIT_CONFIG 2 /* something is wrong with what we were told */
+#define MAIN_FDS_SPARE 128 /* beside two of each connection: listeners, logs, the control channel */
+
+extern char **environ;
+
+struct program {
+    struct config_args args;
+    struct config settings;
+    struct stats *stats;
+    struct loop *loop;
+    struct sidecar *sidecar;
+    uv_signal_t signals[3];
+    unsigned num_stops; /* SIGTERM and SIGINT so far */
+};
+
+/* Hands the faults over to an empty list. */
+static void main_move_faults(struct faults *to, struct faults *from)
+{
+    CHECK(to->total == 0);
+    *to = *from;
+    *from = (struct faults){.num = 0};
+}
+
+static void main_print_version(void)
+{
+    (void)printf("mortise-proxy %s\n"
+                 "BoringSSL (API %d), libuv %s, nghttp2 %s, protobuf-c %s, jansson %s, libyaml %s\n",
+                 MORTISE_VERSION, BORINGSSL_API_VERSION, uv_version_string(),
+                 nghttp2_version(0)->version_str, protobuf_c_version(), jansson_version_str(),
+                 yaml_get_version_string());
+}
+
+static void main_print_faults(const struct faults *faults)
+{
+    (void)fprintf(stderr, "mortise-proxy: %zu %s:\n", faults->total,
+                  faults->total == 1 ? "fault" : "faults");
+    for (size_t i = 0; i < faults->num; i++)
+        (void)fprintf(stderr, "  %s: %s\n", faults->items[i].path, faults->items[i].message);
+    if (faults->total > faults->num)
+        (void)fprintf(stderr, "  and %zu more\n", faults->total - faults->num);
+}
+
+/* ----------------------------------------------------------------------------------------- signals */
+
+static void main_on_stop(uv_signal_t *handle, int number)
+{
+    struct program *program = handle->data;
+
+    if (program->num_stops++ == 0) {
+        log_info("main", "signal", LOG_INT("number", number));
+        sidecar_drain(program->sidecar);
+    } else {
+        log_warn("main", "stopped_at_once", LOG_INT("number", number));
+        loop_stop(program->loop);
+    }
+}
+
+static void main_on_reload(uv_signal_t *handle, int number)
+{
+    struct program *program = handle->data;
+
+    (void)number;
+    if (program->num_stops == 0)
+        sidecar_reload(program->sidecar);
+}
+
+static void main_watch_signals(struct program *program)
+{
+    static const int numbers[] = {SIGTERM, SIGINT, SIGHUP};
+
+    (void)signal(SIGPIPE, SIG_IGN);
+    for (size_t i = 0; i < ARRAY_LEN(numbers); i++) {
+        uv_signal_t *handle = &program->signals[i];
+
+        CHECK(uv_signal_init(loop_uv(program->loop), handle) == 0);
+        handle->data = program;
+        CHECK(uv_signal_start(handle, numbers[i] == SIGHUP ? main_on_reload : main_on_stop,
+                              numbers[i]) == 0);
+        uv_unref((uv_handle_t *)handle);
+    }
+}
+
+/* ------------------------------------------------------------------------------------------ limits */
+
+static void main_set_limits(const struct config *settings)
+{
+    const struct rlimit none = {0, 0};
+    struct rlimit files;
+    rlim_t wanted = (rlim_t)settings->max_connections * 2 + MAIN_FDS_SPARE;
+
+    /* Keys are in this process: no core file of it. */
+    (void)setrlimit(RLIMIT_CORE, &none);
+    if (getrlimit(RLIMIT_NOFILE, &files) != 0)
+        return;
+    if (files.rlim_cur < files.rlim_max) {
+        files.rlim_cur = files.rlim_max;
+        (void)setrlimit(RLIMIT_NOFILE, &files);
+    }
+    if (files.rlim_max != RLIM_INFINITY && files.rlim_max < wanted)
+        log_warn("main", "few_descriptors", LOG_UINT("limit", files.rlim_max),
+                 LOG_UINT("wanted", wanted),
+                 LOG_INT("max_connections", settings->max_connections));
+}
+
+static err_t main_set_logs(const struct config *settings, struct faults *faults)
+{
+    struct bytes bad = {NULL, 0};
+    err_t err;
+
+    CHECK(err_is_ok(log_set_spec(settings->log_level, &bad))); /* config_check has looked */
+    log_set_format(settings->log_format == 1 ? LOG_FORMAT_JSON : LOG_FORMAT_TEXT);
+    err = access_log_open(settings->access_log);
+    if (!err_is_ok(err))
+        faults_add(faults, "--access-log", "%s: %s: %s", settings->access_log, err_text(err.code),
+                   strerror(err.sub));
+    return faults_err(faults);
+}
+
+/* ----------------------------------------------------------------------------------------- running */
+
+static err_t main_run(struct program *program, struct sidecar_params *params, struct faults *faults)
+{
+    err_t err;
+
+    program->loop = loop_new(&clock_system);
+    main_watch_signals(program);
+    params->loop = program->loop;
+    params->clock = &clock_system;
+    params->args = &program->args;
+    params->settings = &program->settings;
+    params->stats = program->stats;
+    err = sidecar_new(params, faults, &program->sidecar);
+    config_wipe_token(&program->settings, program->args.environment);
+    if (err_is_ok(err)) {
+        log_info("main", "started", LOG_STR("version", MORTISE_VERSION),
+                 LOG_STR("mode", config_is_static(&program->settings) ? "static" : "control"));
+        loop_run(program->loop);
+        sidecar_free(program->sidecar);
+        log_info("main", "ended");
+    }
+    loop_free(program->loop);
+    return err;
+}
+
+static err_t main_static(struct program *program, struct faults *faults)
+{
+    CLEANUP(static_config_fini) struct static_config loaded = {.msg = NULL};
+    struct watch_files files = {.items = NULL};
+    struct sidecar_params params = {.first = &loaded, .files = &files};
+    int64_t now_s = clock_wall_s(&clock_system);
+    err_t err = static_config_load(&program->args, now_s, &files, faults, &loaded);
+
+    /* What can be checked of the rest is told as well. */
+    if (loaded.msg != NULL && loaded.cas != NULL && !err_is_ok(err))
+        (void)static_mode_check(&loaded, now_s, program->stats, faults);
+    if (err_is_ok(err)) {
+        config_free(&program->settings);
+        program->settings = loaded.settings; /* with those of the file */
+        loaded.settings = (struct config){.config_file = NULL};
+        err = program->settings.check ? static_mode_check(&loaded, now_s, program->stats, faults)
+                                      : main_set_logs(&program->settings, faults);
+    }
+    if (err_is_ok(err) && !program->settings.check) {
+        main_set_limits(&program->settings);
+        loaded.settings = program->settings; /* borrowed, for the deadlines in it */
+        err = main_run(program, &params, faults);
+        loaded.settings = (struct config){.config_file = NULL};
+    }
+    watch_files_clear(&files);
+    return err;
+}
+
+static err_t main_control(struct program *program, struct faults *faults)
+{
+    CLEANUP(bundle_unrefp) struct bundle *roots = NULL;
+    struct sidecar_params params = {.first = NULL};
+
+    (void)config_check(&program->settings, faults);
+    if (program->settings.control != NULL && program->settings.trust_bundle != NULL)
+        (void)control_mode_read_roots(&program->settings, faults, &roots);
+    TRY(faults_err(faults));
+    if (program->settings.check)
+        return OK;
+    TRY(main_set_logs(&program->settings, faults));
+    main_set_limits(&program->settings);
+    params.roots = roots;
+    return main_run(program, &params, faults);
+}
+
+static err_t main_program(struct program *program, struct faults *faults)
+{
+    CLEANUP(faults_fini) struct faults of_flags = {.num = 0};
+    struct options_result result;
+
+    /* For static mode the flags are read again, together with the file. */
+    (void)config_parse(&program->args, &program->settings, &result, &of_flags);
+    if (result.help || result.version) {
+        if (result.help)
+            config_help(stdout);
+        else
+            main_print_version();
+        return OK;
+    }
+    if (program->settings.config_file != NULL && program->settings.control == NULL) {
+        TRY(main_static(program, faults));
+    } else {
+        main_move_faults(faults, &of_flags);
+        TRY(main_control(program, faults));
+    }
+    if (program->settings.check)
+        (void)printf("OK\n");
+    return OK;
+}
+
+int main(int argc, char **argv)
+{
+    CLEANUP(faults_fini) struct faults faults = {.num = 0};
+    struct program program = {.args = {.argc = argc, .argv = argv, .environment = environ}};
+    err_t err;
+
+    program.stats = stats_new();
+    err = main_program(&program, &faults);
+    access_log_close();
+    stats_free(program.stats);
+    config_free(&program.settings);
+    if (err_is_ok(err))
+        return EXIT_SUCCESS;
+    if (faults.total == 0)
+        (void)fprintf(stderr, "mortise-proxy: %s (%s)\n", err_text(err.code), err_name(err.code));
+    else
+        main_print_faults(&faults);
+    return MAIN_EXIT_CONFIG;
+}

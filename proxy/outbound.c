@@ -1,0 +1,167 @@
+#include "proxy/outbound.h"
+
+#include <unistd.h>
+
+#include "lib/base/mem.h"
+#include "proxy/authz.h"
+#include "proxy/conn.h"
+
+static void outbound_try_next(struct conn *conn);
+
+static err_t outbound_authorize(void *arg, int entry, const struct peer *peer)
+{
+    struct conn *conn = arg;
+
+    err_t err = authz_server(conn->link, peer);
+
+    (void)entry;
+    if (!err_is_ok(err))
+        conn_claim(conn, peer);
+    return err;
+}
+
+/* Our own inbound listener, under whatever address of this host it was reached. */
+static bool outbound_is_loop(const struct conn *conn, int fd)
+{
+    const struct addr *listen = &conn->snapshot->inbound_listen;
+    struct addr local, remote;
+
+    if (!err_is_ok(addr_of_peer(fd, &remote)))
+        return false;
+    if (snapshot_own_listener(conn->snapshot, &remote) != NULL)
+        return true;
+    if (listen->len == 0 || addr_port(listen) != addr_port(&remote) ||
+        !err_is_ok(addr_of_local(fd, &local)))
+        return false;
+    /* From and to the same address: the other end is on this host. */
+    addr_set_port(&local, addr_port(&remote));
+    return addr_equal(&local, &remote) && !addr_is_loopback(&remote);
+}
+
+static void outbound_attempt_failed(struct conn *conn, err_t err)
+{
+    conn->setup->last = err;
+    stats_connect_error(conn->worker->shared->stats, DIRECTION_OUTBOUND, conn->link->name, err);
+    outbound_try_next(conn);
+}
+
+static void outbound_on_connected(void *arg, err_t err, struct stream *stream)
+{
+    struct conn *conn = arg;
+
+    conn->setup->connecting = NULL;
+    if (!err_is_ok(err)) {
+        outbound_attempt_failed(conn, err);
+        return;
+    }
+    if (outbound_is_loop(conn, tcp_fd(stream))) {
+        stream_reset(stream);
+        outbound_attempt_failed(conn, FAIL(LOOP_DETECTED, 0));
+        return;
+    }
+    conn_take_mesh(conn, stream);
+    conn_start_tls(conn, tls_ctx_ssl(conn->link->tls), TLS_CLIENT, conn->link->server_name,
+                   outbound_authorize, conn_open);
+}
+
+/* Time for one attempt: an even share of what is left, so that one silent endpoint does not take all
+ * of it. */
+static uint64_t outbound_attempt_ms(const struct conn *conn)
+{
+    const struct conn_setup *setup = conn->setup;
+    uint64_t now_ms = loop_now_ms(conn->worker->loop);
+    uint64_t left_ms = setup->until_ms > now_ms ? setup->until_ms - now_ms : 0;
+    size_t attempts =
+        conn->link->num_endpoints - setup->num_tried + setup->num_addrs - setup->next_addr + 1;
+    uint64_t share_ms = left_ms / attempts;
+
+    if (share_ms < CONN_CONNECT_MIN_MS)
+        share_ms = CONN_CONNECT_MIN_MS;
+    return share_ms < left_ms ? share_ms : left_ms;
+}
+
+static void outbound_connect(struct conn *conn, const struct addr *to)
+{
+    uint64_t ms = outbound_attempt_ms(conn);
+    err_t err;
+
+    if (ms == 0) {
+        conn_close(conn, FAIL(CONNECT_TIMEOUT, 0), RELAY_MESH);
+        return;
+    }
+    conn_addr_set(&conn->destination, to);
+    err = tcp_connect(conn->worker->loop, to, ms, outbound_on_connected, conn,
+                      &conn->setup->connecting);
+    if (!err_is_ok(err)) { /* no descriptor, no memory: another endpoint is no help */
+        stats_connect_error(conn->worker->shared->stats, DIRECTION_OUTBOUND, conn->link->name, err);
+        conn_close(conn, err, RELAY_MESH);
+    }
+}
+
+static void outbound_on_resolved(void *arg, err_t err, const struct addr *addrs, size_t num)
+{
+    struct conn *conn = arg;
+    struct conn_setup *setup = conn->setup;
+
+    if (!err_is_ok(err)) {
+        outbound_attempt_failed(conn, err);
+        return;
+    }
+    /* Each connection begins with the next address, as with endpoints. */
+    mem_free(setup->addrs);
+    setup->addrs = mem_array(num, sizeof(*addrs));
+    for (size_t i = 0; i < num; i++)
+        setup->addrs[i] =
+            addrs[(setup->first_endpoint / conn->link->num_endpoints + i) % num];
+    setup->num_addrs = num;
+    setup->next_addr = 0;
+    outbound_try_next(conn);
+}
+
+/* The next address of the name in hand, or else the next endpoint. */
+static void outbound_try_next(struct conn *conn)
+{
+    struct conn_setup *setup = conn->setup;
+    const struct link *link = conn->link;
+    const struct endpoint *endpoint;
+
+    if (setup->next_addr < setup->num_addrs) {
+        outbound_connect(conn, &setup->addrs[setup->next_addr++]);
+        return;
+    }
+    if (setup->num_tried == link->num_endpoints) {
+        conn_close(conn, link->num_endpoints == 0 ? FAIL(NO_ENDPOINT, 0) : setup->last, RELAY_MESH);
+        return;
+    }
+    endpoint = &link->endpoints[(setup->first_endpoint + setup->num_tried++) % link->num_endpoints];
+    if (endpoint->addr.len != 0)
+        outbound_connect(conn, &endpoint->addr);
+    else
+        names_get(conn->worker->names, endpoint->text, outbound_attempt_ms(conn), &setup->wait,
+                  outbound_on_resolved, conn);
+}
+
+void outbound_start(struct worker *worker, const struct worker_accepted *accepted)
+{
+    struct conn *conn = conn_new(worker, DIRECTION_OUTBOUND, accepted->snapshot, accepted->link,
+                                 &accepted->source);
+    struct stream *app;
+    err_t err;
+
+    if (conn == NULL) {
+        (void)close(accepted->fd);
+        stats_shed(worker->shared->stats, SHED_RESOURCES);
+        worker_conn_ended(worker);
+        return;
+    }
+    conn->setup->first_endpoint = accepted->first_endpoint;
+    conn->setup->until_ms = conn->began_ms + accepted->snapshot->tunables.connect_ms;
+    err = tcp_new(worker->loop, accepted->fd, &app);
+    if (!err_is_ok(err)) {
+        conn_close(conn, err, RELAY_APP);
+        return;
+    }
+    conn_take_app(conn, app);
+    conn_set_state(conn, CONN_CONNECTING);
+    outbound_try_next(conn);
+}

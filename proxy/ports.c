@@ -1,0 +1,211 @@
+#include "proxy/ports.h"
+
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "lib/base/list.h"
+#include "lib/base/mem.h"
+#include "lib/net/listener.h"
+#include "proxy/worker.h"
+
+/* One address that is listened on. */
+struct port {
+    struct list link;
+    struct ports *ports;
+    struct listener *listener;
+    struct addr addr;
+    const struct link *outbound; /* of the snapshot in force; NULL: the inbound listener */
+    unsigned turn;               /* the endpoint that the next connection begins with */
+    bool started;
+    bool wanted; /* by the snapshot being applied */
+};
+
+struct ports {
+    struct worker *worker;
+    struct list list;
+    struct snapshot *snapshot;
+    bool closed;
+};
+
+struct ports *ports_new(struct worker *worker)
+{
+    struct ports *ports = mem_zalloc(sizeof(*ports));
+
+    ports->worker = worker;
+    list_init(&ports->list);
+    return ports;
+}
+
+static void port_close(struct port *port)
+{
+    list_del(&port->link);
+    listener_close(port->listener);
+    mem_free(port);
+}
+
+void ports_close(struct ports *ports)
+{
+    ports->closed = true;
+    while (!list_empty(&ports->list))
+        port_close(LIST_ITEM(ports->list.next, struct port, link));
+}
+
+void ports_free(struct ports *ports)
+{
+    ports_close(ports);
+    if (ports->snapshot != NULL)
+        snapshot_unref(ports->snapshot);
+    mem_free(ports);
+}
+
+/* ------------------------------------------------------------------------------------- accepting */
+
+static void port_turn_away(struct port *port, int fd, enum shed shed)
+{
+    static const struct linger abort_it = {.l_onoff = 1, .l_linger = 0};
+
+    (void)setsockopt(fd, SOL_SOCKET, SO_LINGER, &abort_it, sizeof(abort_it));
+    (void)close(fd);
+    stats_shed(port->ports->worker->shared->stats, shed);
+}
+
+static void port_on_accept(void *arg, int fd, const struct addr *peer)
+{
+    struct port *port = arg;
+    struct snapshot *snapshot = port->ports->snapshot;
+    struct worker_shared *shared = port->ports->worker->shared;
+    struct worker_accepted accepted = {.fd = fd, .source = *peer, .link = port->outbound};
+    enum shed shed;
+
+    if (snapshot_expired(snapshot, clock_wall_s(shared->clock))) {
+        port_turn_away(port, fd, SHED_EXPIRED);
+        return;
+    }
+    if (!limits_connection_begin(shared->limits, &snapshot->tunables)) {
+        port_turn_away(port, fd, SHED_CONNECTIONS);
+        return;
+    }
+    if (port->outbound == NULL &&
+        !limits_handshake_begin(shared->limits, &snapshot->tunables, peer, &accepted.limit_source,
+                                &shed)) {
+        limits_connection_end(shared->limits);
+        port_turn_away(port, fd, shed);
+        return;
+    }
+    accepted.snapshot = snapshot_ref(snapshot);
+    accepted.first_endpoint = port->turn++;
+    worker_give(worker_least_loaded(shared), &accepted);
+}
+
+/* -------------------------------------------------------------------------------------- applying */
+
+static struct port *ports_find(struct ports *ports, const struct addr *addr)
+{
+    struct list *pos, *tmp;
+
+    LIST_EACH(pos, tmp, &ports->list)
+    {
+        struct port *port = LIST_ITEM(pos, struct port, link);
+
+        if (addr_equal(&port->addr, addr))
+            return port;
+    }
+    return NULL;
+}
+
+static void ports_want(struct ports *ports, const struct addr *addr, const char *path,
+                       struct faults *faults)
+{
+    struct port *port = ports_find(ports, addr);
+    struct listener_params params = {.addr = *addr, .on_accept = port_on_accept};
+    char text[ADDR_TEXT_MAX];
+    err_t err;
+
+    if (port == NULL) {
+        port = mem_zalloc(sizeof(*port));
+        params.arg = port;
+        err = listener_new(ports->worker->loop, &params, &port->listener);
+        if (!err_is_ok(err)) {
+            addr_format(addr, text);
+            faults_add(faults, path, "cannot listen on %s: %s%s%s", text, err_text(err.code),
+                       err.sub != 0 ? ": " : "", err.sub != 0 ? strerror(err.sub) : "");
+            mem_free(port);
+            return;
+        }
+        port->ports = ports;
+        port->addr = *addr;
+        list_add_tail(&ports->list, &port->link);
+    }
+    port->wanted = true;
+}
+
+static void ports_bind(struct ports *ports, const struct snapshot *snapshot, struct faults *faults)
+{
+    struct fault_path path = {.len = 0};
+
+    for (size_t i = 0; i < snapshot->num_outbound; i++) {
+        size_t mark = fault_path_field(&path, "outbound");
+
+        (void)fault_path_index(&path, i);
+        (void)fault_path_field(&path, "listen");
+        ports_want(ports, &snapshot->outbound[i].listen, path.text, faults);
+        fault_path_pop(&path, mark);
+    }
+    if (snapshot->inbound_listen.len != 0)
+        ports_want(ports, &snapshot->inbound_listen, "inbound.listen", faults);
+}
+
+/* Closes what is not wanted (`wanted` false), or, after a fault, what was bound just now. */
+static void ports_sweep(struct ports *ports, bool fault)
+{
+    struct list *pos, *tmp;
+
+    LIST_EACH(pos, tmp, &ports->list)
+    {
+        struct port *port = LIST_ITEM(pos, struct port, link);
+
+        if (fault ? !port->started : !port->wanted)
+            port_close(port);
+    }
+}
+
+static const struct link *ports_outbound_of(const struct snapshot *snapshot,
+                                            const struct addr *addr)
+{
+    for (size_t i = 0; i < snapshot->num_outbound; i++) {
+        if (addr_equal(&snapshot->outbound[i].listen, addr))
+            return &snapshot->outbound[i];
+    }
+    return NULL;
+}
+
+err_t ports_apply(struct ports *ports, struct snapshot *snapshot, struct faults *faults)
+{
+    struct snapshot *old = ports->snapshot;
+    struct list *pos, *tmp;
+
+    if (ports->closed)
+        return FAIL(DRAINING, 0);
+    LIST_EACH(pos, tmp, &ports->list)
+        LIST_ITEM(pos, struct port, link)->wanted = false;
+    ports_bind(ports, snapshot, faults);
+    if (faults->total > 0) {
+        ports_sweep(ports, true);
+        return faults_err(faults);
+    }
+    ports->snapshot = snapshot_ref(snapshot);
+    ports_sweep(ports, false);
+    LIST_EACH(pos, tmp, &ports->list)
+    {
+        struct port *port = LIST_ITEM(pos, struct port, link);
+
+        port->outbound = ports_outbound_of(snapshot, &port->addr);
+        if (!port->started)
+            listener_start(port->listener);
+        port->started = true;
+    }
+    if (old != NULL)
+        snapshot_unref(old);
+    return OK;
+}

@@ -1,0 +1,170 @@
+#include "proxy/relay.h"
+
+static struct relay_side *relay_other(struct relay_side *side)
+{
+    return side == &side->relay->sides[RELAY_APP] ? &side->relay->sides[RELAY_MESH]
+                                                  : &side->relay->sides[RELAY_APP];
+}
+
+static void relay_drop(struct relay *relay, unsigned index, bool reset)
+{
+    struct relay_side *side = &relay->sides[index];
+    struct stream *stream = side->stream;
+
+    if (stream == NULL)
+        return;
+    relay->bytes[index] = stream->bytes_read;
+    side->stream = NULL;
+    if (reset)
+        stream_reset(stream);
+    else
+        stream_close(stream);
+}
+
+/* `side` broke: what the other one has is cut off as well, visibly. */
+static void relay_fail(struct relay_side *side, err_t err)
+{
+    struct relay *relay = side->relay;
+    unsigned index = side == &relay->sides[RELAY_APP] ? RELAY_APP : RELAY_MESH;
+
+    relay_drop(relay, index, true);
+    relay_drop(relay, !index, true);
+    relay->on_done(relay->arg, err, index);
+}
+
+static void relay_finish_if_done(struct relay *relay)
+{
+    for (unsigned i = 0; i < 2; i++) {
+        if (!relay->sides[i].eof || relay->sides[i].stream->queued > 0)
+            return;
+    }
+    relay_drop(relay, RELAY_APP, false);
+    relay_drop(relay, RELAY_MESH, false);
+    relay->on_done(relay->arg, OK, RELAY_APP);
+}
+
+static void relay_on_read(void *arg, struct bytes data)
+{
+    struct relay_side *side = arg, *to = relay_other(side);
+    struct relay *relay = side->relay;
+    err_t err = stream_write(to->stream, data);
+
+    relay->active_ms = loop_now_ms(to->stream->loop);
+    if (!err_is_ok(err)) {
+        relay_fail(to, err);
+        return;
+    }
+    if (to->stream->queued > 0) {
+        stream_read_stop(side->stream);
+        side->paused = true;
+        to->stall_ms = relay->active_ms;
+        to->stall_queued = to->stream->queued;
+        relay->on_stall(relay->arg);
+    }
+}
+
+static void relay_on_eof(void *arg)
+{
+    struct relay_side *side = arg, *to = relay_other(side);
+    err_t err;
+
+    side->eof = true;
+    side->relay->active_ms = loop_now_ms(side->stream->loop);
+    err = stream_shutdown(to->stream);
+    if (!err_is_ok(err)) {
+        relay_fail(to, err);
+        return;
+    }
+    relay_finish_if_done(side->relay);
+}
+
+static void relay_on_drained(void *arg)
+{
+    struct relay_side *side = arg, *from = relay_other(side);
+
+    side->stall_ms = 0;
+    side->relay->active_ms = loop_now_ms(side->stream->loop);
+    if (from->paused) {
+        from->paused = false;
+        stream_read_start(from->stream);
+        return;
+    }
+    relay_finish_if_done(side->relay);
+}
+
+static void relay_on_error(void *arg, err_t err)
+{
+    relay_fail(arg, err);
+}
+
+static const struct stream_events relay_events = {
+    .on_read = relay_on_read,
+    .on_eof = relay_on_eof,
+    .on_drained = relay_on_drained,
+    .on_error = relay_on_error,
+};
+
+void relay_start(struct relay *relay, struct stream *app, struct stream *mesh,
+                 relay_done_cb on_done, relay_stall_cb on_stall, void *arg)
+{
+    struct stream *streams[2] = {[RELAY_APP] = app, [RELAY_MESH] = mesh};
+
+    *relay = (struct relay){.on_done = on_done, .on_stall = on_stall, .arg = arg};
+    relay->active_ms = loop_now_ms(app->loop);
+    for (unsigned i = 0; i < 2; i++) {
+        relay->sides[i].relay = relay;
+        relay->sides[i].stream = streams[i];
+        stream_set_events(streams[i], &relay_events, &relay->sides[i]);
+    }
+    for (unsigned i = 0; i < 2; i++)
+        stream_read_start(streams[i]);
+}
+
+void relay_abort(struct relay *relay)
+{
+    relay_drop(relay, RELAY_APP, true);
+    relay_drop(relay, RELAY_MESH, true);
+}
+
+uint64_t relay_bytes(const struct relay *relay, unsigned side)
+{
+    const struct stream *stream = relay->sides[side].stream;
+
+    return stream != NULL ? stream->bytes_read : relay->bytes[side];
+}
+
+/* Whether this side has taken nothing for too long; else when to look again. */
+static bool relay_is_stalled(struct relay_side *side, uint64_t now_ms, uint64_t stall_ms,
+                             uint64_t *out_at_ms)
+{
+    if (side->stall_ms == 0)
+        return false;
+    if (side->stream->queued < side->stall_queued) {
+        side->stall_queued = side->stream->queued;
+        side->stall_ms = now_ms;
+    }
+    if (now_ms >= side->stall_ms + stall_ms)
+        return true;
+    if (side->stall_ms + stall_ms < *out_at_ms)
+        *out_at_ms = side->stall_ms + stall_ms;
+    return false;
+}
+
+err_t relay_due(struct relay *relay, uint64_t now_ms, uint64_t idle_ms, uint64_t stall_ms,
+                uint64_t *out_again_ms, unsigned *out_side)
+{
+    uint64_t at_ms = relay->active_ms + idle_ms;
+
+    for (unsigned i = 0; i < 2; i++) {
+        if (relay_is_stalled(&relay->sides[i], now_ms, stall_ms, &at_ms)) {
+            *out_side = i;
+            return FAIL(SLOW_PEER, 0);
+        }
+    }
+    if (now_ms >= at_ms) {
+        *out_side = RELAY_APP;
+        return FAIL(IDLE, 0);
+    }
+    *out_again_ms = at_ms - now_ms;
+    return OK;
+}

@@ -1,0 +1,352 @@
+#include "proxy/sidecar.h"
+
+#include <stdatomic.h>
+#include <string.h>
+
+#include "lib/base/log.h"
+#include "lib/base/mem.h"
+#include "lib/rpc/admin.h"
+#include "proxy/access_log.h"
+#include "proxy/pages.h"
+#include "proxy/ports.h"
+
+#define SIDECAR_TICK_MS 1000
+#define SIDECAR_SAMPLE_TICKS 5 /* metrics of process and live connections */
+#define SIDECAR_DRAIN_LOOK_MS 20
+#define SIDECAR_WORKERS_MAX 256
+
+struct sidecar {
+    struct sidecar_params params;
+    struct loop *loop;
+    struct stats *stats;
+    struct limits *limits;
+    struct worker_shared shared;
+    struct admin *admin;
+    struct static_mode *static_mode;
+    struct control_mode *control_mode;
+    struct snapshot *snapshot; /* in force; NULL: none yet */
+    uint64_t generation;
+    struct timer tick;
+    uint64_t tick_due_us;
+    unsigned ticks;
+    struct timer drain;
+    uint64_t drain_until_ms;
+    bool ready; /* as last told */
+    bool draining;
+};
+
+/* --------------------------------------------------------------------------------------- readiness */
+
+void sidecar_why_not_ready(const struct sidecar *sidecar, struct faults *reasons)
+{
+    const struct snapshot *snapshot = sidecar->snapshot;
+    struct control_mode_facts facts;
+    char when[21];
+
+    if (sidecar->draining)
+        faults_add(reasons, "draining", "the sidecar is about to end");
+    if (snapshot != NULL && snapshot_expired(snapshot, clock_wall_s(sidecar->params.clock))) {
+        clock_format_utc(snapshot->svid->not_after, when);
+        faults_add(reasons, "certificate", "expired at %s; new connections are refused", when);
+    }
+    if (snapshot != NULL || sidecar->control_mode == NULL)
+        return;
+    facts = control_mode_facts(sidecar->control_mode);
+    if (!facts.joined)
+        faults_add(reasons, "certificate", "none yet%s%s",
+                   facts.renewal_error[0] != '\0' ? ": " : "", facts.renewal_error);
+    else
+        faults_add(reasons, "configuration", "none yet%s%s",
+                   facts.connected ? "" : ": not connected to the control plane",
+                   facts.rejected != NULL ? " (the one sent was refused)" : "");
+}
+
+static bool sidecar_is_ready(const struct sidecar *sidecar)
+{
+    CLEANUP(faults_fini) struct faults reasons = {.num = 0};
+
+    sidecar_why_not_ready(sidecar, &reasons);
+    return reasons.total == 0 && sidecar->snapshot != NULL;
+}
+
+static void sidecar_look_ready(struct sidecar *sidecar)
+{
+    bool ready = sidecar_is_ready(sidecar);
+
+    if (ready == sidecar->ready)
+        return;
+    sidecar->ready = ready;
+    stats_set(sidecar->stats, STAT_READY, ready);
+    if (ready)
+        log_info("sidecar", "ready", LOG_UINT("generation", sidecar->snapshot->generation));
+    else
+        log_warn("sidecar", "not_ready");
+    if (sidecar->control_mode != NULL)
+        control_mode_changed(sidecar->control_mode);
+}
+
+/* -------------------------------------------------------------------------------------- publishing */
+
+struct sidecar_apply {
+    struct snapshot *snapshot;
+    struct faults *faults;
+    err_t err;
+};
+
+static void sidecar_apply_ports(struct worker *worker, void *arg)
+{
+    struct sidecar_apply *apply = arg;
+
+    apply->err = ports_apply(worker->ports, apply->snapshot, apply->faults);
+}
+
+static void sidecar_told_snapshot(struct sidecar *sidecar, const struct snapshot *snapshot)
+{
+    stats_add(sidecar->stats, STAT_CONFIG_APPLIED, 1);
+    stats_set(sidecar->stats, STAT_GENERATION, (int64_t)snapshot->generation);
+    stats_set(sidecar->stats, STAT_CERT_NOT_BEFORE, snapshot->svid->not_before);
+    stats_set(sidecar->stats, STAT_CERT_NOT_AFTER, snapshot->svid->not_after);
+    log_info("config", "applied", LOG_UINT("generation", snapshot->generation),
+             LOG_UINT("version", snapshot->version), LOG_STR("serial", snapshot->svid->serial),
+             LOG_INT("not_after", snapshot->svid->not_after),
+             LOG_UINT("outbound", snapshot->num_outbound),
+             LOG_UINT("inbound", snapshot->num_inbound));
+}
+
+/* A snapshot comes into force by worker 0 taking it, because all connections begin there. It binds what
+ * is new first, so that this changes everything or nothing. */
+static err_t sidecar_publish(void *arg, struct snapshot_input *in, struct faults *faults)
+{
+    struct sidecar *sidecar = arg;
+    CLEANUP(snapshot_unrefp) struct snapshot *snapshot = NULL;
+    struct sidecar_apply apply = {.faults = faults, .err = OK};
+
+    if (sidecar->draining)
+        return FAIL(DRAINING, 0);
+    in->stats = sidecar->stats;
+    in->generation = sidecar->generation + 1;
+    in->now_s = clock_wall_s(sidecar->params.clock);
+    TRY(snapshot_build(in, faults, &snapshot));
+    if (snapshot == NULL)
+        return FAIL(SVID_MISSING, 0);
+    apply.snapshot = snapshot;
+    worker_call(sidecar->shared.workers[0], sidecar_apply_ports, &apply);
+    TRY(apply.err);
+
+    sidecar->generation = snapshot->generation;
+    if (sidecar->snapshot != NULL)
+        snapshot_unref(sidecar->snapshot);
+    sidecar->snapshot = snapshot_ref(snapshot);
+    sidecar_told_snapshot(sidecar, snapshot);
+    sidecar_look_ready(sidecar);
+    return OK;
+}
+
+static const struct snapshot *sidecar_current(void *arg)
+{
+    return sidecar_snapshot(arg);
+}
+
+static bool sidecar_told_ready(void *arg)
+{
+    const struct sidecar *sidecar = arg;
+
+    return sidecar->ready;
+}
+
+/* ------------------------------------------------------------------------------------------- duties */
+
+static void sidecar_on_tick(void *arg)
+{
+    struct sidecar *sidecar = arg;
+    uint64_t now_us = clock_mono_us();
+
+    if (now_us > sidecar->tick_due_us)
+        stats_lag(sidecar->stats, false, now_us - sidecar->tick_due_us);
+    sidecar->tick_due_us = now_us + SIDECAR_TICK_MS * 1000;
+    timer_start(sidecar->loop, &sidecar->tick, SIDECAR_TICK_MS, sidecar_on_tick, sidecar);
+    sidecar_look_ready(sidecar); /* the certificate may have expired */
+    if (sidecar->ticks++ % SIDECAR_SAMPLE_TICKS != 0)
+        return;
+    stats_sample(sidecar->stats);
+    for (size_t i = 0; i < sidecar->shared.num_workers; i++)
+        worker_tick(sidecar->shared.workers[i]);
+}
+
+void sidecar_reload(struct sidecar *sidecar)
+{
+    err_t err = access_log_open(sidecar->params.settings->access_log);
+
+    if (!err_is_ok(err))
+        log_error("sidecar", "access_log_failed", LOG_ERR("error", err));
+    if (sidecar->static_mode != NULL)
+        static_mode_reload(sidecar->static_mode);
+}
+
+static unsigned sidecar_open_connections(const struct sidecar *sidecar)
+{
+    unsigned num = 0;
+
+    for (size_t i = 0; i < sidecar->shared.num_workers; i++)
+        num += atomic_load_explicit(&sidecar->shared.workers[i]->load, memory_order_relaxed);
+    return num;
+}
+
+static void sidecar_on_drain(void *arg)
+{
+    struct sidecar *sidecar = arg;
+    unsigned open = sidecar_open_connections(sidecar);
+
+    if (open == 0 || loop_now_ms(sidecar->loop) >= sidecar->drain_until_ms) {
+        log_info("sidecar", "drained", LOG_UINT("cut_off", open));
+        loop_stop(sidecar->loop);
+        return;
+    }
+    timer_start(sidecar->loop, &sidecar->drain, SIDECAR_DRAIN_LOOK_MS, sidecar_on_drain, sidecar);
+}
+
+void sidecar_drain(struct sidecar *sidecar)
+{
+    uint64_t drain_ms = sidecar->snapshot != NULL
+                            ? sidecar->snapshot->tunables.drain_ms
+                            : (uint64_t)sidecar->params.settings->drain_timeout_ms;
+
+    CHECK(!sidecar->draining);
+    sidecar->draining = true;
+    sidecar_look_ready(sidecar);
+    log_info("sidecar", "draining", LOG_UINT("connections", sidecar_open_connections(sidecar)),
+             LOG_UINT("timeout_ms", drain_ms));
+    for (size_t i = 0; i < sidecar->shared.num_workers; i++)
+        worker_drain(sidecar->shared.workers[i]);
+    sidecar->drain_until_ms = loop_now_ms(sidecar->loop) + drain_ms;
+    sidecar_on_drain(sidecar);
+}
+
+/* ------------------------------------------------------------------------------------- life cycle */
+
+static size_t sidecar_num_workers(const struct config *settings)
+{
+    unsigned cores = uv_available_parallelism();
+
+    if (settings->workers > 0)
+        return (size_t)settings->workers;
+    if (cores <= 2)
+        return 1;
+    return cores < SIDECAR_WORKERS_MAX ? cores : SIDECAR_WORKERS_MAX;
+}
+
+static void sidecar_start_workers(struct sidecar *sidecar)
+{
+    struct worker_shared *shared = &sidecar->shared;
+
+    shared->stats = sidecar->stats;
+    shared->limits = sidecar->limits;
+    shared->clock = sidecar->params.clock;
+    shared->num_workers = sidecar_num_workers(sidecar->params.settings);
+    shared->workers = mem_array(shared->num_workers, sizeof(struct worker *));
+    for (size_t i = 0; i < shared->num_workers; i++)
+        shared->workers[i] = worker_new(shared, (unsigned)i);
+    for (size_t i = 0; i < shared->num_workers; i++)
+        worker_run(shared->workers[i]);
+}
+
+static err_t sidecar_start_admin(struct sidecar *sidecar, struct faults *faults)
+{
+    const struct config *settings = sidecar->params.settings;
+    const struct admin_params params = {
+        .listen = settings->admin_listen,
+        .http_listen = settings->metrics_listen,
+        .metrics = stats_metrics(sidecar->stats),
+        .ready = pages_ready,
+        .pages = pages,
+        .arg = sidecar,
+    };
+
+    if (settings->admin_listen == NULL && settings->metrics_listen == NULL)
+        return OK;
+    return admin_new(sidecar->loop, &params, faults, &sidecar->admin);
+}
+
+static err_t sidecar_start_source(struct sidecar *sidecar, struct faults *faults)
+{
+    const struct source_params params = {
+        .loop = sidecar->loop,
+        .clock = sidecar->params.clock,
+        .stats = sidecar->stats,
+        .args = sidecar->params.args,
+        .settings = sidecar->params.settings,
+        .publish = sidecar_publish,
+        .current = sidecar_current,
+        .ready = sidecar_told_ready,
+        .arg = sidecar,
+    };
+
+    if (config_is_static(params.settings))
+        return static_mode_new(&params, sidecar->params.first, sidecar->params.files, faults,
+                               &sidecar->static_mode);
+    sidecar->control_mode = control_mode_new(&params, sidecar->params.roots);
+    return OK;
+}
+
+err_t sidecar_new(const struct sidecar_params *params, struct faults *faults, struct sidecar **out)
+{
+    struct sidecar *sidecar = mem_zalloc(sizeof(*sidecar));
+    err_t err;
+
+    sidecar->params = *params;
+    sidecar->loop = params->loop;
+    sidecar->stats = params->stats;
+    sidecar->limits = limits_new();
+    sidecar_start_workers(sidecar);
+    err = sidecar_start_admin(sidecar, faults);
+    if (err_is_ok(err))
+        err = sidecar_start_source(sidecar, faults);
+    if (!err_is_ok(err)) {
+        sidecar_free(sidecar);
+        return err;
+    }
+    sidecar_on_tick(sidecar);
+    *out = sidecar;
+    return OK;
+}
+
+void sidecar_free(struct sidecar *sidecar)
+{
+    timer_stop(sidecar->loop, &sidecar->tick);
+    timer_stop(sidecar->loop, &sidecar->drain);
+    if (sidecar->static_mode != NULL)
+        static_mode_free(sidecar->static_mode);
+    if (sidecar->control_mode != NULL)
+        control_mode_free(sidecar->control_mode);
+    if (sidecar->admin != NULL)
+        admin_free(sidecar->admin);
+    for (size_t i = 0; i < sidecar->shared.num_workers; i++)
+        worker_free(sidecar->shared.workers[i]);
+    if (sidecar->snapshot != NULL)
+        snapshot_unref(sidecar->snapshot);
+    limits_free(sidecar->limits);
+    mem_free(sidecar->shared.workers);
+    mem_free(sidecar);
+}
+
+const struct snapshot *sidecar_snapshot(const struct sidecar *sidecar)
+{
+    return sidecar->snapshot;
+}
+
+const struct worker_shared *sidecar_workers(const struct sidecar *sidecar)
+{
+    return &sidecar->shared;
+}
+
+const struct control_mode *sidecar_control(const struct sidecar *sidecar)
+{
+    return sidecar->control_mode;
+}
+
+const char *sidecar_rejected(const struct sidecar *sidecar)
+{
+    if (sidecar->static_mode != NULL)
+        return static_mode_rejected(sidecar->static_mode);
+    return control_mode_facts(sidecar->control_mode).rejected;
+}

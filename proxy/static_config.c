@@ -1,0 +1,222 @@
+#include "proxy/static_config.h"
+
+#include <errno.h>
+#include <string.h>
+
+#include <openssl/sha.h>
+
+#include "lib/base/file.h"
+#include "lib/base/mem.h"
+#include "lib/rpc/json_pb.h"
+#include "lib/rpc/pb.h"
+
+struct static_reader {
+    const char *path; /* of the configuration */
+    struct watch_files *files;
+    struct faults *faults;
+    struct static_config *out;
+    struct options_result flags;
+    SHA256_CTX digest;
+};
+
+/* -------------------------------------------------------------------------------------- one file */
+
+static void static_file_fault(struct static_reader *reader, const char *field, const char *path,
+                              err_t err)
+{
+    if (err_is(err, E_FILE_UNSAFE))
+        faults_add(reader->faults, field,
+                   "%s: may be read or changed by others, or is not ours: chmod 600 (it is refused)",
+                   path);
+    else if (err_is(err, E_TOO_LARGE))
+        faults_add(reader->faults, field, "%s: larger than %d bytes", path, (int)err.sub);
+    else
+        faults_add(reader->faults, field, "%s: %s: %s", path, err_text(err.code),
+                   strerror(err.sub));
+}
+
+/* Reads `path` for the field `field`; remembers it as one to watch. False: told. */
+static bool static_read(struct static_reader *reader, const char *field, const char *path,
+                        size_t max, bool private, struct buf *out)
+{
+    uint8_t length[8];
+    struct bytes content;
+    err_t err;
+
+    watch_files_add(reader->files, path);
+    err = private ? file_read_private(path, max, out) : file_read(path, max, out);
+    if (!err_is_ok(err)) {
+        static_file_fault(reader, field, path, err);
+        return false;
+    }
+    content = buf_view(out);
+    put_be64(length, content.len);
+    SHA256_Update(&reader->digest, length, sizeof(length));
+    SHA256_Update(&reader->digest, content.ptr, content.len);
+    return true;
+}
+
+/* Relative names are relative to the folder of the configuration. */
+static char *static_path(const struct static_reader *reader, const char *name)
+{
+    const char *slash = strrchr(reader->path, '/');
+
+    if (name[0] == '/' || slash == NULL)
+        return mem_strdup(name);
+    return mem_printf("%.*s%s", (int)(slash - reader->path + 1), reader->path, name);
+}
+
+/* ---------------------------------------------------------------------------------- configuration */
+
+static void static_on_setting(void *arg, const char *key, const char *value)
+{
+    struct static_reader *reader = arg;
+    CLEANUP(mem_freep) char *path = mem_printf("settings.%s", key);
+    CLEANUP(mem_freep) char *nearest = NULL;
+
+    if (options_set_file(config_options, key, value, path, &reader->out->settings,
+                         &reader->flags.seen, reader->faults))
+        return;
+    nearest = config_nearest_key(key);
+    if (nearest != NULL)
+        faults_add(reader->faults, path, "no such setting; meant was %s?", nearest);
+    else
+        faults_add(reader->faults, path, "no such setting (see --help)");
+}
+
+static void static_read_message(struct static_reader *reader)
+{
+    const struct json_pb_aside aside = {
+        .key = "settings", .on_member = static_on_setting, .arg = reader};
+    CLEANUP(buf_fini) struct buf text = {.data = NULL};
+    ProtobufCMessage *msg = NULL;
+
+    if (!static_read(reader, "--config", reader->path, STATIC_CONFIG_MAX, false, &text))
+        return;
+    if (err_is_ok(json_pb_parse_aside(JSON_PB_YAML, reader->path, buf_view(&text),
+                                      &mortise__v1__sidecar_config__descriptor, &aside,
+                                      reader->faults, &msg)))
+        reader->out->msg = (Mortise__V1__SidecarConfig *)msg;
+}
+
+/* --------------------------------------------------------------------------------------- identity */
+
+static const char *static_svid_field(err_t err)
+{
+    return err_is(err, E_KEY_SYNTAX) || err_is(err, E_KEY_ENCRYPTED) ? "identity.key_file"
+                                                                     : "identity.cert_file";
+}
+
+static void static_svid_fault(struct static_reader *reader, err_t err)
+{
+    if (err_is(err, E_CERT_EXPIRED))
+        faults_add(reader->faults, "identity.cert_file", "%s %d s ago", err_text(err.code),
+                   (int)err.sub);
+    else if (err_is(err, E_SVID_KEY_MISMATCH))
+        faults_add(reader->faults, "identity.key_file", "%s (%s)", err_text(err.code),
+                   "was one of the two replaced alone?");
+    else
+        faults_add(reader->faults, static_svid_field(err), "%s (%s)", err_text(err.code),
+                   err_name(err.code));
+}
+
+static void static_read_identity(struct static_reader *reader, int64_t now_s)
+{
+    const Mortise__V1__Identity *msg = reader->out->msg->identity;
+    CLEANUP(buf_fini) struct buf cert = {.data = NULL};
+    CLEANUP(buf_wipe_fini) struct buf key = {.data = NULL};
+    CLEANUP(mem_freep) char *cert_path = NULL;
+    CLEANUP(mem_freep) char *key_path = NULL;
+    bool readable = true;
+    err_t err;
+
+    if (msg == NULL) {
+        faults_add(reader->faults, "identity", "is missing: {cert_file: …, key_file: …}");
+        return;
+    }
+    if (msg->cert_file[0] == '\0')
+        faults_add(reader->faults, "identity.cert_file", "is missing");
+    if (msg->key_file[0] == '\0')
+        faults_add(reader->faults, "identity.key_file", "is missing");
+    if (msg->cert_file[0] == '\0' || msg->key_file[0] == '\0')
+        return;
+    cert_path = static_path(reader, msg->cert_file);
+    key_path = static_path(reader, msg->key_file);
+    readable = static_read(reader, "identity.cert_file", cert_path, STATIC_CONFIG_CA_MAX, false,
+                           &cert);
+    readable = static_read(reader, "identity.key_file", key_path, STATIC_CONFIG_KEY_MAX, true,
+                           &key) &&
+               readable;
+    if (!readable)
+        return;
+    err = svid_of_pem(buf_view(&cert), buf_view(&key), NULL, now_s, &reader->out->svid);
+    if (!err_is_ok(err))
+        static_svid_fault(reader, err);
+}
+
+/* ------------------------------------------------------------------------------------------- CAs */
+
+static void static_read_cas(struct static_reader *reader)
+{
+    struct static_config *out = reader->out;
+    struct fault_path field = {.len = 0};
+
+    out->num_cas = out->msg->n_truststores;
+    out->ca_files = mem_array(out->num_cas, sizeof(*out->ca_files));
+    out->cas = mem_array(out->num_cas, sizeof(*out->cas));
+    for (size_t i = 0; i < out->num_cas; i++) {
+        const char *name = out->msg->truststores[i]->ca_file;
+        size_t mark = fault_path_field(&field, "truststores");
+        char *path;
+
+        (void)fault_path_index(&field, i);
+        (void)fault_path_field(&field, "ca_file");
+        if (name[0] != '\0') {
+            path = static_path(reader, name);
+            if (static_read(reader, field.text, path, STATIC_CONFIG_CA_MAX, false,
+                            &out->ca_files[i]))
+                out->cas[i] = bytes_of(out->ca_files[i].data != NULL ? out->ca_files[i].data
+                                                                     : (const uint8_t *)"",
+                                       buf_size(&out->ca_files[i]));
+            mem_free(path);
+        }
+        fault_path_pop(&field, mark);
+    }
+}
+
+/* ----------------------------------------------------------------------------------------- whole */
+
+err_t static_config_load(const struct config_args *args, int64_t now_s, struct watch_files *files,
+                         struct faults *faults, struct static_config *out)
+{
+    struct static_reader reader = {.files = files, .faults = faults, .out = out};
+
+    *out = (struct static_config){.msg = NULL};
+    (void)config_parse(args, &out->settings, &reader.flags, faults);
+    reader.path = out->settings.config_file;
+    CHECK(reader.path != NULL);
+    watch_files_clear(files);
+    SHA256_Init(&reader.digest);
+    static_read_message(&reader);
+    if (out->msg != NULL) {
+        static_read_identity(&reader, now_s);
+        static_read_cas(&reader);
+    }
+    SHA256_Final(out->digest, &reader.digest);
+    (void)config_check(&out->settings, faults);
+    return faults_err(faults);
+}
+
+void static_config_fini(struct static_config *config)
+{
+    config_free(&config->settings);
+    if (config->msg != NULL)
+        pb_free(&config->msg->base);
+    if (config->svid != NULL)
+        svid_unref(config->svid);
+    for (size_t i = 0; i < config->num_cas; i++)
+        buf_fini(&config->ca_files[i]);
+    mem_free(config->ca_files);
+    mem_free(config->cas);
+    *config = (struct static_config){.msg = NULL};
+}

@@ -1,0 +1,246 @@
+#include "proxy/worker.h"
+
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "lib/base/mem.h"
+#include "proxy/conn.h"
+#include "proxy/inbound.h"
+#include "proxy/outbound.h"
+#include "proxy/ports.h"
+
+/* Every mail says by itself what is to be done with it; `run` owns it. */
+struct worker_mail {
+    struct mail mail;
+    void (*run)(struct worker *worker, struct worker_mail *mail);
+    void (*drop)(struct worker_mail *mail);
+};
+
+static void worker_on_mail(void *arg, struct mail *mail)
+{
+    struct worker_mail *own = CONTAINER_OF(mail, struct worker_mail, mail);
+
+    own->run(arg, own);
+}
+
+static void worker_drop_mail(struct mail *mail)
+{
+    struct worker_mail *own = CONTAINER_OF(mail, struct worker_mail, mail);
+
+    own->drop(own);
+}
+
+/* ---------------------------------------------------------------------------- accepted connections */
+
+struct worker_accept_mail {
+    struct worker_mail mail;
+    struct worker_accepted accepted;
+};
+
+static void worker_take(struct worker *worker, const struct worker_accepted *accepted)
+{
+    if (accepted->link != NULL)
+        outbound_start(worker, accepted);
+    else
+        inbound_start(worker, accepted);
+    snapshot_unref(accepted->snapshot);
+}
+
+static void worker_run_accept(struct worker *worker, struct worker_mail *mail)
+{
+    struct worker_accept_mail *own = CONTAINER_OF(mail, struct worker_accept_mail, mail);
+
+    worker_take(worker, &own->accepted);
+    mem_free(own);
+}
+
+static void worker_drop_accept(struct worker_mail *mail)
+{
+    struct worker_accept_mail *own = CONTAINER_OF(mail, struct worker_accept_mail, mail);
+
+    (void)close(own->accepted.fd);
+    snapshot_unref(own->accepted.snapshot);
+    mem_free(own);
+}
+
+void worker_give(struct worker *worker, const struct worker_accepted *accepted)
+{
+    struct worker_accept_mail *own;
+
+    atomic_fetch_add_explicit(&worker->load, 1, memory_order_relaxed);
+    if (worker->index == 0) { /* the acceptor itself */
+        worker_take(worker, accepted);
+        return;
+    }
+    own = mem_zalloc(sizeof(*own));
+    own->mail.run = worker_run_accept;
+    own->mail.drop = worker_drop_accept;
+    own->accepted = *accepted;
+    mailbox_post(worker->mailbox, &own->mail.mail);
+}
+
+struct worker *worker_least_loaded(const struct worker_shared *shared)
+{
+    struct worker *best = shared->workers[0];
+    unsigned least = atomic_load_explicit(&best->load, memory_order_relaxed);
+
+    for (size_t i = 1; i < shared->num_workers; i++) {
+        unsigned load = atomic_load_explicit(&shared->workers[i]->load, memory_order_relaxed);
+
+        if (load < least) {
+            best = shared->workers[i];
+            least = load;
+        }
+    }
+    return best;
+}
+
+void worker_conn_ended(struct worker *worker)
+{
+    atomic_fetch_sub_explicit(&worker->load, 1, memory_order_relaxed);
+    limits_connection_end(worker->shared->limits);
+}
+
+/* ----------------------------------------------------------------------------------------- calls */
+
+struct worker_call_mail {
+    struct worker_mail mail;
+    void (*fn)(struct worker *worker, void *arg);
+    void *arg;
+    uv_sem_t done;
+};
+
+static void worker_run_call(struct worker *worker, struct worker_mail *mail)
+{
+    struct worker_call_mail *own = CONTAINER_OF(mail, struct worker_call_mail, mail);
+
+    own->fn(worker, own->arg);
+    uv_sem_post(&own->done); /* the last touch: it lives on the caller's stack */
+}
+
+static void worker_drop_call(struct worker_mail *mail)
+{
+    struct worker_call_mail *own = CONTAINER_OF(mail, struct worker_call_mail, mail);
+
+    uv_sem_post(&own->done);
+}
+
+void worker_call(struct worker *worker, void (*fn)(struct worker *worker, void *arg), void *arg)
+{
+    struct worker_call_mail own = {
+        .mail = {.run = worker_run_call, .drop = worker_drop_call},
+        .fn = fn,
+        .arg = arg,
+    };
+
+    CHECK(uv_sem_init(&own.done, 0) == 0);
+    mailbox_post(worker->mailbox, &own.mail.mail);
+    uv_sem_wait(&own.done);
+    uv_sem_destroy(&own.done);
+}
+
+/* ---------------------------------------------------------------------------------------- duties */
+
+struct worker_tick_mail {
+    struct worker_mail mail;
+    uint64_t posted_us;
+};
+
+static void worker_run_tick(struct worker *worker, struct worker_mail *mail)
+{
+    struct worker_tick_mail *own = CONTAINER_OF(mail, struct worker_tick_mail, mail);
+    struct list *pos, *tmp;
+
+    stats_lag(worker->shared->stats, true, clock_mono_us() - own->posted_us);
+    mem_free(own);
+    LIST_EACH(pos, tmp, &worker->live)
+        conn_tell_bytes(LIST_ITEM(pos, struct conn, live));
+}
+
+static void worker_drop_tick(struct worker_mail *mail)
+{
+    mem_free(CONTAINER_OF(mail, struct worker_tick_mail, mail));
+}
+
+void worker_tick(struct worker *worker)
+{
+    struct worker_tick_mail *own = mem_zalloc(sizeof(*own));
+
+    own->mail.run = worker_run_tick;
+    own->mail.drop = worker_drop_tick;
+    own->posted_us = clock_mono_us();
+    mailbox_post(worker->mailbox, &own->mail.mail);
+}
+
+static void worker_begin_drain(struct worker *worker, void *arg)
+{
+    struct list *pos, *tmp;
+
+    (void)arg;
+    worker->draining = true;
+    if (worker->ports != NULL)
+        ports_close(worker->ports);
+    LIST_EACH(pos, tmp, &worker->live)
+        conn_drain(LIST_ITEM(pos, struct conn, live));
+}
+
+void worker_drain(struct worker *worker)
+{
+    worker_call(worker, worker_begin_drain, NULL);
+}
+
+static void worker_close_all(struct worker *worker, void *arg)
+{
+    (void)arg;
+    worker->draining = true;
+    if (worker->ports != NULL)
+        ports_close(worker->ports);
+    while (!list_empty(&worker->live))
+        conn_close(LIST_ITEM(worker->live.next, struct conn, live), FAIL(CANCELLED, 0), RELAY_APP);
+    loop_stop(worker->loop);
+}
+
+/* ------------------------------------------------------------------------------------- life cycle */
+
+struct worker *worker_new(struct worker_shared *shared, unsigned index)
+{
+    struct worker *worker = mem_zalloc(sizeof(*worker));
+
+    worker->index = index;
+    worker->shared = shared;
+    worker->loop = loop_new(shared->clock);
+    worker->mailbox = mailbox_new(worker->loop, worker_on_mail, worker);
+    worker->cache = verify_cache_new(WORKER_VERIFY_CACHE);
+    worker->names = names_new(worker->loop);
+    list_init(&worker->live);
+    if (index == 0)
+        worker->ports = ports_new(worker);
+    return worker;
+}
+
+static void worker_thread(void *arg)
+{
+    struct worker *worker = arg;
+
+    loop_run(worker->loop);
+}
+
+void worker_run(struct worker *worker)
+{
+    CHECK(uv_thread_create(&worker->thread, worker_thread, worker) == 0);
+}
+
+void worker_free(struct worker *worker)
+{
+    worker_call(worker, worker_close_all, NULL);
+    CHECK(uv_thread_join(&worker->thread) == 0);
+
+    /* The thread is gone: what is left is ours. */
+    if (worker->ports != NULL)
+        ports_free(worker->ports);
+    mailbox_close(worker->mailbox, worker_drop_mail);
+    names_free(worker->names);
+    loop_free(worker->loop);
+    verify_cache_free(worker->cache);
+    mem_free(worker);
+}

@@ -1,0 +1,80 @@
+/* worker: one thread that carries traffic: its loop, its connections, what they share.
+ *
+ * Worker 0 owns all listeners (ports.h) and hands each connection, with the snapshot it begins with,
+ * to the worker that has the fewest. Nothing mutable is shared but counters. */
+#ifndef MORTISE_PROXY_WORKER_H
+#define MORTISE_PROXY_WORKER_H
+
+#include <stdatomic.h>
+
+#include <uv.h>
+
+#include "certs/verify.h"
+#include "lib/base/list.h"
+#include "lib/net/loop.h"
+#include "lib/net/mailbox.h"
+#include "proxy/limits.h"
+#include "proxy/names.h"
+#include "proxy/snapshot.h"
+#include "proxy/stats.h"
+
+#define WORKER_VERIFY_CACHE 1024 /* peers whose chains are remembered, a thread */
+
+struct ports;
+struct worker;
+
+/* What all workers use; outlives them. */
+struct worker_shared {
+    struct stats *stats;
+    struct limits *limits;
+    const struct clock *clock;
+    struct worker **workers;
+    size_t num_workers;
+};
+
+struct worker {
+    unsigned index;
+    struct worker_shared *shared;
+    struct loop *loop;
+    struct mailbox *mailbox;
+    struct verify_cache *cache;
+    struct names *names;
+    struct ports *ports; /* worker 0's */
+    struct list live;    /* of struct conn */
+    atomic_uint load;    /* connections given to it and not yet freed */
+    bool draining;
+    uv_thread_t thread;
+};
+
+/* A connection as it was accepted. */
+struct worker_accepted {
+    int fd;
+    struct addr source;
+    struct snapshot *snapshot; /* a reference, given away */
+    const struct link *link;   /* outbound; NULL: inbound */
+    size_t first_endpoint;
+    uint16_t limit_source; /* inbound, see limits.h */
+};
+
+/* worker_new makes worker number `index`; worker_run starts its thread. Main thread. */
+struct worker *worker_new(struct worker_shared *shared, unsigned index);
+void worker_run(struct worker *worker);
+/* worker_free closes everything that is open, ends the thread and releases the worker. */
+void worker_free(struct worker *worker);
+
+/* worker_give hands an accepted connection over; any thread, in practice worker 0's. */
+void worker_give(struct worker *worker, const struct worker_accepted *accepted);
+/* worker_least_loaded returns the one that has the fewest connections. */
+struct worker *worker_least_loaded(const struct worker_shared *shared);
+/* worker_conn_ended is called when a connection's memory was released. */
+void worker_conn_ended(struct worker *worker);
+
+/* worker_call runs fn(worker, arg) on the worker's thread and waits for it. Main thread only. The
+ * worker never waits for the main thread, so this ends after the batch in hand. */
+void worker_call(struct worker *worker, void (*fn)(struct worker *worker, void *arg), void *arg);
+/* worker_tick asks for the periodic duties (metrics of live connections, loop lag) without waiting. */
+void worker_tick(struct worker *worker);
+/* worker_drain begins the end: listeners close, open connections come under the drain deadline. */
+void worker_drain(struct worker *worker);
+
+#endif
