@@ -1,5 +1,7 @@
 /* Retry delays: at least half of the bound and at most all of it, doubling up to the maximum,
- * without overflow however long the other end is away. Drives: F18. */
+ * without overflow however long the other end is away.
+ *
+ * Drives: none of its own (the retries of every client). */
 #include "lib/base/backoff.h"
 
 #include <setjmp.h>

@@ -1,5 +1,7 @@
 /* Buffers: the maximum holds to the byte, content survives growing and reading in any order,
- * nothing of a secret stays behind; base64 has one text for one value. Drives: R14, R23. */
+ * nothing of a secret stays behind; base64 has one text for one value.
+ *
+ * Drives: R14, R23. */
 #include "lib/base/buf.h"
 
 #include <malloc.h>

@@ -1,5 +1,7 @@
 /* Time: a clock can be driven by tests; dates print right at every edge and never past their
- * buffer. Drives: R63. */
+ * buffer.
+ *
+ * Drives: none of its own. */
 #include "lib/base/clock.h"
 
 #include <setjmp.h>

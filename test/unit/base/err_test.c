@@ -1,5 +1,7 @@
 /* Error values: each has a stable name, a text and somebody who is at fault; system errors keep
- * their number. Drives: R62. */
+ * their number.
+ *
+ * Drives: R62. */
 #include "lib/base/err.h"
 
 #include <errno.h>

@@ -1,5 +1,7 @@
 /* Faults: all are counted, the first sixty-four kept; each is one line whatever the input was;
- * paths survive any depth. Drives: B6, R14, R63. */
+ * paths survive any depth.
+ *
+ * Drives: B6, R14, R63. */
 #include "lib/base/faults.h"
 
 #include <setjmp.h>

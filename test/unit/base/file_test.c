@@ -1,5 +1,7 @@
 /* Files: bounded reads to the byte, private files only when nobody else can read or change them,
- * writes that leave the old content or the new, never a part. Drives: R14, R24. */
+ * writes that leave the old content or the new, never a part.
+ *
+ * Drives: R14, R24. */
 #include "lib/base/file.h"
 
 #include <dirent.h>

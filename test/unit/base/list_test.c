@@ -1,5 +1,6 @@
 /* The intrusive list: order, removal while walking, removal twice.
- * Drives: none (a data structure under all rows). */
+ *
+ * Drives: none of its own. */
 #include "lib/base/list.h"
 
 #include <setjmp.h>

@@ -1,5 +1,6 @@
 /* The log: one event is one line that no value can break, in text or JSON; levels change whole or
  * not at all; what peers cause is limited and the rest counted; any thread may write at any time.
+ *
  * Drives: R25, R63. */
 #include "lib/base/log.h"
 

@@ -1,6 +1,7 @@
 /* The map: what a simple array would answer, under any order of calls; keys are copies; many equal
  * beginnings or deletions do not slow it down.
- * Drives: R14, R16. */
+ *
+ * Drives: none of its own. */
 #include "lib/base/map.h"
 
 #include <setjmp.h>

@@ -1,5 +1,7 @@
 /* Memory: allocation stops the process or, where it may fail, returns NULL; wiping overwrites; the
- * last of many threads to drop a reference is told so, and no other. Drives: R23. */
+ * last of many threads to drop a reference is told so, and no other.
+ *
+ * Drives: R23. */
 #include "lib/base/mem.h"
 
 #include <pthread.h>

@@ -1,6 +1,8 @@
 /* Metrics: what threads count is all there when it is read, whatever ends or begins meanwhile; the
  * text is exactly what Prometheus takes, whatever a label's value was; the number of series is
- * bounded. Drives: D4, R14. */
+ * bounded.
+ *
+ * Drives: D4, R14. */
 #include "lib/base/metrics.h"
 
 #include <inttypes.h>

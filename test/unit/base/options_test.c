@@ -1,5 +1,6 @@
 /* Options: flag before variable before file before default; every fault of every source told at
  * once with what would be right; secrets only where others cannot read them, and in no message.
+ *
  * Drives: B6, E5, R25. */
 #include "lib/base/options.h"
 

@@ -1,5 +1,6 @@
 /* Random bytes: all of what was asked for is filled, nothing beyond, and never the same twice.
- * Drives: R37. */
+ *
+ * Drives: none of its own. */
 #include "lib/base/random.h"
 
 #include <setjmp.h>

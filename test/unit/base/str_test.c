@@ -1,5 +1,7 @@
 /* Text: only well-formed UTF-8 passes, nothing that steers a terminal or reorders a line survives,
- * and a misspelt word finds the one that was meant but no word that was not. Drives: R63, R5. */
+ * and a misspelt word finds the one that was meant but no word that was not.
+ *
+ * Drives: R63. */
 #include "lib/base/str.h"
 
 #include <setjmp.h>
