@@ -109,6 +109,8 @@ err_t cert_parse(CRYPTO_BUFFER *der, X509 **out)
 {
     BORING_SCOPE;
     CLEANUP(boring_x509_freep) X509 *cert = X509_parse_from_buffer(der);
+    int64_t not_before = 0;
+    int64_t not_after = 0;
 
     if (cert == NULL)
         return FAIL(CERT_SYNTAX, 0);
@@ -119,6 +121,7 @@ err_t cert_parse(CRYPTO_BUFFER *der, X509 **out)
     /* The first look at the extensions decodes and keeps them. */
     if ((X509_get_extension_flags(cert) & EXFLAG_INVALID) != 0)
         return FAIL(CERT_SYNTAX, 0);
+    TRY(cert_times(cert, &not_before, &not_after));
 
     *out = cert;
     cert = NULL;

@@ -35,18 +35,21 @@ err_t key_generate_p384(EVP_PKEY **out)
 
 err_t key_check_strength(const EVP_PKEY *key)
 {
-    int bits = EVP_PKEY_bits(key);
-
+    /* The size of other kinds is not asked for: of a DSA key without parameters, which a peer can
+     * send, BoringSSL would look at a number that is not there. */
     if (EVP_PKEY_id(key) == EVP_PKEY_EC) {
         const EC_KEY *ec = EVP_PKEY_get0_EC_KEY(key);
         const EC_GROUP *group = ec != NULL ? EC_KEY_get0_group(ec) : NULL;
         int curve = group != NULL ? EC_GROUP_get_curve_name(group) : NID_undef;
         if (curve == NID_X9_62_prime256v1 || curve == NID_secp384r1)
             return OK;
+        return FAIL(KEY_WEAK, group != NULL ? EVP_PKEY_bits(key) : 0);
     }
-    if (EVP_PKEY_id(key) == EVP_PKEY_RSA && bits >= KEY_RSA_MIN_BITS && bits <= KEY_RSA_MAX_BITS)
-        return OK;
-    return FAIL(KEY_WEAK, bits);
+    if (EVP_PKEY_id(key) == EVP_PKEY_RSA) {
+        int bits = EVP_PKEY_bits(key);
+        return bits >= KEY_RSA_MIN_BITS && bits <= KEY_RSA_MAX_BITS ? OK : FAIL(KEY_WEAK, bits);
+    }
+    return FAIL(KEY_WEAK, 0);
 }
 
 err_t key_from_der(struct bytes der, EVP_PKEY **out)

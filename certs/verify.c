@@ -202,10 +202,23 @@ static err_t verify_parse(const STACK_OF(CRYPTO_BUFFER) * chain, STACK_OF(X509) 
     return OK;
 }
 
-/* verify_error makes ours of X509_V_ERR_*. `at` is the certificate that it is about; may be NULL.
- */
-static err_t verify_error(int error, X509 *at, int64_t now_s)
+/* verify_no_issuer tells a chain whose next certificate was sent but may sign nothing from one
+ * whose next certificate nobody has. */
+static err_t verify_no_issuer(int error, X509 *at, STACK_OF(X509) * certs)
 {
+    for (size_t i = 1; at != NULL && i < sk_X509_num(certs); i++) {
+        if (X509_check_issued(sk_X509_value(certs, i), at) == X509_V_ERR_KEYUSAGE_NO_CERTSIGN)
+            return FAIL(CHAIN_INVALID, X509_V_ERR_INVALID_CA);
+    }
+    return FAIL(CHAIN_UNTRUSTED, error);
+}
+
+/* verify_error makes ours of X509_V_ERR_*. */
+static err_t verify_error(X509_STORE_CTX *ctx, STACK_OF(X509) * certs, int64_t now_s)
+{
+    int error = X509_STORE_CTX_get_error(ctx);
+    X509 *at = X509_STORE_CTX_get_current_cert(ctx); /* that it is about; may be NULL */
+
     switch (error) {
     case X509_V_ERR_CERT_HAS_EXPIRED:
     case X509_V_ERR_CERT_NOT_YET_VALID:
@@ -218,10 +231,13 @@ static err_t verify_error(int error, X509 *at, int64_t now_s)
     case X509_V_ERR_SELF_SIGNED_CERT_IN_CHAIN:
     case X509_V_ERR_UNABLE_TO_VERIFY_LEAF_SIGNATURE:
     case X509_V_ERR_CERT_UNTRUSTED:
-        return FAIL(CHAIN_UNTRUSTED, error);
+        return verify_no_issuer(error, at, certs);
     case X509_V_ERR_CERT_CHAIN_TOO_LONG:
         return FAIL(CHAIN_TOO_LONG, 0);
     case X509_V_ERR_INVALID_PURPOSE:
+        if (at == sk_X509_value(certs, 0))
+            TRY(cert_check_leaf(at)); /* tells a CA from a leaf for another purpose */
+        return FAIL(CERT_USAGE, error);
     case X509_V_ERR_UNHANDLED_CRITICAL_EXTENSION:
         return FAIL(CERT_USAGE, error);
     case X509_V_ERR_UNABLE_TO_DECODE_ISSUER_PUBLIC_KEY:
@@ -255,23 +271,37 @@ static err_t verify_build(STACK_OF(X509) * certs, const struct bundle *bundle,
     X509_VERIFY_PARAM_set_flags(param, X509_V_FLAG_PARTIAL_CHAIN | X509_V_FLAG_TRUSTED_FIRST);
 
     if (X509_verify_cert(ctx) != 1)
-        return verify_error(X509_STORE_CTX_get_error(ctx), X509_STORE_CTX_get_current_cert(ctx),
-                            now_s);
+        return verify_error(ctx, certs, now_s);
     *out = X509_STORE_CTX_get1_chain(ctx);
     return *out != NULL ? OK : FAIL(NO_MEMORY, 0);
 }
 
-/* verify_strength: every key, and every signature that was relied upon, which the anchor's is not.
- */
+/* verify_path_lengths: RFC 5280 section 6.1.4 (l) and (m), for the anchor too, which BoringSSL
+ * leaves out when it is self-signed. */
+static err_t verify_path_lengths(STACK_OF(X509) * path)
+{
+    long below = 0; /* CAs between this one and the leaf that are not self-issued */
+
+    for (size_t i = 1; i < sk_X509_num(path); i++) {
+        X509 *ca = sk_X509_value(path, i);
+        long max = X509_get_pathlen(ca);
+
+        if (max >= 0 && below > max)
+            return FAIL(CHAIN_INVALID, X509_V_ERR_PATH_LENGTH_EXCEEDED);
+        below += X509_NAME_cmp(X509_get_subject_name(ca), X509_get_issuer_name(ca)) != 0;
+    }
+    return OK;
+}
+
+/* verify_strength: every key, and every signature that was relied upon, which the anchor's is not. */
 static err_t verify_strength(STACK_OF(X509) * path)
 {
     size_t num = sk_X509_num(path);
 
-    for (size_t i = 0; i < num; i++) {
+    for (size_t i = 0; i < num; i++)
         TRY(cert_check_key(sk_X509_value(path, i)));
-        if (i + 1 < num)
-            TRY(cert_check_signature(sk_X509_value(path, i)));
-    }
+    for (size_t i = 0; i + 1 < num; i++)
+        TRY(cert_check_signature(sk_X509_value(path, i)));
     return OK;
 }
 
@@ -363,6 +393,7 @@ err_t verify_chain(const STACK_OF(CRYPTO_BUFFER) * chain, const struct bundle *b
     }
     TRY(verify_parse(chain, &certs));
     TRY(verify_build(certs, bundle, role, now_s, &path));
+    TRY(verify_path_lengths(path));
     TRY(verify_strength(path));
     TRY(verify_peer(sk_CRYPTO_BUFFER_value(chain, 0), path, bundle, &peer, &valid_from));
     if (cache != NULL)
