@@ -351,7 +351,8 @@ static int h2_on_begin_frame(nghttp2_session *session, const nghttp2_frame_hd *h
         else
             h2_count(h2, &h2->small, H2_SMALL_FRAMES_PER_S);
         break;
-    default: /* PRIORITY, CONTINUATION (nghttp2 takes 8 a block), unknown ones */
+    default: /* PRIORITY, CONTINUATION (nghttp2 takes 8 a block); unknown ones are skipped uncounted
+              */
         h2_count(h2, &h2->small, H2_SMALL_FRAMES_PER_S);
         break;
     }
