@@ -55,15 +55,13 @@ void wire_fini(struct wire *wire)
 
 void wire_hold(struct wire *wire)
 {
-    buf_init(&wire->out, 0);
-    wire->out.max = BUF_MAX_DEFAULT;
+    wire->holding = true;
 }
 
 void wire_release(struct wire *wire)
 {
+    wire->holding = false;
     wire_flush(wire);
-    buf_fini(&wire->out);
-    wire->out.max = 0;
 }
 
 void wire_bytes(struct wire *wire, const void *ptr, size_t len)
@@ -71,7 +69,7 @@ void wire_bytes(struct wire *wire, const void *ptr, size_t len)
     if (wire->recorder.num_eofs + wire->recorder.num_errors != 0)
         return; /* the other end is gone */
     wire_add(&wire->out, ptr, len);
-    if (wire->out.max == 0)
+    if (!wire->holding)
         wire_flush(wire);
 }
 

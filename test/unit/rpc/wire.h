@@ -48,7 +48,8 @@ struct wire {
     uint32_t last_reset_code;
     nghttp2_hd_inflater *inflater;
     bool is_server; /* our side: no preface is in what we receive, if the other is a server */
-    struct buf out;
+    bool holding;
+    struct buf out; /* not sent yet */
 };
 
 extern uint64_t wire_now_ms;
