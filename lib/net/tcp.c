@@ -195,7 +195,7 @@ static void tcp_read(struct tcp *tcp)
             tcp_grow_read(tcp);
         tcp->base.bytes_read += (uint64_t)got;
         tcp->base.events->on_read(tcp->base.arg, bytes_of(loop_bufs(loop)->rx, (size_t)got));
-        if (tcp->closed || !tcp->reading || drained)
+        if (!tcp->reading || drained) /* closing stops reading, too */
             return;
     }
     poll_again(loop, &tcp->poll);

@@ -225,6 +225,31 @@ static void test_end_behind_much_data_comes_last(void **state)
     half_close(&half);
 }
 
+static void test_more_than_the_budget_without_another_edge(void **state)
+{
+    struct recorder rec = {0};
+    uint64_t sent = 0;
+    size_t num;
+    int fd[2];
+
+    (void)state;
+    /* A Unix socket: all of it lies at our end, and nothing more happens there. */
+    assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, fd), 0);
+    sockets_set_send_buffer(fd[1], 1 << 20);
+    recorder_attach(&rec, new_stream(fd[0]));
+    while ((num = sockets_fill(fd[1], sent, 30000)) > 0)
+        sent += num;
+    assert_true(sent > TCP_READ_MIN * 15); /* 16 + 32 + 64 + 128 KiB are the first event's reads */
+    looptest_settle(loop);
+    stream_read_start(rec.stream);
+    LOOP_UNTIL(loop, rec.num_bytes == sent);
+    assert_true(rec.num_reads > TCP_READ_BUDGET);
+    assert_true(pattern_holds(rec.data.data, 0, sent));
+    stream_close(rec.stream);
+    close(fd[1]);
+    recorder_fini(&rec);
+}
+
 static void test_short_read_then_end_is_seen(void **state)
 {
     struct half half;
@@ -855,6 +880,7 @@ int main(void)
         cmocka_unit_test(test_read_stop_is_obeyed_at_once_and_nothing_is_lost),
         cmocka_unit_test(test_read_size_grows_with_full_reads_and_falls_on_a_stop),
         cmocka_unit_test(test_end_behind_much_data_comes_last),
+        cmocka_unit_test(test_more_than_the_budget_without_another_edge),
         cmocka_unit_test(test_short_read_then_end_is_seen),
         cmocka_unit_test(test_urgent_data_does_not_hold_up_what_follows),
         cmocka_unit_test(test_passed_descriptors_do_not_hold_up_what_follows),
