@@ -12,7 +12,6 @@
 
 #define ACCESS_LOG_COMPONENT "access"
 #define ACCESS_LOG_EVENT "connection"
-#define ACCESS_LOG_REFUSED "refused"
 
 static atomic_bool access_log_on;
 static int access_log_fd = -1; /* ours to close; -1: none, or standard output */
@@ -113,5 +112,5 @@ void access_log_conn(const struct conn *conn, enum close_reason reason, err_t er
     if (opened)
         log_event(LOG_INFO, ACCESS_LOG_COMPONENT, ACCESS_LOG_EVENT, fields, ARRAY_LEN(fields));
     else
-        log_limited(LOG_INFO, ACCESS_LOG_COMPONENT, ACCESS_LOG_REFUSED, fields, ARRAY_LEN(fields));
+        log_limited(LOG_INFO, ACCESS_LOG_COMPONENT, ACCESS_LOG_EVENT, fields, ARRAY_LEN(fields));
 }

@@ -132,7 +132,7 @@ static void control_rejected(struct control_mode *mode, const struct faults *fau
     mem_free(mode->rejected);
     mode->rejected = mem_strndup((const char *)buf_view(&text).ptr, buf_size(&text));
     for (size_t i = 0; i < faults->num; i++)
-        log_warn("config", "rejected", LOG_STR("field", faults->items[i].path),
+        log_warn("config", "push_refused", LOG_STR("field", faults->items[i].path),
                  LOG_STR("reason", faults->items[i].message));
     stats_add(mode->params.stats, STAT_CONFIG_REJECTED, 1);
 }

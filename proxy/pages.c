@@ -3,6 +3,9 @@
 #include <inttypes.h>
 #include <string.h>
 
+#include <openssl/bio.h>
+#include <openssl/x509.h>
+
 #include "lib/base/log.h"
 #include "lib/base/mem.h"
 #include "lib/base/str.h"
@@ -95,6 +98,46 @@ static void pages_add_listeners(struct buf *out, const struct snapshot *snapshot
     pages_add(out, "]");
 }
 
+static void pages_add_ca(struct buf *out, X509 *cert, bool first)
+{
+    BIO *bio = BIO_new(BIO_s_mem());
+    const uint8_t *text = NULL;
+    size_t len = 0;
+    char *name;
+
+    CHECK(bio != NULL &&
+          X509_NAME_print_ex(bio, X509_get_subject_name(cert), 0, XN_FLAG_RFC2253) >= 0 &&
+          BIO_mem_contents(bio, &text, &len));
+    name = mem_strndup((const char *)text, len);
+    pages_add(out, first ? "" : ",");
+    pages_add_str(out, name);
+    mem_free(name);
+    BIO_free(bio);
+}
+
+static void pages_add_trust(struct buf *out, const struct snapshot *snapshot)
+{
+    char hash[2 * sizeof(snapshot->trust->bundle->hash) + 1];
+
+    pages_add(out, ",\"truststores\":[");
+    for (size_t i = 0; i < snapshot->num_trust; i++) {
+        const struct bundle *bundle = snapshot->trust[i].bundle;
+
+        pages_add(out, i == 0 ? "{" : ",{");
+        pages_field_str(out, "name", snapshot->trust[i].name);
+        pages_add(out, ",");
+        bytes_to_hex(bytes_of(bundle->hash, sizeof(bundle->hash)), hash);
+        pages_field_str(out, "hash", hash);
+        pages_add(out, ",");
+        pages_field_time(out, "not_after", bundle->not_after);
+        pages_add(out, ",\"subjects\":[");
+        for (size_t j = 0; j < bundle->num; j++)
+            pages_add_ca(out, bundle->certs[j], j == 0);
+        pages_add(out, "]}");
+    }
+    pages_add(out, "]");
+}
+
 static void pages_add_control(struct buf *out, const struct control_mode *control)
 {
     struct control_mode_facts facts = control_mode_facts(control);
@@ -135,6 +178,7 @@ static void pages_config(void *arg, const struct http1_request *request,
         pages_field_time(out, "since", snapshot->since);
         pages_add_identity(out, snapshot->svid);
         pages_add_listeners(out, snapshot);
+        pages_add_trust(out, snapshot);
         pages_add(out, ",\"config\":");
         CHECK(err_is_ok(json_pb_write(JSON_PB_JSON, &snapshot->config->base, out)));
     }

@@ -254,6 +254,17 @@ static void snapshot_build_stores(struct snapshot_builder *b)
     fault_path_pop(&b->path, top);
 }
 
+static void snapshot_keep_trust(struct snapshot_builder *b)
+{
+    struct snapshot *snapshot = b->snapshot;
+
+    snapshot->num_trust = b->num_stores;
+    snapshot->trust = mem_array(b->num_stores, sizeof(*snapshot->trust));
+    for (size_t i = 0; i < b->num_stores; i++)
+        snapshot->trust[i] = (struct trust){.name = snapshot->config->truststores[i]->name,
+                                            .bundle = bundle_ref(b->stores[i].bundle)};
+}
+
 static const struct snapshot_store *snapshot_find_store(struct snapshot_builder *b,
                                                         const char *name)
 {
@@ -684,6 +695,52 @@ static void snapshot_build_inbounds(struct snapshot_builder *b)
     mem_free(entries);
 }
 
+/* -------------------------------------------------------------------------------- our own identity */
+
+static err_t snapshot_verify_own(const struct svid *svid, const struct bundle *bundle,
+                                 int64_t now_s)
+{
+    STACK_OF(CRYPTO_BUFFER) *chain = sk_CRYPTO_BUFFER_new_null();
+    struct peer *peer = NULL;
+    err_t err;
+
+    CHECK(chain != NULL);
+    for (size_t i = 0; i < svid->num_chain; i++)
+        CHECK(sk_CRYPTO_BUFFER_push(chain, svid->chain[i]) != 0);
+    err = verify_chain(chain, bundle, VERIFY_CLIENT_CERT, now_s, NULL, &peer);
+    sk_CRYPTO_BUFFER_free(chain);
+    if (err_is_ok(err))
+        peer_unref(peer);
+    return err;
+}
+
+/* A SPIFFE ID is vouched for by its own trust domain's CAs alone: where a truststore is those, our
+ * certificate must lead to it. Without, every peer would refuse us, one after the other. */
+static void snapshot_check_identity(struct snapshot_builder *b)
+{
+    const struct svid *svid = b->in->svid;
+    const struct snapshot_store *store = NULL;
+    struct spiffe_id id;
+    err_t err = OK;
+
+    if (b->in->ca_files == NULL || svid == NULL || svid->spiffe_id[0] == '\0' ||
+        !err_is_ok(spiffe_id_parse(bytes_of_str(svid->spiffe_id), &id)))
+        return;
+    for (size_t i = 0; i < b->num_stores; i++) {
+        if (b->stores[i].bundle == NULL ||
+            !bytes_equal_str(id.trust_domain, b->stores[i].trust_domain))
+            continue;
+        store = &b->stores[i];
+        err = snapshot_verify_own(svid, store->bundle, b->in->now_s);
+        if (err_is_ok(err))
+            return;
+    }
+    if (store != NULL)
+        faults_add(b->faults, "identity.cert_file",
+                   "%s is of the trust domain of truststore \"%s\", but: %s (%s)", svid->spiffe_id,
+                   store->name, err_text(err.code), err_name(err.code));
+}
+
 /* ---------------------------------------------------------------------------------------- whole */
 
 static void snapshot_builder_fini(struct snapshot_builder *b)
@@ -731,6 +788,7 @@ err_t snapshot_build(const struct snapshot_input *in, struct faults *faults, str
     if (in->ca_files == NULL && in->config->identity != NULL)
         faults_add(faults, "identity", "is for static mode only: the sidecar makes its own key");
     snapshot_build_stores(&b);
+    snapshot_check_identity(&b);
     snapshot_build_profiles(&b);
     snapshot_build_outbounds(&b);
     snapshot_build_inbounds(&b);
@@ -740,6 +798,7 @@ err_t snapshot_build(const struct snapshot_input *in, struct faults *faults, str
         return OK;
     }
 
+    snapshot_keep_trust(&b);
     snapshot_link_stats(in->stats, snapshot->outbound, snapshot->num_outbound);
     snapshot_link_stats(in->stats, snapshot->inbound, snapshot->num_inbound);
     *out = snapshot;
@@ -771,6 +830,9 @@ void snapshot_unref(struct snapshot *snapshot)
         return;
     snapshot_free_links(snapshot->outbound, snapshot->num_outbound);
     snapshot_free_links(snapshot->inbound, snapshot->num_inbound);
+    for (size_t i = 0; i < snapshot->num_trust; i++)
+        bundle_unref(snapshot->trust[i].bundle);
+    mem_free(snapshot->trust);
     if (snapshot->server != NULL)
         tls_ctx_unref(snapshot->server);
     if (snapshot->svid != NULL)

@@ -40,6 +40,12 @@ struct link {
     struct addr target;
 };
 
+/* A truststore as it is in force, for /config. */
+struct trust {
+    const char *name; /* the configuration's */
+    struct bundle *bundle;
+};
+
 struct snapshot {
     struct refs refs;
     uint64_t generation; /* counts up at each change of any part, from 1 */
@@ -47,6 +53,8 @@ struct snapshot {
     int64_t since;       /* Unix seconds */
     Mortise__V1__SidecarConfig *config;
     struct svid *svid;
+    struct trust *trust;
+    size_t num_trust;
     struct link *outbound;
     size_t num_outbound;
     struct link *inbound;

@@ -43,6 +43,10 @@ static bool static_read(struct static_reader *reader, const char *field, const c
     struct bytes content;
     err_t err;
 
+    if (path[0] == '\0') {
+        faults_add(reader->faults, field, "is missing");
+        return false;
+    }
     watch_files_add(reader->files, path);
     err = private ? file_read_private(path, max, out) : file_read(path, max, out);
     if (!err_is_ok(err)) {
@@ -61,7 +65,7 @@ static char *static_path(const struct static_reader *reader, const char *name)
 {
     const char *slash = strrchr(reader->path, '/');
 
-    if (name[0] == '/' || slash == NULL)
+    if (name[0] == '/' || name[0] == '\0' || slash == NULL)
         return mem_strdup(name);
     return mem_printf("%.*s%s", (int)(slash - reader->path + 1), reader->path, name);
 }
@@ -127,19 +131,13 @@ static void static_read_identity(struct static_reader *reader, int64_t now_s)
     CLEANUP(buf_wipe_fini) struct buf key = {.data = NULL};
     CLEANUP(mem_freep) char *cert_path = NULL;
     CLEANUP(mem_freep) char *key_path = NULL;
-    bool readable = true;
+    bool readable;
     err_t err;
 
     if (msg == NULL) {
         faults_add(reader->faults, "identity", "is missing: {cert_file: …, key_file: …}");
         return;
     }
-    if (msg->cert_file[0] == '\0')
-        faults_add(reader->faults, "identity.cert_file", "is missing");
-    if (msg->key_file[0] == '\0')
-        faults_add(reader->faults, "identity.key_file", "is missing");
-    if (msg->cert_file[0] == '\0' || msg->key_file[0] == '\0')
-        return;
     cert_path = static_path(reader, msg->cert_file);
     key_path = static_path(reader, msg->key_file);
     readable = static_read(reader, "identity.cert_file", cert_path, STATIC_CONFIG_CA_MAX, false,

@@ -79,7 +79,7 @@ static void static_rejected(struct static_mode *mode, const struct faults *fault
     mode->rejected = mem_strndup((const char *)buf_view(&text).ptr, buf_size(&text));
     mode->failing = false;
     for (size_t i = 0; i < faults->num; i++)
-        log_warn("config", "rejected", LOG_STR("field", faults->items[i].path),
+        log_warn("config", "reload_refused", LOG_STR("field", faults->items[i].path),
                  LOG_STR("reason", faults->items[i].message));
     stats_add(mode->params.stats, STAT_CONFIG_REJECTED, 1);
 }
