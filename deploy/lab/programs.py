@@ -73,6 +73,11 @@ def admin(path, page, method="GET", body=None):
         conn.close()
 
 
+def own_environment():
+    """Ours without MORTISE_…: those are settings to the programs, and they refuse the ones they do not know."""
+    return {k: v for k, v in os.environ.items() if not k.startswith("MORTISE_")}
+
+
 class Process:
     """A child whose output goes to a file; `host` is a netns.Host or None for here."""
 
@@ -85,7 +90,7 @@ class Process:
         self._file = open(self.log, "ab")
         self.child = subprocess.Popen(
             argv, stdin=subprocess.DEVNULL, stdout=stdout if stdout is not None else self._file,
-            stderr=self._file, env={**os.environ, **(env or {})}, start_new_session=True)
+            stderr=self._file, env={**own_environment(), **(env or {})}, start_new_session=True)
 
     @property
     def pid(self):

@@ -8,10 +8,12 @@ import subprocess
 
 import pytest
 
+from deploy.lab.programs import own_environment
+
 
 def run(program, *args, env=None, input=None):
     return subprocess.run([str(program), *map(str, args)], capture_output=True, text=True, timeout=20,
-                          env={**os.environ, **(env or {})}, input=input)
+                          env={**own_environment(), **(env or {})}, input=input)
 
 
 def test_all_faults_of_flags_and_environment_are_told_at_once(binaries):
