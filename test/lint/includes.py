@@ -40,8 +40,9 @@ LAYERS = [
     ("lib/rpc", {"uv", "nghttp2", "protobuf_c", "jansson", "yaml", "http_parser", "crypto", "ssl"}),
     ("certs", {"crypto", "ssl", "protobuf_c"}),
     ("proto", {"protobuf_c"}),
-    ("proxy", {"uv", "crypto", "ssl", "protobuf_c", "jansson", "yaml"}),
-    ("control", {"uv", "crypto", "ssl", "protobuf_c", "jansson", "yaml", "sqlite3"}),
+    # nghttp2 and others: for their versions in --version.
+    ("proxy", {"uv", "crypto", "ssl", "protobuf_c", "jansson", "yaml", "nghttp2"}),
+    ("control", {"uv", "crypto", "ssl", "protobuf_c", "jansson", "yaml", "nghttp2", "sqlite3"}),
 ]
 
 # Decisions without a loop: they must stay testable without one.
