@@ -1,4 +1,34 @@
-"""Repositories made from Debian packages: installed -dev packages, and source packages."""
+"""Repositories made from Debian packages: Bazel rules, installed -dev packages, source packages."""
+
+def _link_all(rctx, folder):
+    for entry in folder.readdir():
+        rctx.symlink(entry, entry.basename)
+
+def _debian_rules_impl(rctx):
+    folder = rctx.path(rctx.attr.path)
+    if not folder.exists:
+        fail("%s is missing: apt-get install %s (test/install build does)" % (folder, rctx.attr.package))
+    _link_all(rctx, folder)
+
+# A folder of Bazel rules that a Debian package installed.
+debian_rules = repository_rule(
+    implementation = _debian_rules_impl,
+    attrs = {
+        "package": attr.string(mandatory = True),
+        "path": attr.string(mandatory = True),
+    },
+    local = True,
+)
+
+def _stub_impl(rctx):
+    _link_all(rctx, rctx.path(rctx.attr.marker).dirname)
+
+# A folder of this tree as a repository of its own.
+stub = repository_rule(
+    implementation = _stub_impl,
+    attrs = {"marker": attr.label(mandatory = True, doc = "the folder's WORKSPACE file")},
+    local = True,
+)
 
 # headers: what the compiler includes (a file or a folder under /usr/include);
 # libs: the file the linker takes, in the order of names tried; none: only tests link it, by name;
