@@ -509,8 +509,8 @@ static bool http1_work_head(struct http1_conn *conn)
     size_t len;
     int status;
 
-    /* RFC 9112 section 2.2: an empty line before a request is passed over. */
-    if (in.len >= 2 && in.ptr[0] == '\r' && in.ptr[1] == '\n') {
+    /* RFC 9112 section 2.2: empty lines before a request are passed over. */
+    while (in.len >= 2 && in.ptr[0] == '\r' && in.ptr[1] == '\n') {
         buf_consume(&conn->in, 2);
         in = buf_view(&conn->in);
     }

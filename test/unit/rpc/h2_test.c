@@ -807,13 +807,18 @@ static void test_compression_bomb_costs_nothing(void **state)
 static void test_malformed_requests_are_reset(void **state)
 {
     const char *const *const bad[] = {
-        WIRE_LIST(":method: POST", ":scheme: http"),                              /* no path */
-        WIRE_LIST(":method: POST", ":scheme: http", ":path: /", "X-Upper: a"),    /* upper case */
-        WIRE_LIST(":method: POST", ":scheme: http", ":path: /", ":path: /b"),     /* twice */
-        WIRE_LIST(":method: POST", ":scheme: http", "x: y", ":path: /"),          /* order */
-        WIRE_LIST(":method: POST", ":scheme: http", ":path: /", "connection: x"), /* of HTTP/1 */
-        WIRE_LIST(":method: POST", ":scheme: http", ":path: /", ":status: 200"),
-        WIRE_LIST(":method: POST", ":scheme: http", ":path: /", "te: gzip"),
+        WIRE_LIST(":method: POST", ":scheme: http", ":path: /"),      /* nobody is meant */
+        WIRE_LIST(":method: POST", ":scheme: http", ":authority: x"), /* no path */
+        WIRE_LIST(":method: POST", ":scheme: http", ":authority: x", ":path: /",
+                  "X-Upper: a"), /* upper case */
+        WIRE_LIST(":method: POST", ":scheme: http", ":authority: x", ":path: /",
+                  ":path: /b"), /* twice */
+        WIRE_LIST(":method: POST", ":scheme: http", ":authority: x", "x: y",
+                  ":path: /"), /* order */
+        WIRE_LIST(":method: POST", ":scheme: http", ":authority: x", ":path: /",
+                  "connection: x"), /* of HTTP/1 */
+        WIRE_LIST(":method: POST", ":scheme: http", ":authority: x", ":path: /", ":status: 200"),
+        WIRE_LIST(":method: POST", ":scheme: http", ":authority: x", ":path: /", "te: gzip"),
     };
     struct app *app = server_new();
 
