@@ -1,0 +1,282 @@
+#include "control/acceptor.h"
+
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "control/caller.h"
+#include "lib/base/list.h"
+#include "lib/base/log.h"
+#include "lib/base/map.h"
+#include "lib/net/listener.h"
+#include "lib/net/tcp.h"
+#include "lib/net/tls.h"
+
+#define ACCEPTOR_CACHE \
+    1024 /* verified chains that are remembered: a sidecar reconnects with its own */
+
+struct acceptor {
+    struct loop *loop;
+    struct acceptor_params params;
+    struct listener *listener;
+    struct verify_cache *cache;
+    struct list handshakes;
+    unsigned num_handshakes;
+    struct map sources; /* to the number of handshakes under way, as a pointer */
+};
+
+struct handshake {
+    struct list link;
+    struct acceptor *acceptor;
+    struct stream *stream;
+    struct tls_ctx *tls;
+    struct tls_check check;
+    struct timer timer;
+    struct addr addr;
+    char source[ADDR_TEXT_MAX];
+};
+
+/* ------------------------------------------------------------------- sources */
+
+static bool acceptor_enter(struct acceptor *acceptor, const char *source)
+{
+    uintptr_t num = (uintptr_t)map_get(&acceptor->sources, source);
+
+    if (acceptor->num_handshakes >= acceptor->params.max_handshakes ||
+        num >= acceptor->params.max_per_source)
+        return false;
+    map_put(&acceptor->sources, source, (void *)(num + 1));
+    acceptor->num_handshakes++;
+    return true;
+}
+
+static void acceptor_leave(struct acceptor *acceptor, const char *source)
+{
+    uintptr_t num = (uintptr_t)map_get(&acceptor->sources, source);
+
+    CHECK(num > 0);
+    if (num == 1)
+        map_del(&acceptor->sources, source);
+    else
+        map_put(&acceptor->sources, source, (void *)(num - 1));
+    acceptor->num_handshakes--;
+}
+
+/* ---------------------------------------------------------------- handshakes */
+
+/* Releases the handshake; its stream has gone to somebody else or is closed. */
+static void handshake_free(struct handshake *handshake)
+{
+    struct acceptor *acceptor = handshake->acceptor;
+
+    timer_stop(acceptor->loop, &handshake->timer);
+    list_del(&handshake->link);
+    acceptor_leave(acceptor, handshake->source);
+    tls_check_fini(&handshake->check);
+    tls_ctx_unref(handshake->tls);
+    mem_free(handshake);
+}
+
+static void handshake_fail(struct handshake *handshake, err_t err)
+{
+    struct acceptor *acceptor = handshake->acceptor;
+    char peer[ADDR_TEXT_MAX];
+
+    addr_format(&handshake->addr, peer);
+    log_limited(LOG_INFO, "acceptor", "handshake_failed",
+                (const struct log_field[]){LOG_STR("peer", peer), LOG_ERR("reason", err)}, 2);
+    stream_close(handshake->stream);
+    if (acceptor->params.on_handshake != NULL)
+        acceptor->params.on_handshake(acceptor->params.arg, err);
+    handshake_free(handshake);
+}
+
+static void handshake_on_timeout(void *arg)
+{
+    handshake_fail(arg, FAIL(HANDSHAKE_TIMEOUT, 0));
+}
+
+static err_t handshake_identify(struct handshake *handshake, struct caller **out)
+{
+    struct tls_check *check = &handshake->check;
+    SSL *ssl = tls_ssl(handshake->stream);
+    struct peer *peer;
+
+    TRY(tls_check_finish(check, ssl));
+    peer = check->peer != NULL ? peer_ref(check->peer) : NULL;
+    return caller_new(peer, ssl, loop_now_ms(handshake->acceptor->loop), out);
+}
+
+static void handshake_on_done(void *arg, err_t err)
+{
+    struct handshake *handshake = arg;
+    struct acceptor *acceptor = handshake->acceptor;
+    struct caller *caller = NULL;
+    struct grpc_peer peer;
+
+    if (!err_is_ok(err) && !err_is_ok(handshake->check.err))
+        err = handshake->check.err; /* the reason behind the alert */
+    if (err_is_ok(err))
+        err = handshake_identify(handshake, &caller);
+    if (!err_is_ok(err)) {
+        handshake_fail(handshake, err);
+        return;
+    }
+    peer = (struct grpc_peer){
+        .addr = handshake->addr,
+        .ssl = tls_ssl(handshake->stream),
+        .uid = (uid_t)-1,
+        .identity = caller,
+    };
+    if (acceptor->params.on_handshake != NULL)
+        acceptor->params.on_handshake(acceptor->params.arg, OK);
+    grpc_server_accept(acceptor->params.server, handshake->stream, &peer);
+    handshake_free(handshake);
+}
+
+static void handshake_configure(void *arg, SSL *ssl)
+{
+    struct handshake *handshake = arg;
+
+    tls_check_init(&handshake->check, loop_clock(handshake->acceptor->loop),
+                   handshake->acceptor->cache);
+    tls_check_attach(&handshake->check, ssl);
+}
+
+/* Begins TLS on a connected descriptor (taken). */
+static err_t handshake_begin(struct handshake *handshake, int fd)
+{
+    struct acceptor *acceptor = handshake->acceptor;
+    const struct tls_params params = {
+        .ctx = tls_ctx_ssl(handshake->tls),
+        .role = TLS_SERVER,
+        .configure = handshake_configure,
+        .arg = handshake,
+    };
+    struct stream *tcp;
+    err_t err;
+
+    TRY(tcp_new(acceptor->loop, fd, &tcp));
+    err = tls_new(tcp, &params, &handshake->stream);
+    if (!err_is_ok(err))
+        stream_close(tcp);
+    return err;
+}
+
+static void acceptor_on_tcp(void *arg, int fd, const struct addr *peer)
+{
+    struct acceptor *acceptor = arg;
+    struct tls_ctx *tls = server_cert_tls(acceptor->params.cert);
+    struct handshake *handshake = NULL;
+    char source[ADDR_TEXT_MAX];
+    err_t err;
+
+    caller_source(peer, source);
+    if (tls != NULL && acceptor_enter(acceptor, source)) {
+        handshake = mem_try(sizeof(*handshake));
+        if (handshake == NULL)
+            acceptor_leave(acceptor, source);
+    }
+    if (handshake == NULL) {
+        log_limited(LOG_WARN, "acceptor", tls != NULL ? "overload" : "no_certificate",
+                    (const struct log_field[]){LOG_STR("source", source)}, 1);
+        (void)close(fd); /* nothing was sent */
+        return;
+    }
+    handshake->acceptor = acceptor;
+    handshake->addr = *peer;
+    handshake->tls = tls_ctx_ref(tls);
+    memcpy(handshake->source, source, sizeof(source));
+    list_add_tail(&acceptor->handshakes, &handshake->link);
+    err = handshake_begin(handshake, fd);
+    if (!err_is_ok(err)) {
+        log_limited(LOG_WARN, "acceptor", "accept_failed",
+                    (const struct log_field[]){LOG_ERR("reason", err)}, 1);
+        handshake_free(handshake);
+        return;
+    }
+    timer_start(acceptor->loop, &handshake->timer, acceptor->params.handshake_ms,
+                handshake_on_timeout, handshake);
+    tls_handshake(handshake->stream, handshake_on_done, handshake);
+}
+
+/* --------------------------------------------------------------- Unix socket */
+
+static void acceptor_on_unix(void *arg, int fd, const struct addr *addr)
+{
+    struct acceptor *acceptor = arg;
+    struct ucred cred = {.uid = (uid_t)-1};
+    socklen_t len = sizeof(cred);
+    struct grpc_peer peer = {.addr = *addr};
+    struct caller *caller;
+    struct stream *stream;
+    err_t err;
+
+    if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &cred, &len) != 0) {
+        log_limited(LOG_WARN, "acceptor", "no_credentials", NULL, 0);
+        (void)close(fd);
+        return;
+    }
+    err = tcp_new(acceptor->loop, fd, &stream);
+    if (!err_is_ok(err)) {
+        log_limited(LOG_WARN, "acceptor", "accept_failed",
+                    (const struct log_field[]){LOG_ERR("reason", err)}, 1);
+        return;
+    }
+    err = caller_new(NULL, NULL, loop_now_ms(acceptor->loop), &caller);
+    CHECK(err_is_ok(err)); /* there is no certificate to be wrong */
+    peer.uid = cred.uid;
+    peer.identity = caller;
+    grpc_server_accept(acceptor->params.server, stream, &peer);
+}
+
+/* --------------------------------------------------------------------- whole */
+
+err_t acceptor_new(struct loop *loop, const struct acceptor_params *params, struct acceptor **out)
+{
+    struct acceptor *acceptor = mem_zalloc(sizeof(*acceptor));
+    bool is_unix = params->addr.sa.any.sa_family == AF_UNIX;
+    const struct listener_params listener = {
+        .addr = params->addr,
+        .unix_mode = 0600,
+        .on_accept = is_unix ? acceptor_on_unix : acceptor_on_tcp,
+        .arg = acceptor,
+    };
+    err_t err;
+
+    acceptor->loop = loop;
+    acceptor->params = *params;
+    list_init(&acceptor->handshakes);
+    err = listener_new(loop, &listener, &acceptor->listener);
+    if (!err_is_ok(err)) {
+        mem_free(acceptor);
+        return err;
+    }
+    acceptor->cache = verify_cache_new(ACCEPTOR_CACHE);
+    listener_start(acceptor->listener);
+    *out = acceptor;
+    return OK;
+}
+
+void acceptor_close(struct acceptor *acceptor)
+{
+    struct list *pos, *tmp;
+
+    if (acceptor == NULL)
+        return;
+    listener_close(acceptor->listener);
+    LIST_EACH (pos, tmp, &acceptor->handshakes) {
+        struct handshake *handshake = LIST_ITEM(pos, struct handshake, link);
+
+        stream_close(handshake->stream);
+        handshake_free(handshake);
+    }
+    map_fini(&acceptor->sources);
+    verify_cache_free(acceptor->cache);
+    mem_free(acceptor);
+}
+
+const struct addr *acceptor_addr(const struct acceptor *acceptor)
+{
+    return listener_addr(acceptor->listener);
+}

@@ -1,0 +1,51 @@
+/* The settings of mortise-control, in the order of --help. Included several times; no guard.
+ *
+ * HEADING(text)
+ * ROW(flag, KIND, field, default, minimum, maximum, flags, argument, help)
+ * Each gives the flag --FLAG, the variable MORTISE_FLAG and the key FLAG (with _ for -) of the
+ * settings file; `field` is its place in struct config. */
+HEADING("Where things are")
+ROW("config", STR, config_file, NULL, 0, 0, OPTION_FLAG_NO_FILE, "FILE",
+    "A YAML map of the settings below. Relative names in it are relative to its folder.")
+ROW("data-dir", STR, data_dir, NULL, 0, 0, OPTION_FLAG_REQUIRED, "DIR",
+    "The folder of the store (store.db); private to this program's user.")
+ROW("kek-file", STR, kek_file, NULL, 0, 0, 0, "FILE",
+    "The key-encryption key under which the store is sealed: 32 bytes as 64 hexadecimal digits or "
+    "base64; readable by its owner only.")
+ROW("kek", STR, kek, NULL, 0, 0, OPTION_FLAG_NO_ARGV | OPTION_FLAG_NO_FILE, "KEY",
+    "The same key instead of its file; it is wiped once it was read.")
+ROW("check", BOOL, check, "false", 0, 0, OPTION_FLAG_NO_FILE, NULL,
+    "Check the settings, print OK and end. The store is not opened.")
+
+HEADING("The mesh")
+ROW("trust-domain", STR, trust_domain, NULL, 0, 0, 0, "NAME",
+    "SPIFFE trust domain of the mesh. Needed at the first start; later it must be the same.")
+ROW("listen", STR, listen, "0.0.0.0:15010", 0, 0, 0, "ADDR:PORT",
+    "gRPC over TLS for sidecars and administrators.")
+ROW("operator-socket", STR, operator_socket, NULL, 0, 0, 0, "PATH",
+    "Unix socket of mortisectl, for this program's user and root. Default: operator.sock in the "
+    "data "
+    "folder.")
+
+HEADING("Limits")
+ROW("store-max-size", SIZE, store_max_size, "1g", 65536, 1099511627776, 0, "SIZE",
+    "The store grows no larger; then changes are refused and what is in force goes on.")
+ROW("max-connections", INT, max_connections, "4096", 1, 100000, 0, "N",
+    "Connections over TLS at once; more are closed.")
+ROW("max-handshakes", INT, max_handshakes, "512", 1, 100000, 0, "N",
+    "TLS handshakes at once; more are closed.")
+ROW("max-handshakes-per-source", INT, max_handshakes_per_source, "128", 1, 100000, 0, "N",
+    "TLS handshakes at once of one source address (IPv6: of one /64); more are closed.")
+ROW("handshake-timeout", MS, handshake_timeout_ms, "10s", 100, 300000, 0, "TIME",
+    "A TLS handshake takes no longer.")
+ROW("drain-timeout", MS, drain_timeout_ms, "5s", 0, 600000, 0, "TIME",
+    "After SIGTERM, calls that are under way may take this time to end.")
+
+HEADING("Administration")
+ROW("admin-listen", STR, admin_listen, NULL, 0, 0, 0, "unix:PATH",
+    "All administration pages, for the owner of the process and root. Default: none.")
+ROW("metrics-listen", STR, metrics_listen, NULL, 0, 0, 0, "ADDR:PORT",
+    "/livez, /readyz and /metrics over plain HTTP, read-only. Default: none.")
+ROW("log-level", STR, log_level, "info", 0, 0, 0, "SPEC",
+    "error, warn, info or debug; also by component: info,discovery=debug.")
+ROW("log-format", ENUM, log_format, "text", 0, 0, 0, "text|json", "Form of log lines.")

@@ -1,0 +1,65 @@
+#include "control/ctl/ctl.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "lib/base/buf.h"
+#include "lib/base/file.h"
+#include "lib/base/mem.h"
+
+#define CTL_FILE_MAX ((size_t)4 << 20)
+
+const char *const ctl_outputs[] = {"table", "wide", "json", "yaml", NULL};
+
+void ctl_tell(const char *format, ...)
+{
+    va_list args;
+
+    fprintf(stderr, "mortisectl: ");
+    va_start(args, format);
+    vfprintf(stderr, format, args);
+    va_end(args);
+    fputc('\n', stderr);
+}
+
+void ctl_tell_faults(const struct faults *faults)
+{
+    CLEANUP(buf_fini) struct buf text = {0};
+
+    faults_text(faults, &text);
+    fprintf(stderr, "%.*s", (int)buf_size(&text), (const char *)buf_view(&text).ptr);
+}
+
+static bool ctl_read_stdin(struct buf *out)
+{
+    uint8_t chunk[65536];
+    size_t len;
+
+    while ((len = fread(chunk, 1, sizeof(chunk), stdin)) > 0) {
+        if (buf_size(out) + len > CTL_FILE_MAX || !err_is_ok(buf_add(out, chunk, len))) {
+            ctl_tell("standard input is larger than %zu bytes", CTL_FILE_MAX);
+            return false;
+        }
+    }
+    return ferror(stdin) == 0;
+}
+
+bool ctl_read(const char *flag, const char *path, bool private, struct buf *out)
+{
+    err_t err;
+
+    if (strcmp(path, "-") == 0)
+        return ctl_read_stdin(out);
+    err = private ? file_read_private(path, CTL_FILE_MAX, out) : file_read(path, CTL_FILE_MAX, out);
+    if (err_is_ok(err))
+        return true;
+    if (err_is(err, E_FILE_UNSAFE))
+        ctl_tell("%s: %s: may be read or changed by others, or is not yours: chmod 600 it", flag,
+                 path);
+    else if (err_is(err, E_TOO_LARGE))
+        ctl_tell("%s: %s: larger than %zu bytes", flag, path, CTL_FILE_MAX);
+    else
+        ctl_tell("%s: %s: %s: %s", flag, path, err_text(err.code), strerror(err.sub));
+    return false;
+}

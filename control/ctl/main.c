@@ -1,0 +1,245 @@
+/* mortisectl: the operator's command line. */
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "control/build.h"
+#include "control/ctl/ctl.h"
+#include "lib/base/mem.h"
+#include "lib/base/str.h"
+
+/* ---------------------------------------------------------------------- help */
+
+static void ctl_help(FILE *out)
+{
+    fprintf(out, "Usage: mortisectl [SETTING…] COMMAND …\n\n"
+                 "The operator's command line of a Mortise mesh. Commands:\n\n");
+    for (size_t i = 0; ctl_commands[i] != NULL; i++) {
+        const struct ctl_command *command = ctl_commands[i];
+        char name[64];
+
+        (void)snprintf(name, sizeof(name), "%s %s", command->name, command->operands);
+        fprintf(out, "  %-24s %s\n", name, command->summary);
+    }
+    fprintf(
+        out,
+        "\n`mortisectl COMMAND --help` shows a command's settings and an example.\n\n"
+        "The control plane is reached over its operator socket (--socket PATH, or the variable\n"
+        "MORTISE_SOCKET; default " CTL_SOCKET_DEFAULT "), or from elsewhere with --server\n"
+        "HOST:PORT, --cert, --key, --roots and --trust-domain.\n\n"
+        "Exit codes: 0 done, 1 refused or not reached, 2 wrong use.\n");
+}
+
+static void ctl_command_help(const struct ctl_command *command, FILE *out)
+{
+    CLEANUP(mem_freep)
+    char *usage = mem_printf("mortisectl %s %s%s[SETTING…]", command->name, command->operands,
+                             command->operands[0] != '\0' ? " " : "");
+
+    options_help(command->options, usage, command->about, out);
+}
+
+/* ------------------------------------------------------------------ dispatch */
+
+static bool ctl_is_flag(const char *arg)
+{
+    return arg[0] == '-' && arg[1] != '\0';
+}
+
+/* The index of the command's word: flags before it are those of the connection, each with a value.
+ */
+static int ctl_find_word(int argc, char **argv)
+{
+    int at = 1;
+
+    while (at < argc && ctl_is_flag(argv[at]))
+        at += strchr(argv[at], '=') != NULL ? 1 : 2;
+    return at;
+}
+
+/* The command whose words stand at argv[at]; *out_words of them. */
+static const struct ctl_command *ctl_find(int argc, char **argv, int at, int *out_words)
+{
+    for (size_t i = 0; ctl_commands[i] != NULL; i++) {
+        const struct ctl_command *command = ctl_commands[i];
+        const char *second = strchr(command->name, ' ');
+        size_t len = second != NULL ? (size_t)(second - command->name) : strlen(command->name);
+
+        if (strlen(argv[at]) != len || strncmp(argv[at], command->name, len) != 0)
+            continue;
+        *out_words = 1;
+        if (second != NULL && at + 1 < argc && strcmp(argv[at + 1], second + 1) == 0)
+            *out_words = 2;
+        return command;
+    }
+    return NULL;
+}
+
+static void ctl_unknown(const char *word)
+{
+    const char *names[32];
+    size_t num = 0;
+    int nearest;
+
+    for (; ctl_commands[num] != NULL; num++)
+        names[num] = ctl_commands[num]->name;
+    nearest = str_nearest(word, names, num);
+    if (nearest >= 0)
+        ctl_tell("no command \"%s\"; did you mean %s? (mortisectl --help lists them)", word,
+                 names[nearest]);
+    else
+        ctl_tell("no command \"%s\" (mortisectl --help lists them)", word);
+}
+
+/* The variables that are ours; those of the other programs are no mistakes here. */
+static char **ctl_environment(void)
+{
+    static const char *const names[] = {
+        "MORTISE_SOCKET=", "MORTISE_SERVER=", "MORTISE_CERT=",
+        "MORTISE_KEY=",    "MORTISE_ROOTS=",  "MORTISE_TRUST_DOMAIN="};
+    char **out = mem_array(ARRAY_LEN(names) + 1, sizeof(*out));
+    size_t num = 0;
+
+    for (char **entry = environ; *entry != NULL; entry++) {
+        for (size_t i = 0; i < ARRAY_LEN(names) && num < ARRAY_LEN(names); i++) {
+            if (strncmp(*entry, names[i], strlen(names[i])) == 0)
+                out[num++] = *entry;
+        }
+    }
+    return out;
+}
+
+/* A variable that the command has no row for would be a fault: only those that it has are passed
+ * on. */
+static void ctl_keep_known(const struct option *table, char **environment)
+{
+    size_t kept = 0;
+
+    for (size_t i = 0; environment[i] != NULL; i++) {
+        const char *name = environment[i] + sizeof("MORTISE_") - 1;
+        size_t len = strcspn(name, "=");
+
+        for (const struct option *row = table; row->name != NULL; row++) {
+            size_t at = 0;
+
+            while (at < len && row->name[at] != '\0' &&
+                   (row->name[at] == '-' ? '_' : row->name[at] - 'a' + 'A') == name[at])
+                at++;
+            if (at == len && row->name[at] == '\0') {
+                environment[kept++] = environment[i];
+                break;
+            }
+        }
+    }
+    environment[kept] = NULL;
+}
+
+static int ctl_check_operands(const struct ctl_command *command, int num, char **operands,
+                              int words)
+{
+    bool second_is_missing = strchr(command->name, ' ') != NULL && words < 2;
+
+    if (!second_is_missing && num >= command->min_operands &&
+        (command->max_operands < 0 || num <= command->max_operands))
+        return CTL_OK;
+    if (!second_is_missing && num > command->max_operands)
+        ctl_tell("%s: one too many", operands[command->max_operands]);
+    ctl_tell("usage: mortisectl %s %s (mortisectl %s --help)", command->name, command->operands,
+             command->name);
+    return CTL_USAGE;
+}
+
+static int ctl_run(const struct ctl_command *command, int argc, char **argv, int words)
+{
+    struct ctl_flags flags = {0};
+    struct options_result result;
+    struct faults faults = {0};
+    char **environment = ctl_environment();
+    int status = CTL_USAGE;
+    err_t err;
+
+    ctl_keep_known(command->options, environment);
+    err = options_parse(command->options, argc, argv, environment, &flags, &result, &faults);
+    if (!err_is_ok(err))
+        ctl_tell_faults(&faults);
+    else if (result.help)
+        ctl_command_help(command, stdout);
+    else if (result.version)
+        build_print("mortisectl", stdout);
+    else
+        status = ctl_check_operands(command, argc - result.first_operand - words,
+                                    argv + result.first_operand + words, words);
+    if (err_is_ok(err) && (result.help || result.version))
+        status = CTL_OK;
+    else if (status == CTL_OK)
+        status = command->run(&flags, argc - result.first_operand - words,
+                              argv + result.first_operand + words);
+    options_free(command->options, &flags);
+    faults_fini(&faults);
+    mem_free(environment);
+    return status;
+}
+
+/* -o and -f are the two short ones. */
+static void ctl_expand_short(int argc, char **argv)
+{
+    static char output[] = "--output";
+    static char file[] = "--file";
+
+    for (int i = 1; i < argc && strcmp(argv[i], "--") != 0; i++) {
+        if (strcmp(argv[i], "-o") == 0)
+            argv[i] = output;
+        else if (strcmp(argv[i], "-f") == 0)
+            argv[i] = file;
+    }
+}
+
+static int ctl_main(int argc, char **argv)
+{
+    const struct ctl_command *command;
+    int words = 0;
+    int at;
+
+    ctl_expand_short(argc, argv);
+    at = ctl_find_word(argc, argv);
+    if (argc > 1 && (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0)) {
+        ctl_help(stdout);
+        return CTL_OK;
+    }
+    if (argc > 1 && strcmp(argv[1], "--version") == 0) {
+        build_print("mortisectl", stdout);
+        return CTL_OK;
+    }
+    if (at >= argc) {
+        for (int i = 1; i < argc; i++) {
+            if (strcmp(argv[i], "--help") == 0 || strcmp(argv[i], "-h") == 0) {
+                ctl_help(stdout);
+                return CTL_OK;
+            }
+        }
+        ctl_help(stderr);
+        return CTL_USAGE;
+    }
+    command = ctl_find(argc, argv, at, &words);
+    if (command == NULL) {
+        ctl_unknown(argv[at]);
+        return CTL_USAGE;
+    }
+    return ctl_run(command, argc, argv, words);
+}
+
+int main(int argc, char **argv)
+{
+    int status;
+
+    (void)signal(SIGPIPE, SIG_IGN);
+    status = ctl_main(argc, argv);
+    /* Half an answer is none: a full disk behind `>` is told. */
+    if (fflush(stdout) != 0 && status == CTL_OK) {
+        ctl_tell("cannot write the answer: %s", strerror(errno));
+        return CTL_FAILED;
+    }
+    return status;
+}

@@ -1,0 +1,17 @@
+#include "control/ctl/show.h"
+
+#include <stdio.h>
+
+#include "lib/base/buf.h"
+#include "lib/base/mem.h"
+#include "lib/rpc/json_pb.h"
+
+void show_message(int output, const ProtobufCMessage *msg)
+{
+    CLEANUP(buf_fini) struct buf text = {0};
+    bool json = output == CTL_JSON;
+    err_t err = json_pb_write(json ? JSON_PB_JSON : JSON_PB_YAML, msg, &text);
+
+    CHECK(err_is_ok(err)); /* replies are far smaller than a buffer may be */
+    printf("%.*s%s", (int)buf_size(&text), (const char *)buf_view(&text).ptr, json ? "\n" : "");
+}

@@ -1,0 +1,11 @@
+/* show writes a message as JSON or YAML to standard output. */
+#ifndef MORTISE_CONTROL_CTL_SHOW_H
+#define MORTISE_CONTROL_CTL_SHOW_H
+
+#include <protobuf-c/protobuf-c.h>
+
+#include "control/ctl/ctl.h"
+
+void show_message(int output, const ProtobufCMessage *msg);
+
+#endif

@@ -1,0 +1,250 @@
+#include "control/identity_service.h"
+
+#include <string.h>
+
+#include "certs/csr.h"
+#include "certs/key.h"
+#include "control/attest.h"
+#include "control/bucket.h"
+#include "control/caller.h"
+#include "control/msg.h"
+#include "control/reply.h"
+#include "lib/base/log.h"
+#include "proto/mesh/identity.pb-c.h"
+
+#define IDENTITY_MESSAGE_MAX (CSR_MAX + 4096)
+
+/* A node with many sidecars behind one address joins them in a minute; a stranger tries tokens in
+ * vain. */
+#define IDENTITY_SOURCE_BURST 100
+#define IDENTITY_SOURCE_PER_MINUTE 600
+#define IDENTITY_ALL_BURST 1000 /* a thousand sidecars that start together */
+#define IDENTITY_ALL_PER_MINUTE 6000
+#define IDENTITY_ID_BURST 256 /* several sidecars share an identity, and rotations come in rows */
+#define IDENTITY_ID_PER_MINUTE 3000
+#define IDENTITY_KEYS_MAX 16384
+
+struct identity_service {
+    struct identity_service_params params;
+    struct buckets sources;
+    struct buckets all; /* one key */
+    struct buckets identities;
+};
+
+/* What both calls end with. */
+struct identity_request {
+    struct grpc_call *call;
+    const char *subsystem;
+    const char *reason;
+    EVP_PKEY *key; /* of the CSR */
+    uint8_t key_sha256[32];
+    struct vault_batch batch;
+};
+
+static void identity_refuse(struct identity_service *service, struct grpc_call *call,
+                            const char *method, err_t err)
+{
+    char peer[CALLER_NAME_MAX];
+
+    caller_name(grpc_call_peer(call), peer);
+    log_limited(LOG_WARN, "identity", "refused",
+                (const struct log_field[]){LOG_STR("method", method), LOG_STR("peer", peer),
+                                           LOG_ERR("reason", err)},
+                3);
+    meters_refused(service->params.meters, err.code);
+    reply_code(call, err);
+}
+
+static err_t identity_read_csr(struct identity_request *request, ProtobufCBinaryData csr)
+{
+    TRY(csr_parse(msg_view(csr), &request->key));
+    return key_spki_sha256(request->key, request->key_sha256);
+}
+
+static void identity_request_fini(struct identity_request *request)
+{
+    EVP_PKEY_free(request->key);
+    vault_batch_fini(&request->batch);
+}
+
+static void identity_reply(struct identity_service *service, struct grpc_call *call,
+                           const struct ca_cert *cert, const struct ca_request *what)
+{
+    Mortise__V1__CertificateResponse reply = MORTISE__V1__CERTIFICATE_RESPONSE__INIT;
+    ProtobufCBinaryData chain[CA_CHAIN_NUM];
+    ProtobufCBinaryData *roots;
+    size_t num_roots;
+    const struct bytes *root_ders = ca_roots(service->params.ca, &num_roots);
+
+    roots = mem_array(num_roots, sizeof(*roots));
+    for (size_t i = 0; i < CA_CHAIN_NUM; i++)
+        chain[i] = msg_bytes(cert->chain[i]);
+    for (size_t i = 0; i < num_roots; i++)
+        roots[i] = msg_bytes(root_ders[i]);
+    reply.chain = chain;
+    reply.n_chain = CA_CHAIN_NUM;
+    reply.trust_roots = roots;
+    reply.n_trust_roots = num_roots;
+    reply.spiffe_id = msg_lend(what->spiffe_id);
+    reply.certificate_epoch = what->epoch;
+    grpc_call_reply(call, &reply.base);
+    mem_free(roots);
+}
+
+/* Signs for the subsystem as it is in the mesh now, and answers. */
+static err_t identity_issue(struct identity_service *service, struct identity_request *request)
+{
+    struct registry *registry = service->params.registry;
+    const char *spiffe_id = registry_spiffe_id(registry, request->subsystem);
+    struct ca_request what = {
+        .spiffe_id = spiffe_id,
+        .subsystem = request->subsystem,
+        .public_key = request->key,
+        .ttl_s = mesh_leaf_ttl_s(registry_mesh(registry)),
+        .reason = request->reason,
+        .epoch = registry_epoch(registry, request->subsystem),
+    };
+    struct ca_cert cert;
+
+    if (spiffe_id == NULL)
+        return FAIL(PEER_DENIED, 0); /* the subsystem has left the mesh */
+    TRY(ca_issue(service->params.ca, &what, &request->batch, &cert));
+    identity_reply(service, request->call, &cert, &what);
+    ca_cert_fini(&cert);
+    return OK;
+}
+
+/* ------------------------------------------------------------------- Attest */
+
+static err_t identity_admit_source(struct identity_service *service, struct grpc_call *call)
+{
+    uint64_t now_ms = clock_mono_ms(service->params.clock);
+    char source[ADDR_TEXT_MAX];
+
+    caller_source(&grpc_call_peer(call)->addr, source);
+    if (!buckets_take(&service->sources, source, now_ms) ||
+        !buckets_take(&service->all, "all", now_ms))
+        return FAIL(RATE_LIMITED, 0);
+    return OK;
+}
+
+static err_t identity_attest(struct identity_service *service, struct identity_request *request,
+                             const Mortise__V1__AttestRequest *msg, struct attest_grant *grant)
+{
+    int64_t now_s = clock_wall_s(service->params.clock);
+    const char *token = msg->credential_case == MORTISE__V1__ATTEST_REQUEST__CREDENTIAL_JOIN_TOKEN
+                            ? msg->join_token
+                            : "";
+
+    /* The cheap look-up comes before the signature check of the CSR. */
+    TRY(identity_admit_source(service, request->call));
+    TRY(attest_find(service->params.vault, token, now_s, grant));
+    TRY(identity_read_csr(request, msg->csr));
+    TRY(attest_bind(service->params.vault, grant, request->key_sha256, now_s, &request->batch));
+    request->subsystem = grant->token->subsystem;
+    return identity_issue(service, request);
+}
+
+static void identity_on_attest(struct grpc_call *call, void *arg, const ProtobufCMessage *msg)
+{
+    struct identity_service *service = arg;
+    struct identity_request request = {.call = call, .reason = "attest"};
+    struct attest_grant grant = {.token = NULL};
+    err_t err = identity_attest(
+        service, &request,
+        MSG_AS_CONST(Mortise__V1__AttestRequest, mortise__v1__attest_request__descriptor, msg),
+        &grant);
+
+    if (!err_is_ok(err))
+        identity_refuse(service, call, "attest", err);
+    attest_grant_fini(&grant);
+    identity_request_fini(&request);
+}
+
+/* -------------------------------------------------------------------- Renew */
+
+static err_t identity_renew(struct identity_service *service, struct identity_request *request,
+                            const Mortise__V1__RenewRequest *msg)
+{
+    const struct caller *caller = grpc_call_peer(request->call)->identity;
+    const char *id = caller->peer->spiffe_id; /* authorize has seen that there is one */
+
+    if (!buckets_take(&service->identities, id, clock_mono_ms(service->params.clock)))
+        return FAIL(RATE_LIMITED, 0);
+    /* A connection may outlive its certificate; a renewal may not. */
+    if (clock_wall_s(service->params.clock) >= caller->peer->not_after)
+        return FAIL(CERT_EXPIRED, 0);
+    request->subsystem = registry_subsystem_of(service->params.registry, id);
+    if (request->subsystem == NULL)
+        return FAIL(PEER_DENIED, 0);
+    TRY(identity_read_csr(request, msg->csr));
+    if (memcmp(request->key_sha256, caller->key_sha256, sizeof(request->key_sha256)) == 0)
+        return FAIL(KEY_REUSED, 0);
+    return identity_issue(service, request);
+}
+
+static void identity_on_renew(struct grpc_call *call, void *arg, const ProtobufCMessage *msg)
+{
+    struct identity_service *service = arg;
+    const Mortise__V1__RenewRequest *renew =
+        MSG_AS_CONST(Mortise__V1__RenewRequest, mortise__v1__renew_request__descriptor, msg);
+    struct identity_request request = {
+        .call = call,
+        .reason = renew->certificate_epoch != 0 ? "rotate" : "renew",
+    };
+    err_t err = identity_renew(service, &request, renew);
+
+    if (!err_is_ok(err))
+        identity_refuse(service, call, "renew", err);
+    identity_request_fini(&request);
+}
+
+/* -------------------------------------------------------------------- whole */
+
+static const struct grpc_method identity_methods[] = {
+    {
+        .path = "/mortise.v1.IdentityService/Attest",
+        .in = &mortise__v1__attest_request__descriptor,
+        .out = &mortise__v1__certificate_response__descriptor,
+        .max_message = IDENTITY_MESSAGE_MAX,
+        .permission = PERMISSION_ANYONE,
+        .on_message = identity_on_attest,
+    },
+    {
+        .path = "/mortise.v1.IdentityService/Renew",
+        .in = &mortise__v1__renew_request__descriptor,
+        .out = &mortise__v1__certificate_response__descriptor,
+        .max_message = IDENTITY_MESSAGE_MAX,
+        .permission = PERMISSION_WORKLOAD,
+        .on_message = identity_on_renew,
+    },
+};
+
+const struct grpc_method *identity_service_methods(size_t *out_num)
+{
+    *out_num = ARRAY_LEN(identity_methods);
+    return identity_methods;
+}
+
+struct identity_service *identity_service_new(const struct identity_service_params *params)
+{
+    struct identity_service *service = mem_zalloc(sizeof(*service));
+
+    service->params = *params;
+    buckets_init(&service->sources, IDENTITY_SOURCE_BURST, IDENTITY_SOURCE_PER_MINUTE,
+                 IDENTITY_KEYS_MAX);
+    buckets_init(&service->all, IDENTITY_ALL_BURST, IDENTITY_ALL_PER_MINUTE, 1);
+    buckets_init(&service->identities, IDENTITY_ID_BURST, IDENTITY_ID_PER_MINUTE,
+                 IDENTITY_KEYS_MAX);
+    return service;
+}
+
+void identity_service_free(struct identity_service *service)
+{
+    if (service == NULL)
+        return;
+    buckets_fini(&service->sources);
+    buckets_fini(&service->all);
+    buckets_fini(&service->identities);
+    mem_free(service);
+}

@@ -1,0 +1,28 @@
+/* identity_service answers Attest and Renew: who asks, may he, is it his key, then one transaction
+ * that uses up the token and records the certificate, then the answer. Source: reliability R35-R37,
+ * R39, R44, R62. */
+#ifndef MORTISE_CONTROL_IDENTITY_SERVICE_H
+#define MORTISE_CONTROL_IDENTITY_SERVICE_H
+
+#include "control/ca.h"
+#include "control/meters.h"
+#include "control/registry.h"
+#include "lib/rpc/grpc_server.h"
+
+struct identity_service;
+
+struct identity_service_params {
+    struct vault *vault; /* all borrowed */
+    struct ca *ca;
+    struct registry *registry;
+    struct meters *meters;
+    const struct clock *clock;
+};
+
+struct identity_service *identity_service_new(const struct identity_service_params *params);
+void identity_service_free(struct identity_service *service);
+
+/* The methods, for grpc_server_add with the service; static. */
+const struct grpc_method *identity_service_methods(size_t *out_num);
+
+#endif

@@ -1,0 +1,148 @@
+/* mortise-control: the control plane's program. */
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <uv.h>
+
+#include "control/build.h"
+#include "control/config.h"
+#include "control/plane.h"
+#include "control/store_sqlite.h"
+#include "lib/base/mem.h"
+
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define MAIN_IS_SANITIZED 1
+#elif defined(__has_feature)
+#define MAIN_IS_SANITIZED (__has_feature(address_sanitizer) || __has_feature(thread_sanitizer))
+#else
+#define MAIN_IS_SANITIZED 0
+#endif
+
+enum { EXIT_OK = 0, EXIT_FAILED = 1, EXIT_USAGE = 2 };
+
+struct main_signals {
+    uv_signal_t term;
+    uv_signal_t intr;
+};
+
+static void main_on_signal(uv_signal_t *handle, int number)
+{
+    (void)number;
+    plane_stop(handle->data);
+}
+
+static void main_watch_signal(struct loop *loop, uv_signal_t *handle, int number,
+                              struct plane *plane)
+{
+    int rc = uv_signal_init(loop_uv(loop), handle);
+
+    CHECK(rc == 0);
+    handle->data = plane;
+    rc = uv_signal_start(handle, main_on_signal, number);
+    CHECK(rc == 0);
+}
+
+/* No core file, no ptrace by others: the process holds the CA's keys (R22). */
+static void main_protect(void)
+{
+    const struct rlimit none = {0, 0};
+
+    (void)umask(077);
+    if (setrlimit(RLIMIT_CORE, &none) != 0)
+        fprintf(stderr, "mortise-control: cannot switch core files off: %s\n", strerror(errno));
+#if !MAIN_IS_SANITIZED /* their leak checks look into the process with ptrace */
+    if (prctl(PR_SET_DUMPABLE, 0) != 0)
+        fprintf(stderr, "mortise-control: cannot protect memory: %s\n", strerror(errno));
+#endif
+    (void)signal(SIGPIPE, SIG_IGN);
+}
+
+static void main_tell(const struct faults *faults)
+{
+    CLEANUP(buf_fini) struct buf text = {0};
+
+    faults_text(faults, &text);
+    fprintf(stderr, "mortise-control: %s\n%.*s",
+            faults->total > 1 ? "these are wrong:" : "this is wrong:", (int)buf_size(&text),
+            (const char *)buf_view(&text).ptr);
+}
+
+static int main_serve(const struct config *config, const struct seal_key *key,
+                      struct faults *faults)
+{
+    struct loop *loop = loop_new(&clock_system);
+    struct main_signals signals;
+    struct plane *plane = NULL;
+    struct bytes bad;
+    err_t err;
+
+    err = log_set_spec(config->log_level, &bad);
+    CHECK(err_is_ok(err)); /* config_load has tried it */
+    log_set_format((enum log_format)config->log_format);
+    err = plane_new(loop, config, key, faults, &plane);
+    if (err_is_ok(err)) {
+        main_watch_signal(loop, &signals.term, SIGTERM, plane);
+        main_watch_signal(loop, &signals.intr, SIGINT, plane);
+        loop_run(loop);
+        (void)uv_signal_stop(&signals.term);
+        (void)uv_signal_stop(&signals.intr);
+        plane_free(plane);
+        log_info("plane", "stopped");
+    }
+    loop_free(loop);
+    if (err_is_ok(err))
+        return EXIT_OK;
+    main_tell(faults);
+    return err_is(err, E_CONFIG_INVALID) ? EXIT_USAGE : EXIT_FAILED;
+}
+
+static int main_run(struct config *config, char **environment, struct faults *faults)
+{
+    struct seal_key key;
+    int status;
+
+    if (!err_is_ok(config_kek(config, environment, faults, &key))) {
+        main_tell(faults);
+        return EXIT_FAILED;
+    }
+    if (config->check) {
+        printf("OK\n");
+        status = EXIT_OK;
+    } else {
+        status = main_serve(config, &key, faults);
+    }
+    seal_key_fini(&key);
+    return status;
+}
+
+int main(int argc, char **argv)
+{
+    struct config config = {0};
+    struct options_result result;
+    struct faults faults = {0};
+    int status = EXIT_OK;
+    err_t err;
+
+    main_protect();
+    err = config_load(argc, argv, environ, &config, &result, &faults);
+    if (!err_is_ok(err)) {
+        main_tell(&faults);
+        status = EXIT_USAGE;
+    } else if (result.help) {
+        config_help(stdout);
+    } else if (result.version) {
+        build_print("mortise-control", stdout);
+        printf("SQLite %s\n", store_sqlite_version());
+    } else {
+        status = main_run(&config, environ, &faults);
+    }
+    faults_fini(&faults);
+    config_free(&config);
+    return status;
+}

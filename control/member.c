@@ -1,0 +1,209 @@
+#include "control/member.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "control/msg.h"
+#include "lib/rpc/pb.h"
+
+struct member *member_new(const char *name, const char *spiffe_id)
+{
+    struct member *member = mem_zalloc(sizeof(*member));
+
+    member->name = mem_strdup(name);
+    member->spiffe_id = mem_strdup(spiffe_id);
+    list_init(&member->contents);
+    return member;
+}
+
+static void member_content_free(struct member_content *content)
+{
+    list_del(&content->link);
+    pb_free(&content->content.config->base);
+    if (content->next != NULL)
+        pb_free(&content->next->base);
+    mem_free(content->listen);
+    mem_free(content);
+}
+
+void member_free(struct member *member)
+{
+    CHECK(list_empty(&member->contents));
+    for (size_t i = 0; i < member->num_addresses; i++)
+        mem_free(member->addresses[i].text);
+    mem_free(member->addresses);
+    mem_free(member->shown);
+    mem_free(member->name);
+    mem_free(member->spiffe_id);
+    mem_free(member);
+}
+
+static int member_address_compare(const void *a, const void *b)
+{
+    return strcmp(((const struct member_address *)a)->text,
+                  ((const struct member_address *)b)->text);
+}
+
+/* The list has changed: in order again, and its texts beside it. */
+static void member_sort(struct member *member)
+{
+    qsort(member->addresses, member->num_addresses, sizeof(*member->addresses),
+          member_address_compare);
+    member->shown =
+        mem_realloc(member->shown, (member->num_addresses + 1) * sizeof(*member->shown));
+    for (size_t i = 0; i < member->num_addresses; i++)
+        member->shown[i] = member->addresses[i].text;
+}
+
+static struct member_address *member_address(struct member *member, const char *text)
+{
+    for (size_t i = 0; i < member->num_addresses; i++) {
+        if (strcmp(member->addresses[i].text, text) == 0)
+            return &member->addresses[i];
+    }
+    return NULL;
+}
+
+static struct member_address *member_add(struct member *member, const char *text)
+{
+    size_t size = (member->num_addresses + 1) * sizeof(*member->addresses);
+
+    member->addresses = mem_realloc(member->addresses, size);
+    member->addresses[member->num_addresses++] = (struct member_address){.text = mem_strdup(text)};
+    member_sort(member);
+    return member_address(member, text);
+}
+
+void member_load(struct member *member, const Mortise__Control__Endpoints *record,
+                 uint64_t until_ms)
+{
+    for (size_t i = 0; i < record->n_addresses; i++) {
+        if (member_address(member, record->addresses[i]) == NULL)
+            member_add(member, record->addresses[i])->until_ms = until_ms;
+    }
+}
+
+void member_save(const struct member *member, Mortise__Control__Endpoints *record, char **texts)
+{
+    for (size_t i = 0; i < member->num_addresses; i++)
+        texts[i] = member->addresses[i].text;
+    record->addresses = texts;
+    record->n_addresses = member->num_addresses;
+}
+
+bool member_connect(struct member *member, const char *address)
+{
+    struct member_address *at = member_address(member, address);
+    bool is_new = at == NULL;
+
+    if (is_new)
+        at = member_add(member, address);
+    at->connected++;
+    member->num_workloads++;
+    member->unsaved = member->unsaved || is_new;
+    return is_new;
+}
+
+void member_disconnect(struct member *member, const char *address, uint64_t until_ms)
+{
+    struct member_address *at = member_address(member, address);
+
+    CHECK(at != NULL && at->connected > 0 && member->num_workloads > 0);
+    at->connected--;
+    at->until_ms = until_ms;
+    member->num_workloads--;
+}
+
+bool member_expire(struct member *member, uint64_t now_ms)
+{
+    size_t kept = 0;
+
+    if (member->num_workloads == 0)
+        return false; /* nobody to take their place */
+    for (size_t i = 0; i < member->num_addresses; i++) {
+        struct member_address *at = &member->addresses[i];
+
+        if (at->connected == 0 && now_ms >= at->until_ms)
+            mem_free(at->text);
+        else
+            member->addresses[kept++] = *at;
+    }
+    if (kept == member->num_addresses)
+        return false;
+    member->num_addresses = kept;
+    member->unsaved = true;
+    member_sort(member);
+    return true;
+}
+
+struct member_content *member_content_get(struct member *member, const struct mesh_view *view,
+                                          const char *listen, uint64_t version, uint64_t epoch,
+                                          uint32_t spread_ms)
+{
+    struct member_content *content;
+    struct list *pos, *tmp;
+
+    LIST_EACH (pos, tmp, &member->contents) {
+        content = LIST_ITEM(pos, struct member_content, link);
+        if (strcmp(content->listen, listen) == 0) {
+            content->users++;
+            return content;
+        }
+    }
+    content = mem_zalloc(sizeof(*content));
+    content->listen = mem_strdup(listen);
+    content->users = 1;
+    content->content = (struct content){
+        .version = version,
+        .config = mesh_config(view, member->name, listen),
+        .epoch = epoch,
+        .spread_ms = spread_ms,
+    };
+    list_add_tail(&member->contents, &content->link);
+    return content;
+}
+
+void member_content_put(struct member_content *content)
+{
+    CHECK(content->users > 0);
+    if (--content->users == 0)
+        member_content_free(content);
+}
+
+bool member_compute(struct member *member, const struct mesh_view *view, uint64_t epoch)
+{
+    struct list *pos, *tmp;
+    bool differs = false;
+
+    LIST_EACH (pos, tmp, &member->contents) {
+        struct member_content *content = LIST_ITEM(pos, struct member_content, link);
+
+        content->next = mesh_config(view, member->name, content->listen);
+        if (pb_equal(&content->next->base, &content->content.config->base)) {
+            pb_free(&content->next->base);
+            content->next = NULL;
+        }
+        differs = differs || content->next != NULL || content->content.epoch != epoch;
+    }
+    return differs;
+}
+
+void member_adopt(struct member *member, uint64_t version, uint64_t epoch, uint32_t spread_ms)
+{
+    struct list *pos, *tmp;
+
+    LIST_EACH (pos, tmp, &member->contents) {
+        struct member_content *content = LIST_ITEM(pos, struct member_content, link);
+
+        if (content->next == NULL && content->content.epoch == epoch)
+            continue;
+        if (content->next != NULL) {
+            pb_free(&content->content.config->base);
+            content->content.config = content->next;
+            content->next = NULL;
+        }
+        content->content.version = version;
+        content->content.epoch = epoch;
+        content->content.spread_ms = spread_ms;
+    }
+}

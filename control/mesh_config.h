@@ -1,0 +1,26 @@
+/* mesh_config computes what one sidecar has to enforce from the mesh and from where its peers are.
+ * Pure. */
+#ifndef MORTISE_CONTROL_MESH_CONFIG_H
+#define MORTISE_CONTROL_MESH_CONFIG_H
+
+#include "proto/mesh/resource.pb-c.h"
+#include "proto/mesh/sidecar.pb-c.h"
+
+struct mesh_view {
+    const Mortise__V1__Mesh *mesh; /* checked (mesh_check) */
+    const char *trust_domain;
+    const char *roots_pem;
+    /* The addresses of a subsystem's sidecars: a borrowed list, in a steady order. */
+    const char *const *(*endpoints)(void *arg, const char *subsystem, size_t *out_num);
+    void *arg;
+};
+
+/* mesh_config returns the owned configuration (pb_free) of a sidecar of `subsystem`, which takes
+ * mTLS at `inbound_listen`: a plaintext listener on loopback for each link that it is the client
+ * of, a target on loopback for each that it is the server of, the profiles that these name, and the
+ * truststore "mesh". A subsystem that is not in the mesh gets the truststore and nothing else: it
+ * may do nothing. */
+Mortise__V1__SidecarConfig *mesh_config(const struct mesh_view *view, const char *subsystem,
+                                        const char *inbound_listen);
+
+#endif

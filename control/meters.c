@@ -1,0 +1,137 @@
+#include "control/meters.h"
+
+#include "control/build.h"
+#include "lib/base/mem.h"
+
+static const double meters_seconds[] = {0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05,
+                                        0.1,    0.25,  0.5,    1,     2.5,  5,     0};
+#define METERS_US 0.000001 /* what is added is microseconds */
+
+static const struct metric_family meters_families[] = {
+    {"mortise_control_sidecars_connected", METRIC_GAUGE, "Sidecars with an open discovery stream.",
+     "", NULL, 0},
+    {"mortise_control_sidecars_in_sync", METRIC_GAUGE,
+     "Of these: those that have what they ought to have in force.", "", NULL, 0},
+    {"mortise_control_sidecars_refusing", METRIC_GAUGE,
+     "Of these: those that refused what they ought to have.", "", NULL, 0},
+    {"mortise_control_version", METRIC_GAUGE, "Last version given to any configuration.", "", NULL,
+     0},
+    {"mortise_control_mesh_version", METRIC_GAUGE, "Version of the mesh in force.", "", NULL, 0},
+    {"mortise_control_connections", METRIC_GAUGE, "Open connections over TLS.", "", NULL, 0},
+    {"mortise_control_store_writable", METRIC_GAUGE,
+     "0 when the last write to the store failed, else 1.", "", NULL, 0},
+    {"mortise_control_ca_not_after_seconds", METRIC_GAUGE,
+     "When a certificate of the control plane expires (Unix time).", "certificate", NULL, 0},
+    {"mortise_control_certificates_issued_total", METRIC_COUNTER, "Certificates issued.", "reason",
+     NULL, 0},
+    {"mortise_control_refusals_total", METRIC_COUNTER,
+     "Calls of sidecars and strangers that were turned down, by error.", "code", NULL, 0},
+    {"mortise_control_configs_total", METRIC_COUNTER,
+     "Configurations sent to sidecars, and their answers.", "event", NULL, 0},
+    {"mortise_control_calls_total", METRIC_COUNTER, "Calls ended.", "method,status", NULL, 0},
+    {"mortise_control_call_duration_seconds", METRIC_HISTOGRAM,
+     "How long calls took; streams count when they end.", "method", meters_seconds, METERS_US},
+    {"mortise_control_handshakes_total", METRIC_COUNTER, "TLS handshakes ended, by result.",
+     "result", NULL, 0},
+    {"mortise_control_store_commit_duration_seconds", METRIC_HISTOGRAM,
+     "How long a transaction took to become durable.", "", meters_seconds, METERS_US},
+    {"mortise_control_build_info", METRIC_GAUGE, "Always 1; the version is the label.", "version",
+     NULL, 0},
+};
+
+static const struct {
+    const char *family;
+    const char *label;
+} meters_gauges[METERS_NUM_GAUGES] = {
+    [METERS_CONNECTED] = {"mortise_control_sidecars_connected", NULL},
+    [METERS_IN_SYNC] = {"mortise_control_sidecars_in_sync", NULL},
+    [METERS_REFUSING] = {"mortise_control_sidecars_refusing", NULL},
+    [METERS_VERSION] = {"mortise_control_version", NULL},
+    [METERS_MESH_VERSION] = {"mortise_control_mesh_version", NULL},
+    [METERS_CONNECTIONS] = {"mortise_control_connections", NULL},
+    [METERS_STORE_WRITABLE] = {"mortise_control_store_writable", NULL},
+    [METERS_ROOT_NOT_AFTER] = {"mortise_control_ca_not_after_seconds", "root"},
+    [METERS_ISSUER_NOT_AFTER] = {"mortise_control_ca_not_after_seconds", "issuer"},
+    [METERS_CONTROL_NOT_AFTER] = {"mortise_control_ca_not_after_seconds", "control"},
+};
+
+static const char *const meters_answers[METERS_NUM_ANSWERS] = {
+    [METERS_PUSHED] = "pushed", [METERS_ACKED] = "acked", [METERS_NACKED] = "nacked"};
+
+struct meters *meters_new(void)
+{
+    struct meters *meters = mem_zalloc(sizeof(*meters));
+    const char *version = BUILD_VERSION;
+
+    meters->metrics = metrics_new(meters_families, ARRAY_LEN(meters_families));
+    for (size_t i = 0; i < METERS_NUM_GAUGES; i++)
+        meters->gauges[i] =
+            metrics_series(meters->metrics, meters_gauges[i].family, &meters_gauges[i].label);
+    for (size_t i = 0; i < METERS_NUM_ANSWERS; i++)
+        meters->answers[i] =
+            metrics_series(meters->metrics, "mortise_control_configs_total", &meters_answers[i]);
+    meters->commits =
+        metrics_series(meters->metrics, "mortise_control_store_commit_duration_seconds", NULL);
+    metrics_set(meters->metrics,
+                metrics_series(meters->metrics, "mortise_control_build_info", &version), 1);
+    return meters;
+}
+
+void meters_free(struct meters *meters)
+{
+    if (meters == NULL)
+        return;
+    metrics_free(meters->metrics);
+    mem_free(meters);
+}
+
+void meters_set(struct meters *meters, enum meters_gauge gauge, int64_t value)
+{
+    metrics_set(meters->metrics, meters->gauges[gauge], value);
+}
+
+void meters_issued(struct meters *meters, const char *reason)
+{
+    metrics_add(
+        meters->metrics,
+        metrics_series(meters->metrics, "mortise_control_certificates_issued_total", &reason), 1);
+}
+
+void meters_refused(struct meters *meters, enum err_code code)
+{
+    const char *name = err_name(code);
+
+    metrics_add(meters->metrics,
+                metrics_series(meters->metrics, "mortise_control_refusals_total", &name), 1);
+}
+
+void meters_answered(struct meters *meters, enum meters_answer answer)
+{
+    metrics_add(meters->metrics, meters->answers[answer], 1);
+}
+
+void meters_called(struct meters *meters, const char *path, enum grpc_status status,
+                   uint64_t duration_us)
+{
+    /* Methods are ours and statuses are 17: the series stay few. */
+    const char *labels[] = {path, grpc_status_name(status)};
+
+    metrics_add(meters->metrics,
+                metrics_series(meters->metrics, "mortise_control_calls_total", labels), 1);
+    metrics_observe(meters->metrics,
+                    metrics_series(meters->metrics, "mortise_control_call_duration_seconds", &path),
+                    (int64_t)duration_us);
+}
+
+void meters_handshake(struct meters *meters, err_t err)
+{
+    const char *result = err_is_ok(err) ? "ok" : err_name(err.code);
+
+    metrics_add(meters->metrics,
+                metrics_series(meters->metrics, "mortise_control_handshakes_total", &result), 1);
+}
+
+void meters_committed(struct meters *meters, uint64_t duration_us)
+{
+    metrics_observe(meters->metrics, meters->commits, (int64_t)duration_us);
+}

@@ -1,0 +1,47 @@
+/* meters are the control plane's metrics: the families, and the series that are looked up once. */
+#ifndef MORTISE_CONTROL_METERS_H
+#define MORTISE_CONTROL_METERS_H
+
+#include "lib/base/err.h"
+#include "lib/base/metrics.h"
+#include "lib/rpc/grpc_frame.h"
+
+enum meters_gauge {
+    METERS_CONNECTED,
+    METERS_IN_SYNC,
+    METERS_REFUSING,
+    METERS_VERSION,
+    METERS_MESH_VERSION,
+    METERS_CONNECTIONS,
+    METERS_STORE_WRITABLE,
+    METERS_ROOT_NOT_AFTER,
+    METERS_ISSUER_NOT_AFTER,
+    METERS_CONTROL_NOT_AFTER,
+    METERS_NUM_GAUGES,
+};
+
+enum meters_answer { METERS_PUSHED, METERS_ACKED, METERS_NACKED, METERS_NUM_ANSWERS };
+
+struct meters {
+    struct metrics *metrics;
+    metric_id gauges[METERS_NUM_GAUGES];
+    metric_id answers[METERS_NUM_ANSWERS];
+    metric_id commits;
+};
+
+/* meters_new registers everything; meters_free releases it. */
+struct meters *meters_new(void);
+void meters_free(struct meters *meters);
+
+void meters_set(struct meters *meters, enum meters_gauge gauge, int64_t value);
+void meters_issued(struct meters *meters, const char *reason);
+/* meters_refused counts a call of a sidecar or stranger that was turned down, by the error's name.
+ */
+void meters_refused(struct meters *meters, enum err_code code);
+void meters_answered(struct meters *meters, enum meters_answer answer);
+void meters_called(struct meters *meters, const char *path, enum grpc_status status,
+                   uint64_t duration_us);
+void meters_handshake(struct meters *meters, err_t err);
+void meters_committed(struct meters *meters, uint64_t duration_us);
+
+#endif

@@ -1,0 +1,630 @@
+#include "control/registry.h"
+
+#include <string.h>
+
+#include "control/member.h"
+#include "control/msg.h"
+#include "control/resources.h"
+#include "lib/base/log.h"
+#include "lib/base/map.h"
+#include "lib/net/addr.h"
+#include "lib/rpc/pb.h"
+
+struct registry {
+    struct vault *vault;
+    const struct clock *clock;
+    char *trust_domain;
+    char *roots_pem;
+    struct list observers;
+    struct registry_cursor *cursors; /* innermost first */
+    struct list workloads;
+    size_t num_workloads;
+
+    struct resources resources;
+    struct version version;
+    bool version_is_fresh; /* nothing was computed with it yet: the next contents get it */
+    struct map members;    /* by name */
+    struct map by_id;      /* the same by SPIFFE ID */
+
+    bool dirty;
+};
+
+/* An observer may make other events, and may take itself or others out of the list: each walk over
+ * it has a cursor that registry_unobserve moves on. */
+struct registry_cursor {
+    struct list *next;
+    struct registry_cursor *outer;
+};
+
+static void registry_emit(struct registry *registry, enum registry_event event,
+                          struct workload *workload)
+{
+    struct registry_cursor cursor = {registry->observers.next, registry->cursors};
+
+    registry->cursors = &cursor;
+    while (cursor.next != &registry->observers) {
+        struct registry_observer *observer = LIST_ITEM(cursor.next, struct registry_observer, link);
+
+        cursor.next = cursor.next->next;
+        observer->fn(observer->arg, event, workload);
+    }
+    registry->cursors = cursor.outer;
+}
+
+static void registry_set_dirty(struct registry *registry)
+{
+    bool was = registry->dirty;
+
+    registry->dirty = true;
+    if (!was)
+        registry_emit(registry, REGISTRY_DIRTY, NULL);
+}
+
+/* ----------------------------------------------------------- endpoints, views */
+
+const char *const *registry_addresses(struct registry *registry, const char *subsystem,
+                                      size_t *out_num)
+{
+    const struct member *member = map_get(&registry->members, subsystem);
+
+    *out_num = member != NULL ? member->num_addresses : 0;
+    return member != NULL ? member->shown : NULL;
+}
+
+static const char *const *registry_endpoints(void *arg, const char *subsystem, size_t *out_num)
+{
+    return registry_addresses(arg, subsystem, out_num);
+}
+
+static struct mesh_view registry_view(struct registry *registry)
+{
+    return (struct mesh_view){
+        .mesh = registry->resources.mesh->mesh,
+        .trust_domain = registry->trust_domain,
+        .roots_pem = registry->roots_pem,
+        .endpoints = registry_endpoints,
+        .arg = registry,
+    };
+}
+
+uint64_t registry_epoch(const struct registry *registry, const char *subsystem)
+{
+    return resources_epoch(&registry->resources, subsystem)->epoch;
+}
+
+/* ------------------------------------------------------------------ members */
+
+static void registry_detach(struct workload *workload)
+{
+    struct registry *registry = workload->registry;
+
+    if (workload->member == NULL)
+        return;
+    member_content_put(workload->shared);
+    workload->shared = NULL;
+    workload->content = NULL;
+    member_disconnect(workload->member, workload->address,
+                      clock_mono_ms(registry->clock) + REGISTRY_GONE_MS);
+    workload->member = NULL;
+}
+
+static void registry_drop_member(struct registry *registry, struct member *member)
+{
+    struct list *pos, *tmp;
+
+    LIST_EACH (pos, tmp, &registry->workloads) {
+        struct workload *workload = LIST_ITEM(pos, struct workload, link);
+
+        if (workload->member == member)
+            registry_detach(workload);
+    }
+    map_del(&registry->members, member->name);
+    if (map_get(&registry->by_id, member->spiffe_id) == member)
+        map_del(&registry->by_id, member->spiffe_id);
+    member_free(member);
+}
+
+static void registry_load_addresses(struct registry *registry, struct member *member)
+{
+    ProtobufCMessage *msg = NULL;
+    char path[VAULT_PATH_MAX];
+    err_t err;
+
+    vault_path(VAULT_ENDPOINTS, member->name, path);
+    err = vault_get(registry->vault, path, &msg, NULL);
+    if (!err_is_ok(err)) {
+        /* Nothing known of it; anything worse than that was found when the store was opened. */
+        if (!err_is(err, E_NOT_FOUND))
+            log_error("registry", "endpoints_lost", LOG_STR("path", path), LOG_ERR("error", err));
+        return;
+    }
+    member_load(member,
+                MSG_AS(Mortise__Control__Endpoints, mortise__control__endpoints__descriptor, msg),
+                clock_mono_ms(registry->clock) + REGISTRY_RESTART_MS);
+    pb_free(msg);
+}
+
+/* Makes members what the mesh says; one that keeps name and identity keeps its sidecars. */
+static void registry_update_members(struct registry *registry)
+{
+    const Mortise__V1__Mesh *mesh = registry_mesh(registry);
+    size_t iter = 0;
+    const char *name;
+    void *value;
+
+    while (map_next(&registry->members, &iter, &name, &value)) {
+        struct member *member = value;
+        const Mortise__V1__Subsystem *subsystem = mesh_subsystem(mesh, member->name);
+        CLEANUP(mem_freep) char *id = NULL;
+
+        if (subsystem != NULL)
+            id = mesh_spiffe_id(registry->trust_domain, subsystem);
+        if (id == NULL || strcmp(id, member->spiffe_id) != 0)
+            registry_drop_member(registry, member);
+    }
+    for (size_t i = 0; i < mesh->n_subsystems; i++) {
+        const Mortise__V1__Subsystem *subsystem = mesh->subsystems[i];
+        CLEANUP(mem_freep) char *id = NULL;
+        struct member *member;
+
+        if (map_get(&registry->members, subsystem->name) != NULL)
+            continue;
+        id = mesh_spiffe_id(registry->trust_domain, subsystem);
+        member = member_new(subsystem->name, id);
+        registry_load_addresses(registry, member);
+        map_put(&registry->members, member->name, member);
+        map_put(&registry->by_id, member->spiffe_id, member);
+    }
+}
+
+const char *registry_subsystem_of(const struct registry *registry, const char *spiffe_id)
+{
+    const struct member *member = map_get(&registry->by_id, spiffe_id);
+
+    return member != NULL ? member->name : NULL;
+}
+
+const char *registry_spiffe_id(const struct registry *registry, const char *subsystem)
+{
+    const struct member *member = map_get(&registry->members, subsystem);
+
+    return member != NULL ? member->spiffe_id : NULL;
+}
+
+/* ------------------------------------------------------------------ opening */
+
+static void registry_on_mesh(void *arg)
+{
+    struct registry *registry = arg;
+    uint64_t version = registry->resources.mesh->version;
+
+    if (version > registry->version.value) {
+        registry->version.value = version;
+        registry->version_is_fresh = true;
+    }
+    registry_update_members(registry);
+    registry_set_dirty(registry);
+    registry_emit(registry, REGISTRY_MESH, NULL);
+}
+
+static void registry_on_epochs(void *arg)
+{
+    registry_set_dirty(arg);
+}
+
+err_t registry_create(struct vault *vault, struct vault_batch *batch, int64_t now_s)
+{
+    TRY(version_create(vault, batch, 1));
+    return resources_create(vault, batch, 1, now_s);
+}
+
+/* A number of our own for what this process computes. */
+static err_t registry_take_version(struct registry *registry)
+{
+    CLEANUP(vault_batch_fini) struct vault_batch batch = {0};
+
+    TRY(version_prepare(&registry->version, &batch));
+    TRY(vault_commit(registry->vault, &batch, NULL));
+    version_prepared(&registry->version);
+    registry->version.value++;
+    return OK;
+}
+
+static err_t registry_load(struct registry *registry, struct faults *faults)
+{
+    err_t err = version_open(&registry->version, registry->vault);
+
+    if (!err_is_ok(err))
+        return err_is(err, E_NOT_FOUND) ? FAIL(STORE_CORRUPT, 0) : err;
+    TRY(resources_open(&registry->resources, faults));
+    TRY(registry_take_version(registry));
+    registry_update_members(registry);
+    return OK;
+}
+
+err_t registry_open(const struct registry_params *params, struct faults *faults,
+                    struct registry **out)
+{
+    struct registry *registry = mem_zalloc(sizeof(*registry));
+    err_t err;
+
+    registry->vault = params->vault;
+    registry->clock = params->clock;
+    registry->trust_domain = mem_strdup(params->trust_domain);
+    registry->roots_pem = mem_strdup(params->roots_pem);
+    registry->resources = (struct resources){
+        .vault = params->vault,
+        .clock = params->clock,
+        .on_mesh = registry_on_mesh,
+        .on_epochs = registry_on_epochs,
+        .arg = registry,
+    };
+    list_init(&registry->observers);
+    list_init(&registry->workloads);
+    err = registry_load(registry, faults);
+    if (!err_is_ok(err)) {
+        registry_close(registry);
+        return err;
+    }
+    *out = registry;
+    return OK;
+}
+
+void registry_close(struct registry *registry)
+{
+    size_t iter = 0;
+    const char *name;
+    void *value;
+
+    if (registry == NULL)
+        return;
+    CHECK(list_empty(&registry->workloads));
+    version_close(&registry->version);
+    resources_close(&registry->resources);
+    while (map_next(&registry->members, &iter, &name, &value))
+        member_free(value);
+    map_fini(&registry->members);
+    map_fini(&registry->by_id);
+    mem_free(registry->trust_domain);
+    mem_free(registry->roots_pem);
+    mem_free(registry);
+}
+
+/* ------------------------------------------------------------------ changes */
+
+/* Nothing is kept of subsystems that leave the mesh. */
+static void registry_forget(struct registry *registry, const Mortise__V1__Mesh *mesh,
+                            struct vault_batch *batch)
+{
+    size_t iter = 0;
+    const char *name;
+    void *value;
+
+    while (map_next(&registry->members, &iter, &name, &value)) {
+        char path[VAULT_PATH_MAX];
+
+        if (mesh_subsystem(mesh, name) != NULL)
+            continue;
+        vault_path(VAULT_ENDPOINTS, name, path);
+        vault_batch_delete(batch, path, STORE_ANY);
+    }
+}
+
+err_t registry_apply(struct registry *registry, const Mortise__V1__Mesh *mesh,
+                     uint64_t *out_version)
+{
+    CLEANUP(vault_batch_fini) struct vault_batch batch = {0};
+    uint64_t version = registry->version.value + 1;
+
+    TRY(version_prepare(&registry->version, &batch));
+    TRY(resources_put_mesh(&registry->resources, &batch, mesh, version));
+    registry_forget(registry, mesh, &batch);
+    TRY(vault_commit(registry->vault, &batch, NULL));
+    version_prepared(&registry->version);
+    *out_version = version;
+    return OK;
+}
+
+err_t registry_rotate(struct registry *registry, const char *const *subsystems, size_t num,
+                      uint32_t spread_ms, uint64_t *out_epoch)
+{
+    return resources_rotate(&registry->resources, subsystems, num, spread_ms, out_epoch);
+}
+
+/* ---------------------------------------------------------------- workloads */
+
+/* Where a sidecar that is reached at `address` takes mTLS: all addresses of its kind, same port. */
+static void registry_listen(const char *address, char out[ADDR_TEXT_MAX])
+{
+    char host[256];
+    uint16_t port;
+    struct addr addr;
+    err_t err = addr_split_host(address, host, &port);
+
+    CHECK(err_is_ok(err) && port != 0);
+    err = addr_parse(strchr(host, ':') != NULL ? "[::]:0" : "0.0.0.0:0", &addr);
+    CHECK(err_is_ok(err));
+    addr_set_port(&addr, port);
+    addr_format(&addr, out);
+}
+
+static char *registry_text(const char *text)
+{
+    return mem_strndup(text, 256);
+}
+
+err_t registry_join(struct registry *registry, const struct registry_join *join,
+                    struct workload **out)
+{
+    struct member *member = map_get(&registry->by_id, join->spiffe_id);
+    const struct mesh_view view = registry_view(registry);
+    const Mortise__Control__Epoch *epoch;
+    char listen[ADDR_TEXT_MAX];
+    struct workload *workload;
+    bool is_new_address;
+
+    if (member == NULL)
+        return FAIL(PEER_DENIED, 0);
+    if (registry->num_workloads >= REGISTRY_WORKLOADS_MAX ||
+        member->num_workloads >= REGISTRY_INSTANCES_MAX)
+        return FAIL(LIMIT, REGISTRY_INSTANCES_MAX);
+    workload = mem_zalloc(sizeof(*workload));
+    workload->registry = registry;
+    workload->member = member;
+    workload->subsystem = mem_strdup(member->name);
+    workload->spiffe_id = mem_strdup(member->spiffe_id);
+    workload->instance = registry_text(join->instance);
+    workload->build = registry_text(join->build);
+    workload->address = registry_text(join->address);
+    workload->connected_since_s = clock_wall_s(registry->clock);
+    is_new_address = member_connect(member, workload->address);
+    registry_listen(workload->address, listen);
+    epoch = resources_epoch(&registry->resources, member->name);
+    workload->shared = member_content_get(member, &view, listen, registry->version.value,
+                                          epoch->epoch, epoch->spread_ms);
+    workload->content = &workload->shared->content;
+    registry->version_is_fresh =
+        false; /* it is this content's now, or the next change's successor */
+    xds_stream_offer(&workload->xds, workload->content->version);
+    list_add_tail(&registry->workloads, &workload->link);
+    registry->num_workloads++;
+    *out = workload;
+    if (is_new_address)
+        registry_set_dirty(registry);
+    registry_emit(registry, REGISTRY_JOINED, workload);
+    return OK;
+}
+
+void registry_leave(struct workload *workload)
+{
+    struct registry *registry = workload->registry;
+
+    list_del(&workload->link);
+    registry->num_workloads--;
+    registry_detach(workload);
+    registry_emit(registry, REGISTRY_LEFT, workload);
+    if (workload->status != NULL)
+        pb_free(&workload->status->base);
+    if (workload->refused != NULL)
+        pb_free(&workload->refused->base);
+    mem_free(workload->subsystem);
+    mem_free(workload->spiffe_id);
+    mem_free(workload->instance);
+    mem_free(workload->build);
+    mem_free(workload->address);
+    mem_free(workload);
+}
+
+void registry_report(struct workload *workload, enum xds_request kind,
+                     const Mortise__V1__SidecarStatus *status,
+                     const Mortise__V1__ErrorDetail *error)
+{
+    if (status != NULL) {
+        if (workload->status != NULL)
+            pb_free(&workload->status->base);
+        workload->status = MSG_AS(Mortise__V1__SidecarStatus,
+                                  mortise__v1__sidecar_status__descriptor, pb_clone(&status->base));
+    }
+    if (kind == XDS_ACK || kind == XDS_NACK) {
+        if (workload->refused != NULL)
+            pb_free(&workload->refused->base);
+        workload->refused = NULL;
+    }
+    if (kind == XDS_NACK)
+        workload->refused = MSG_AS(Mortise__V1__ErrorDetail, mortise__v1__error_detail__descriptor,
+                                   pb_clone(&error->base));
+    registry_emit(workload->registry, REGISTRY_REPORTED, workload);
+}
+
+/* ------------------------------------------------------------------ refresh */
+
+/* Adds the addresses that changed. */
+static err_t registry_batch_addresses(struct registry *registry, struct vault_batch *batch)
+{
+    size_t iter = 0;
+    const char *name;
+    void *value;
+
+    while (map_next(&registry->members, &iter, &name, &value)) {
+        const struct member *member = value;
+        Mortise__Control__Endpoints record = MORTISE__CONTROL__ENDPOINTS__INIT;
+        char path[VAULT_PATH_MAX];
+        char **texts;
+        err_t err;
+
+        if (!member->unsaved)
+            continue;
+        texts = mem_array(member->num_addresses, sizeof(*texts));
+        member_save(member, &record, texts);
+        vault_path(VAULT_ENDPOINTS, member->name, path);
+        err = vault_batch_put(registry->vault, batch, path, &record.base, STORE_ANY);
+        mem_free(texts);
+        TRY(err);
+    }
+    return OK;
+}
+
+static void registry_saved(struct registry *registry)
+{
+    size_t iter = 0;
+    const char *name;
+    void *value;
+
+    while (map_next(&registry->members, &iter, &name, &value))
+        ((struct member *)value)->unsaved = false;
+}
+
+/* Computes all members; true when any content differs from what is out. */
+static bool registry_compute(struct registry *registry)
+{
+    const struct mesh_view view = registry_view(registry);
+    size_t iter = 0;
+    const char *name;
+    void *value;
+    bool differs = false;
+
+    while (map_next(&registry->members, &iter, &name, &value)) {
+        struct member *member = value;
+
+        if (member_compute(member, &view, registry_epoch(registry, member->name)))
+            differs = true;
+    }
+    return differs;
+}
+
+static void registry_adopt(struct registry *registry)
+{
+    size_t iter = 0;
+    const char *name;
+    void *value;
+    struct list *pos, *tmp;
+
+    while (map_next(&registry->members, &iter, &name, &value)) {
+        struct member *member = value;
+        const Mortise__Control__Epoch *epoch = resources_epoch(&registry->resources, member->name);
+
+        member_adopt(member, registry->version.value, epoch->epoch, epoch->spread_ms);
+    }
+    LIST_EACH (pos, tmp, &registry->workloads) {
+        struct workload *workload = LIST_ITEM(pos, struct workload, link);
+
+        if (workload->content == NULL || workload->content->version <= workload->xds.wanted_version)
+            continue;
+        xds_stream_offer(&workload->xds, workload->content->version);
+        registry_emit(registry, REGISTRY_OFFERED, workload);
+    }
+}
+
+/* Writes what a refresh has to write; when the store cannot, the mesh goes on without: addresses
+ * are tried again by registry_tick, and of the version only its surviving a restart is lost. */
+static void registry_persist(struct registry *registry, bool new_version)
+{
+    CLEANUP(vault_batch_fini) struct vault_batch batch = {0};
+    err_t err = OK;
+
+    if (new_version)
+        err = version_prepare(&registry->version, &batch);
+    if (err_is_ok(err))
+        err = registry_batch_addresses(registry, &batch);
+    if (err_is_ok(err))
+        err = vault_commit(registry->vault, &batch, NULL);
+    if (err_is_ok(err)) {
+        if (new_version)
+            version_prepared(&registry->version);
+        registry_saved(registry);
+    } else {
+        log_limited(LOG_WARN, "registry", "not_saved",
+                    (const struct log_field[]){LOG_ERR("error", err)}, 1);
+    }
+}
+
+void registry_refresh(struct registry *registry)
+{
+    bool differs, new_version;
+
+    if (!registry->dirty)
+        return;
+    registry->dirty = false;
+    differs = registry_compute(registry);
+    new_version = differs && !registry->version_is_fresh;
+    registry_persist(registry, new_version);
+    if (new_version)
+        registry->version.value++;
+    registry->version_is_fresh = false;
+    if (differs)
+        registry_adopt(registry);
+}
+
+void registry_tick(struct registry *registry)
+{
+    uint64_t now_ms = clock_mono_ms(registry->clock);
+    size_t iter = 0;
+    const char *name;
+    void *value;
+    bool again = false;
+
+    while (map_next(&registry->members, &iter, &name, &value)) {
+        struct member *member = value;
+
+        again = member_expire(member, now_ms) || member->unsaved || again;
+    }
+    if (again)
+        registry_set_dirty(registry);
+}
+
+/* ------------------------------------------------------------------- reading */
+
+void registry_observe(struct registry *registry, struct registry_observer *observer)
+{
+    list_add_tail(&registry->observers, &observer->link);
+}
+
+void registry_unobserve(struct registry *registry, struct registry_observer *observer)
+{
+    for (struct registry_cursor *cursor = registry->cursors; cursor != NULL;
+         cursor = cursor->outer) {
+        if (cursor->next == &observer->link)
+            cursor->next = observer->link.next;
+    }
+    list_del(&observer->link);
+}
+
+const Mortise__V1__Mesh *registry_mesh(const struct registry *registry)
+{
+    return registry->resources.mesh->mesh;
+}
+
+uint64_t registry_mesh_version(const struct registry *registry)
+{
+    return registry->resources.mesh->version;
+}
+
+uint64_t registry_version(const struct registry *registry)
+{
+    return registry->version.value;
+}
+
+const char *registry_trust_domain(const struct registry *registry)
+{
+    return registry->trust_domain;
+}
+
+struct list *registry_workloads(struct registry *registry)
+{
+    return &registry->workloads;
+}
+
+struct registry_totals registry_totals(struct registry *registry)
+{
+    struct registry_totals totals = {0};
+    struct list *pos, *tmp;
+
+    LIST_EACH (pos, tmp, &registry->workloads) {
+        const struct workload *workload = LIST_ITEM(pos, struct workload, link);
+
+        totals.connected++;
+        totals.in_sync += xds_stream_in_sync(&workload->xds);
+        totals.refused += xds_stream_refused(&workload->xds);
+    }
+    return totals;
+}

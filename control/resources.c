@@ -1,0 +1,182 @@
+#include "control/resources.h"
+
+#include <string.h>
+
+#include "control/msg.h"
+#include "lib/base/log.h"
+#include "lib/rpc/pb.h"
+
+err_t resources_create(struct vault *vault, struct vault_batch *batch, uint64_t version,
+                       int64_t now_s)
+{
+    Mortise__Control__MeshRecord mesh = MORTISE__CONTROL__MESH_RECORD__INIT;
+    Mortise__Control__Epochs epochs = MORTISE__CONTROL__EPOCHS__INIT;
+    err_t err;
+
+    mesh.version = version;
+    mesh.changed_at = now_s;
+    mesh.mesh = mesh_default();
+    err = vault_batch_put(vault, batch, VAULT_MESH, &mesh.base, STORE_ABSENT);
+    pb_free(&mesh.mesh->base);
+    TRY(err);
+    return vault_batch_put(vault, batch, VAULT_EPOCHS, &epochs.base, STORE_ABSENT);
+}
+
+static err_t resources_load_mesh(struct resources *resources, struct faults *faults)
+{
+    Mortise__Control__MeshRecord *mesh;
+    ProtobufCMessage *msg = NULL;
+    uint64_t record;
+
+    TRY(vault_get(resources->vault, VAULT_MESH, &msg, &record));
+    mesh = MSG_AS(Mortise__Control__MeshRecord, mortise__control__mesh_record__descriptor, msg);
+    if (mesh->mesh == NULL || !err_is_ok(mesh_check(mesh->mesh, NULL, faults))) {
+        pb_free(msg);
+        return FAIL(STORE_CORRUPT, 0);
+    }
+    if (resources->mesh != NULL)
+        pb_free(&resources->mesh->base);
+    resources->mesh = mesh;
+    resources->mesh_record = record;
+    return OK;
+}
+
+static err_t resources_load_epochs(struct resources *resources)
+{
+    ProtobufCMessage *msg = NULL;
+    uint64_t record;
+
+    TRY(vault_get(resources->vault, VAULT_EPOCHS, &msg, &record));
+    if (resources->epochs != NULL)
+        pb_free(&resources->epochs->base);
+    resources->epochs = MSG_AS(Mortise__Control__Epochs, mortise__control__epochs__descriptor, msg);
+    resources->epochs_record = record;
+    return OK;
+}
+
+static void resources_on_mesh_stored(void *arg, const struct store_change *change,
+                                     uint64_t revision)
+{
+    struct resources *resources = arg;
+    struct faults faults = {0};
+    err_t err = resources_load_mesh(resources, &faults);
+
+    (void)change;
+    (void)revision;
+    if (err_is_ok(err))
+        resources->on_mesh(resources->arg);
+    else /* what is in force stays */
+        log_error("registry", "mesh_refused", LOG_ERR("error", err),
+                  LOG_STR("path", faults.num > 0 ? faults.items[0].path : NULL));
+    faults_fini(&faults);
+}
+
+static void resources_on_epochs_stored(void *arg, const struct store_change *change,
+                                       uint64_t revision)
+{
+    struct resources *resources = arg;
+    err_t err = resources_load_epochs(resources);
+
+    (void)change;
+    (void)revision;
+    if (err_is_ok(err))
+        resources->on_epochs(resources->arg);
+    else
+        log_error("registry", "epochs_unreadable", LOG_ERR("error", err));
+}
+
+err_t resources_open(struct resources *resources, struct faults *faults)
+{
+    err_t err;
+
+    resources->mesh_watch = (struct store_watch){
+        .prefix = VAULT_MESH, .fn = resources_on_mesh_stored, .arg = resources};
+    resources->epochs_watch = (struct store_watch){
+        .prefix = VAULT_EPOCHS, .fn = resources_on_epochs_stored, .arg = resources};
+    store_watch(vault_store(resources->vault), &resources->mesh_watch);
+    store_watch(vault_store(resources->vault), &resources->epochs_watch);
+    err = resources_load_epochs(resources);
+    if (err_is_ok(err))
+        err = resources_load_mesh(resources, faults);
+    return err_is(err, E_NOT_FOUND) ? FAIL(STORE_CORRUPT, 0) : err;
+}
+
+void resources_close(struct resources *resources)
+{
+    if (resources->mesh_watch.fn != NULL) {
+        store_unwatch(&resources->mesh_watch);
+        store_unwatch(&resources->epochs_watch);
+    }
+    if (resources->mesh != NULL)
+        pb_free(&resources->mesh->base);
+    if (resources->epochs != NULL)
+        pb_free(&resources->epochs->base);
+    resources->mesh = NULL;
+    resources->epochs = NULL;
+}
+
+err_t resources_put_mesh(struct resources *resources, struct vault_batch *batch,
+                         const Mortise__V1__Mesh *mesh, uint64_t version)
+{
+    Mortise__Control__MeshRecord record = MORTISE__CONTROL__MESH_RECORD__INIT;
+
+    record.version = version;
+    record.changed_at = clock_wall_s(resources->clock);
+    record.mesh = (Mortise__V1__Mesh *)(uintptr_t)mesh; /* only read */
+    return vault_batch_put(resources->vault, batch, VAULT_MESH, &record.base,
+                           resources->mesh_record);
+}
+
+static bool resources_in(const char *const *names, size_t num, const char *name)
+{
+    for (size_t i = 0; i < num; i++) {
+        if (strcmp(names[i], name) == 0)
+            return true;
+    }
+    return false;
+}
+
+err_t resources_rotate(struct resources *resources, const char *const *subsystems, size_t num,
+                       uint32_t spread_ms, uint64_t *out_epoch)
+{
+    const Mortise__Control__Epochs *old = resources->epochs;
+    Mortise__Control__Epochs record = MORTISE__CONTROL__EPOCHS__INIT;
+    Mortise__Control__Epoch *added = mem_array(num, sizeof(*added));
+    err_t err;
+
+    record.last = old->last + 1;
+    record.subsystems = mem_array(old->n_subsystems + num, sizeof(*record.subsystems));
+    for (size_t i = 0; i < old->n_subsystems; i++) {
+        Mortise__Control__Epoch *epoch = old->subsystems[i];
+
+        /* Of a subsystem that has left the mesh nothing is kept. */
+        if (!resources_in(subsystems, num, epoch->subsystem) &&
+            mesh_subsystem(resources->mesh->mesh, epoch->subsystem) != NULL)
+            record.subsystems[record.n_subsystems++] = epoch;
+    }
+    for (size_t i = 0; i < num; i++) {
+        added[i] = (Mortise__Control__Epoch)MORTISE__CONTROL__EPOCH__INIT;
+        added[i].subsystem = msg_lend(subsystems[i]);
+        added[i].epoch = record.last;
+        added[i].spread_ms = spread_ms;
+        added[i].raised_at = clock_wall_s(resources->clock);
+        record.subsystems[record.n_subsystems++] = &added[i];
+    }
+    *out_epoch = record.last;
+    err = vault_put(resources->vault, VAULT_EPOCHS, &record.base, resources->epochs_record, NULL);
+    mem_free(record.subsystems);
+    mem_free(added);
+    return err;
+}
+
+const Mortise__Control__Epoch *resources_epoch(const struct resources *resources,
+                                               const char *subsystem)
+{
+    static const Mortise__Control__Epoch none = MORTISE__CONTROL__EPOCH__INIT;
+
+    for (size_t i = 0; i < resources->epochs->n_subsystems; i++) {
+        if (strcmp(resources->epochs->subsystems[i]->subsystem, subsystem) == 0)
+            return resources->epochs->subsystems[i];
+    }
+    return &none;
+}
