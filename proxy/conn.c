@@ -174,6 +174,8 @@ static void conn_on_deadline(void *arg)
 
     switch ((enum conn_state)conn->state) {
     case CONN_CONNECTING:
+        stats_connect_error(conn->worker->shared->stats, (enum direction)conn->direction,
+                            conn->link->name, FAIL(CONNECT_TIMEOUT, 0));
         conn_close(conn, FAIL(CONNECT_TIMEOUT, 0),
                    conn->direction == DIRECTION_OUTBOUND ? RELAY_MESH : RELAY_APP);
         return;
@@ -488,6 +490,9 @@ void conn_drain(struct conn *conn)
 {
     if (conn->state == CONN_OPEN)
         conn_set_state(conn, CONN_DRAINING);
+    else if (conn->state == CONN_HANDSHAKE) /* those that dawdle are not waited for */
+        timer_start(conn->worker->loop, &conn->timer, CONN_DRAIN_HANDSHAKE_MS, conn_on_deadline,
+                    conn);
 }
 
 void conn_tell_bytes(struct conn *conn)
@@ -538,6 +543,7 @@ void conn_close(struct conn *conn, err_t err, unsigned side)
     enum conn_state was = (enum conn_state)conn->state;
 
     conn_set_state(conn, CONN_CLOSED);
+    limits_connection_end(conn->worker->shared->limits); /* before anybody can read that it ended */
     conn_tell_end(conn, err, side);
     if (conn->setup != NULL)
         conn_close_setup(conn, was == CONN_REFUSED);

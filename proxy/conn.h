@@ -17,6 +17,8 @@
 #define CONN_LINGER_BYTES (64 << 10) /* it may go on sending so much meanwhile */
 #define CONN_CONNECT_MIN_MS 250      /* no attempt is cut shorter to leave time for the next */
 
+#define CONN_DRAIN_HANDSHAKE_MS 1000 /* what is in its handshake when draining begins may end it */
+
 struct worker;
 struct conn;
 
@@ -115,7 +117,7 @@ void conn_open(struct conn *conn);
  * RELAY_APP or RELAY_MESH, where `err` came from. The pointer is not to be used afterwards. */
 void conn_close(struct conn *conn, err_t err, unsigned side);
 
-/* conn_drain puts an open connection under the drain deadline. */
+/* conn_drain puts an open connection under the drain deadline, a handshake under a short one. */
 void conn_drain(struct conn *conn);
 
 /* conn_tell_bytes adds what was carried since the last call to the metrics. */

@@ -61,6 +61,7 @@ void inbound_start(struct worker *worker, const struct worker_accepted *accepted
         (void)close(accepted->fd);
         stats_shed(worker->shared->stats, SHED_RESOURCES);
         limits_handshake_end(worker->shared->limits, accepted->limit_source);
+        limits_connection_end(worker->shared->limits);
         worker_conn_ended(worker);
         return;
     }

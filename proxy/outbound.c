@@ -151,6 +151,7 @@ void outbound_start(struct worker *worker, const struct worker_accepted *accepte
     if (conn == NULL) {
         (void)close(accepted->fd);
         stats_shed(worker->shared->stats, SHED_RESOURCES);
+        limits_connection_end(worker->shared->limits);
         worker_conn_ended(worker);
         return;
     }

@@ -1,5 +1,6 @@
 #include "proxy/sidecar.h"
 
+#include <malloc.h>
 #include <stdatomic.h>
 #include <string.h>
 
@@ -14,6 +15,7 @@
 #define SIDECAR_SAMPLE_TICKS 5 /* metrics of process and live connections */
 #define SIDECAR_DRAIN_LOOK_MS 20
 #define SIDECAR_WORKERS_MAX 256
+#define SIDECAR_TRIM_MIN 256 /* connections gone since the memory was given back last */
 
 struct sidecar {
     struct sidecar_params params;
@@ -29,6 +31,7 @@ struct sidecar {
     struct timer tick;
     uint64_t tick_due_us;
     unsigned ticks;
+    unsigned peak; /* of open connections since the memory was given back last */
     struct timer drain;
     uint64_t drain_until_ms;
     bool ready; /* as last told */
@@ -156,6 +159,28 @@ static bool sidecar_told_ready(void *arg)
 
 /* ------------------------------------------------------------------------------------------- duties */
 
+static unsigned sidecar_open_connections(const struct sidecar *sidecar)
+{
+    unsigned num = 0;
+
+    for (size_t i = 0; i < sidecar->shared.num_workers; i++)
+        num += atomic_load_explicit(&sidecar->shared.workers[i]->load, memory_order_relaxed);
+    return num;
+}
+
+/* glibc keeps what a burst of connections had until somebody asks for it. */
+static void sidecar_give_memory_back(struct sidecar *sidecar)
+{
+    unsigned open = sidecar_open_connections(sidecar);
+
+    if (open > sidecar->peak)
+        sidecar->peak = open;
+    if (sidecar->peak < SIDECAR_TRIM_MIN || open > sidecar->peak / 4)
+        return;
+    (void)malloc_trim(0);
+    sidecar->peak = open;
+}
+
 static void sidecar_on_tick(void *arg)
 {
     struct sidecar *sidecar = arg;
@@ -166,6 +191,7 @@ static void sidecar_on_tick(void *arg)
     sidecar->tick_due_us = now_us + SIDECAR_TICK_MS * 1000;
     timer_start(sidecar->loop, &sidecar->tick, SIDECAR_TICK_MS, sidecar_on_tick, sidecar);
     sidecar_look_ready(sidecar); /* the certificate may have expired */
+    sidecar_give_memory_back(sidecar);
     if (sidecar->ticks++ % SIDECAR_SAMPLE_TICKS != 0)
         return;
     stats_sample(sidecar->stats);
@@ -181,15 +207,6 @@ void sidecar_reload(struct sidecar *sidecar)
         log_error("sidecar", "access_log_failed", LOG_ERR("error", err));
     if (sidecar->static_mode != NULL)
         static_mode_reload(sidecar->static_mode);
-}
-
-static unsigned sidecar_open_connections(const struct sidecar *sidecar)
-{
-    unsigned num = 0;
-
-    for (size_t i = 0; i < sidecar->shared.num_workers; i++)
-        num += atomic_load_explicit(&sidecar->shared.workers[i]->load, memory_order_relaxed);
-    return num;
 }
 
 static void sidecar_on_drain(void *arg)

@@ -98,7 +98,6 @@ struct worker *worker_least_loaded(const struct worker_shared *shared)
 void worker_conn_ended(struct worker *worker)
 {
     atomic_fetch_sub_explicit(&worker->load, 1, memory_order_relaxed);
-    limits_connection_end(worker->shared->limits);
 }
 
 /* ----------------------------------------------------------------------------------------- calls */
