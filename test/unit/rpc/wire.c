@@ -33,13 +33,21 @@ static void wire_flush(struct wire *wire)
     buf_clear(&wire->out);
 }
 
+void wire_attach(struct wire *wire, struct loop *loop, struct stream *raw)
+{
+    *wire = (struct wire){.loop = loop, .raw = raw};
+    recorder_attach(&wire->recorder, raw);
+    stream_read_start(raw);
+    CHECK(nghttp2_hd_inflate_new(&wire->inflater) == 0);
+}
+
 void wire_init(struct wire *wire, struct loop *loop)
 {
-    *wire = (struct wire){.loop = loop};
-    memstream_pair(loop, &wire->lower, &wire->raw);
-    recorder_attach(&wire->recorder, wire->raw);
-    stream_read_start(wire->raw);
-    CHECK(nghttp2_hd_inflate_new(&wire->inflater) == 0);
+    struct stream *lower, *raw;
+
+    memstream_pair(loop, &lower, &raw);
+    wire_attach(wire, loop, raw);
+    wire->lower = lower;
 }
 
 void wire_fini(struct wire *wire)

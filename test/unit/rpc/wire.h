@@ -56,6 +56,8 @@ extern uint64_t wire_now_ms;
 extern const struct clock wire_clock;
 
 void wire_init(struct wire *wire, struct loop *loop);
+/* wire_attach is wire_init with a connected stream as our side; `lower` is then NULL. */
+void wire_attach(struct wire *wire, struct loop *loop, struct stream *raw);
 void wire_fini(struct wire *wire);
 /* wire_hello sends what a client or server begins with, and acknowledges the other's SETTINGS. */
 void wire_hello(struct wire *wire, bool client);
