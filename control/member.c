@@ -12,23 +12,14 @@ struct member *member_new(const char *name, const char *spiffe_id)
 
     member->name = mem_strdup(name);
     member->spiffe_id = mem_strdup(spiffe_id);
-    list_init(&member->contents);
     return member;
-}
-
-static void member_content_free(struct member_content *content)
-{
-    list_del(&content->link);
-    pb_free(&content->content.config->base);
-    if (content->next != NULL)
-        pb_free(&content->next->base);
-    mem_free(content->listen);
-    mem_free(content);
 }
 
 void member_free(struct member *member)
 {
-    CHECK(list_empty(&member->contents));
+    if (member->content != NULL)
+        pb_free(&member->content->config->base);
+    mem_free(member->content);
     for (size_t i = 0; i < member->num_addresses; i++)
         mem_free(member->addresses[i].text);
     mem_free(member->addresses);
@@ -136,74 +127,45 @@ bool member_expire(struct member *member, uint64_t now_ms)
     return true;
 }
 
-struct member_content *member_content_get(struct member *member, const struct mesh_view *view,
-                                          const char *listen, uint64_t version, uint64_t epoch,
-                                          uint32_t spread_ms)
+const struct content *member_content(struct member *member, const struct mesh_view *view,
+                                     uint64_t version, uint64_t epoch, uint32_t spread_ms)
 {
-    struct member_content *content;
-    struct list *pos, *tmp;
-
-    LIST_EACH (pos, tmp, &member->contents) {
-        content = LIST_ITEM(pos, struct member_content, link);
-        if (strcmp(content->listen, listen) == 0) {
-            content->users++;
-            return content;
-        }
-    }
-    content = mem_zalloc(sizeof(*content));
-    content->listen = mem_strdup(listen);
-    content->users = 1;
-    content->content = (struct content){
+    if (member->content != NULL)
+        return member->content;
+    member->content = mem_alloc(sizeof(*member->content));
+    *member->content = (struct content){
         .version = version,
-        .config = mesh_config(view, member->name, listen),
+        .config = mesh_config(view, member->name),
         .epoch = epoch,
         .spread_ms = spread_ms,
     };
-    list_add_tail(&member->contents, &content->link);
-    return content;
-}
-
-void member_content_put(struct member_content *content)
-{
-    CHECK(content->users > 0);
-    if (--content->users == 0)
-        member_content_free(content);
+    return member->content;
 }
 
 bool member_compute(struct member *member, const struct mesh_view *view, uint64_t epoch)
 {
-    struct list *pos, *tmp;
-    bool differs = false;
-
-    LIST_EACH (pos, tmp, &member->contents) {
-        struct member_content *content = LIST_ITEM(pos, struct member_content, link);
-
-        content->next = mesh_config(view, member->name, content->listen);
-        if (pb_equal(&content->next->base, &content->content.config->base)) {
-            pb_free(&content->next->base);
-            content->next = NULL;
-        }
-        differs = differs || content->next != NULL || content->content.epoch != epoch;
+    if (member->content == NULL)
+        return false;
+    member->next = mesh_config(view, member->name);
+    if (pb_equal(&member->next->base, &member->content->config->base)) {
+        pb_free(&member->next->base);
+        member->next = NULL;
     }
-    return differs;
+    return member->next != NULL || member->content->epoch != epoch;
 }
 
 void member_adopt(struct member *member, uint64_t version, uint64_t epoch, uint32_t spread_ms)
 {
-    struct list *pos, *tmp;
+    struct content *content = member->content;
 
-    LIST_EACH (pos, tmp, &member->contents) {
-        struct member_content *content = LIST_ITEM(pos, struct member_content, link);
-
-        if (content->next == NULL && content->content.epoch == epoch)
-            continue;
-        if (content->next != NULL) {
-            pb_free(&content->content.config->base);
-            content->content.config = content->next;
-            content->next = NULL;
-        }
-        content->content.version = version;
-        content->content.epoch = epoch;
-        content->content.spread_ms = spread_ms;
+    if (content == NULL || (member->next == NULL && content->epoch == epoch))
+        return;
+    if (member->next != NULL) {
+        pb_free(&content->config->base);
+        content->config = member->next;
+        member->next = NULL;
     }
+    content->version = version;
+    content->epoch = epoch;
+    content->spread_ms = spread_ms;
 }

@@ -12,24 +12,16 @@ struct member_address {
     uint64_t until_ms;  /* without one: given out until then, if there is another */
 };
 
-/* One configuration, by where its sidecars take mTLS. */
-struct member_content {
-    struct list link;
-    struct content content;
-    char *listen;
-    unsigned users;
-    Mortise__V1__SidecarConfig *next; /* computed in a refresh, differs from content; else NULL */
-};
-
 struct member {
     char *name;
     char *spiffe_id;
     unsigned num_workloads;
     struct member_address *addresses; /* by text */
     size_t num_addresses;
-    const char **shown; /* their texts, for mesh_config */
-    bool unsaved;       /* the addresses differ from the store's */
-    struct list contents;
+    const char **shown;      /* their texts, for mesh_config */
+    bool unsaved;            /* the addresses differ from the store's */
+    struct content *content; /* what its sidecars ought to have; NULL: there was none yet */
+    Mortise__V1__SidecarConfig *next; /* computed in a refresh and different; else NULL */
 };
 
 struct member *member_new(const char *name, const char *spiffe_id);
@@ -49,16 +41,13 @@ void member_disconnect(struct member *member, const char *address, uint64_t unti
  */
 bool member_expire(struct member *member, uint64_t now_ms);
 
-/* member_content_get returns the content for a sidecar that listens there, made on first use;
- * `view` and `version` are what it is made of then. Each get is paid back with member_content_put.
- */
-struct member_content *member_content_get(struct member *member, const struct mesh_view *view,
-                                          const char *listen, uint64_t version, uint64_t epoch,
-                                          uint32_t spread_ms);
-void member_content_put(struct member_content *content);
+/* member_content returns the content, made on first use of `view`, `version`, `epoch` and
+ * `spread_ms`. */
+const struct content *member_content(struct member *member, const struct mesh_view *view,
+                                     uint64_t version, uint64_t epoch, uint32_t spread_ms);
 
-/* member_compute computes all contents anew and returns whether any differs (its `next` is set, or
- * its epoch does); member_adopt puts those in force as `version`. */
+/* member_compute computes the content anew, if there is any, and returns whether it differs;
+ * member_adopt puts what differs in force as `version`. */
 bool member_compute(struct member *member, const struct mesh_view *view, uint64_t epoch);
 void member_adopt(struct member *member, uint64_t version, uint64_t epoch, uint32_t spread_ms);
 

@@ -82,7 +82,7 @@ static void mesh_add_truststore(const struct mesh_view *view, Mortise__V1__Sidec
 }
 
 static void mesh_add_links(const struct mesh_view *view, const char *subsystem,
-                           const char *inbound_listen, Mortise__V1__SidecarConfig *config)
+                           Mortise__V1__SidecarConfig *config)
 {
     const Mortise__V1__Mesh *mesh = view->mesh;
     Mortise__V1__Inbound *inbound = MESH_NEW(Mortise__V1__Inbound, MORTISE__V1__INBOUND__INIT);
@@ -101,7 +101,6 @@ static void mesh_add_links(const struct mesh_view *view, const char *subsystem,
         pb_free(&inbound->base);
         return;
     }
-    inbound->listen = mem_strdup(inbound_listen);
     config->inbound = inbound;
 }
 
@@ -132,14 +131,13 @@ static void mesh_add_profiles(const struct mesh_view *view, Mortise__V1__Sidecar
     }
 }
 
-Mortise__V1__SidecarConfig *mesh_config(const struct mesh_view *view, const char *subsystem,
-                                        const char *inbound_listen)
+Mortise__V1__SidecarConfig *mesh_config(const struct mesh_view *view, const char *subsystem)
 {
     Mortise__V1__SidecarConfig *config =
         MESH_NEW(Mortise__V1__SidecarConfig, MORTISE__V1__SIDECAR_CONFIG__INIT);
 
     mesh_add_truststore(view, config);
-    mesh_add_links(view, subsystem, inbound_listen, config);
+    mesh_add_links(view, subsystem, config);
     mesh_add_profiles(view, config);
     return config;
 }

@@ -15,12 +15,11 @@ struct mesh_view {
     void *arg;
 };
 
-/* mesh_config returns the owned configuration (pb_free) of a sidecar of `subsystem`, which takes
- * mTLS at `inbound_listen`: a plaintext listener on loopback for each link that it is the client
- * of, a target on loopback for each that it is the server of, the profiles that these name, and the
- * truststore "mesh". A subsystem that is not in the mesh gets the truststore and nothing else: it
- * may do nothing. */
-Mortise__V1__SidecarConfig *mesh_config(const struct mesh_view *view, const char *subsystem,
-                                        const char *inbound_listen);
+/* mesh_config returns the owned configuration (pb_free) of the sidecars of `subsystem`: a plaintext
+ * listener on loopback for each link that it is the client of, a target on loopback for each that
+ * it is the server of, the profiles that these name, and the truststore "mesh". Where a sidecar
+ * takes mTLS is its own setting. A subsystem that is not in the mesh gets the truststore and
+ * nothing else: it may do nothing. */
+Mortise__V1__SidecarConfig *mesh_config(const struct mesh_view *view, const char *subsystem);
 
 #endif

@@ -19,7 +19,7 @@
 #define OPERATOR_APPLY_MAX ((size_t)4 << 20)
 #define OPERATOR_MESSAGE_MAX 65536
 #define OPERATOR_ADMIN_NAME_MAX 64
-#define OPERATOR_ADMIN_TTL_MIN_S 300
+#define OPERATOR_ADMIN_TTL_MIN_S ISSUE_TTL_MIN_S
 
 #define OPERATOR_CALL(name) \
     static void operator_on_##name(struct grpc_call *call, void *arg, const ProtobufCMessage *msg)

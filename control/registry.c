@@ -7,7 +7,6 @@
 #include "control/resources.h"
 #include "lib/base/log.h"
 #include "lib/base/map.h"
-#include "lib/net/addr.h"
 #include "lib/rpc/pb.h"
 
 struct registry {
@@ -100,8 +99,6 @@ static void registry_detach(struct workload *workload)
 
     if (workload->member == NULL)
         return;
-    member_content_put(workload->shared);
-    workload->shared = NULL;
     workload->content = NULL;
     member_disconnect(workload->member, workload->address,
                       clock_mono_ms(registry->clock) + REGISTRY_GONE_MS);
@@ -333,21 +330,6 @@ err_t registry_rotate(struct registry *registry, const char *const *subsystems, 
 
 /* ---------------------------------------------------------------- workloads */
 
-/* Where a sidecar that is reached at `address` takes mTLS: all addresses of its kind, same port. */
-static void registry_listen(const char *address, char out[ADDR_TEXT_MAX])
-{
-    char host[256];
-    uint16_t port;
-    struct addr addr;
-    err_t err = addr_split_host(address, host, &port);
-
-    CHECK(err_is_ok(err) && port != 0);
-    err = addr_parse(strchr(host, ':') != NULL ? "[::]:0" : "0.0.0.0:0", &addr);
-    CHECK(err_is_ok(err));
-    addr_set_port(&addr, port);
-    addr_format(&addr, out);
-}
-
 static char *registry_text(const char *text)
 {
     return mem_strndup(text, 256);
@@ -359,7 +341,6 @@ err_t registry_join(struct registry *registry, const struct registry_join *join,
     struct member *member = map_get(&registry->by_id, join->spiffe_id);
     const struct mesh_view view = registry_view(registry);
     const Mortise__Control__Epoch *epoch;
-    char listen[ADDR_TEXT_MAX];
     struct workload *workload;
     bool is_new_address;
 
@@ -378,13 +359,11 @@ err_t registry_join(struct registry *registry, const struct registry_join *join,
     workload->address = registry_text(join->address);
     workload->connected_since_s = clock_wall_s(registry->clock);
     is_new_address = member_connect(member, workload->address);
-    registry_listen(workload->address, listen);
     epoch = resources_epoch(&registry->resources, member->name);
-    workload->shared = member_content_get(member, &view, listen, registry->version.value,
-                                          epoch->epoch, epoch->spread_ms);
-    workload->content = &workload->shared->content;
-    registry->version_is_fresh =
-        false; /* it is this content's now, or the next change's successor */
+    workload->content =
+        member_content(member, &view, registry->version.value, epoch->epoch, epoch->spread_ms);
+    if (workload->content->version == registry->version.value)
+        registry->version_is_fresh = false; /* it has this number, so the next change has another */
     xds_stream_offer(&workload->xds, workload->content->version);
     list_add_tail(&registry->workloads, &workload->link);
     registry->num_workloads++;

@@ -28,7 +28,7 @@
 struct registry;
 struct member; /* a subsystem of the mesh */
 
-/* content is what one sidecar ought to have: shared by the sidecars that ought to have the same. */
+/* content is what the sidecars of one subsystem ought to have. */
 struct content {
     uint64_t version;
     Mortise__V1__SidecarConfig *config;
@@ -52,8 +52,7 @@ struct workload {
     Mortise__V1__SidecarStatus *status; /* last reported, NULL: none yet */
     Mortise__V1__ErrorDetail *refused;  /* why the last response was refused, NULL: it was not */
     const struct content *content;      /* NULL once its subsystem has left the mesh */
-    struct member_content *shared;
-    void *stream; /* the discovery service's */
+    void *stream;                       /* the discovery service's */
 };
 
 enum registry_event {

@@ -4,7 +4,8 @@
 
 #include "control/ctl/ctl.h"
 
-static const struct option completion_options[] = {{.name = NULL}};
+/* Asks nobody; a flag of the connection before the command is no mistake. */
+static const struct option completion_options[] = {CTL_CONNECTION_ROWS, {.name = NULL}};
 
 static void completion_words(const char *first, bool second)
 {

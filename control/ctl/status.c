@@ -104,7 +104,7 @@ const struct ctl_command ctl_roots = {
     .run = roots_run,
 };
 
-static const struct option version_options[] = {{.name = NULL}};
+static const struct option version_options[] = {CTL_CONNECTION_ROWS, {.name = NULL}};
 
 static int version_run(const struct ctl_flags *flags, int num, char **operands)
 {
