@@ -48,6 +48,7 @@ class Mesh:
         self.bin.check()
         self.control = None
         self.sidecars = {}
+        self.tokens = {}
 
     # The control plane.
 
@@ -59,10 +60,11 @@ class Mesh:
     def roots(self):
         return self.folder / "roots.pem"
 
-    def ctl(self, *args, check=True, input=None, timeout_s=120):
-        """mortisectl over the operator socket; the finished process."""
-        done = subprocess.run([str(self.bin.ctl), "--socket", str(self.socket), *map(str, args)],
-                              capture_output=True, text=True, input=input, timeout=timeout_s)
+    def ctl(self, *args, check=True, timeout_s=120):
+        """mortisectl on the control plane's host, over the operator socket; the finished process."""
+        done = self.network["control"].run(
+            str(self.bin.ctl), "--socket", str(self.socket), *map(str, args),
+            capture_output=True, text=True, timeout=timeout_s)
         if check and done.returncode != 0:
             raise LabError(f"mortisectl {' '.join(map(str, args))}: exit {done.returncode}\n"
                            f"{done.stderr or done.stdout}")
@@ -91,6 +93,11 @@ class Mesh:
         path.write_text(json.dumps(doc, indent=2))
         return self.ctl("apply", "-f", path, *flags, check=check)
 
+    def certificate(self, subsystem, folder):
+        """A subsystem's certificate as files; their paths (certificate, key)."""
+        self.ctl("certificate", subsystem, "--server", f"127.0.0.1:{CONTROL_PORT}", "--out", folder)
+        return Path(folder) / "cert.pem", Path(folder) / "key.pem"
+
     def token(self, subsystem):
         return self.ctl("token", "create", subsystem).stdout.strip().splitlines()[-1].strip()
 
@@ -105,9 +112,9 @@ class Mesh:
 
     def start_sidecar(self, subsystem, *flags, name=None, token=None, ready=True):
         name = name or f"proxy-{subsystem}"
+        self.tokens[name] = token or self.token(subsystem)
         program = Program(name, [*self.sidecar_argv(subsystem), *flags], self.folder,
-                          self.network[subsystem],
-                          env={"MORTISE_JOIN_TOKEN": token or self.token(subsystem)})
+                          self.network[subsystem], env={"MORTISE_JOIN_TOKEN": self.tokens[name]})
         self.sidecars[name] = program
         if ready:
             program.wait_ready()

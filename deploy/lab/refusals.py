@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 from .mesh import INBOUND_PORT, LINKS, TRUST_DOMAIN, document
-from .programs import Process, wait_for
+from .programs import Process, admin, wait_for
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -66,12 +66,9 @@ class Refusals:
 
     def undeclared_pair(self):
         """The gateway's sidecar meets the portal's own, valid certificate: no link allows it."""
-        out = self.folder / "portal"
-        self.mesh.ctl("certificate", "portal", "--server",
-                      f"{self.mesh.network['control'].v4}:15010", "--out", out)
+        cert, key = self.mesh.certificate("portal", self.folder / "portal")
         return self._tls("undeclared pair portal→gateway", "portal", self.gateway,
-                         "management-gateway", ("ACCESS_DENIED",), out / "cert.pem",
-                         out / "key.pem")
+                         "management-gateway", ("ACCESS_DENIED",), cert, key)
 
     def plaintext(self):
         seen = probe(self.mesh, "management", self.portal, "--plain",
@@ -102,16 +99,18 @@ class Refusals:
                          out / "key.pem")
 
     def reused_token(self):
-        """A second sidecar, with a new key, presents a join token that was used."""
-        token = self.mesh.token("portal")
-        self.mesh.ctl("certificate", "portal", "--server",
-                      f"{self.mesh.network['control'].v4}:15010", "--token-file", "-",
-                      "--out", self.folder / "first", input=token)
-        second = self.mesh.ctl("certificate", "portal", "--server",
-                               f"{self.mesh.network['control'].v4}:15010", "--token-file", "-",
-                               "--out", self.folder / "second", input=token, check=False)
-        return ("reused join token", second.returncode != 0 and "token_used" in second.stderr,
-                second.stderr.strip().splitlines()[-1] if second.stderr.strip() else "accepted")
+        """A second sidecar, with a key of its own, presents the token that portal's has used."""
+        thief = self.mesh.start_sidecar("portal", "--inbound-listen", "127.0.0.1:15444",
+                                        name="proxy-thief", ready=False,
+                                        token=self.mesh.tokens["proxy-portal"])
+        try:
+            told = wait_for("the second sidecar is told", lambda: [
+                e for e in thief.events() if "token_used" in str(e)])[0]
+            return ("reused join token", admin(thief.admin_socket, "/readyz")[0] == 503,
+                    told.get("reason") or told.get("error") or told["event"])
+        finally:
+            thief.stop()
+            del self.mesh.sidecars["proxy-thief"]
 
     def invalid_policy(self):
         """The control plane refuses a policy that would leave a link without a common version."""

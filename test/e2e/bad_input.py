@@ -3,7 +3,6 @@ and files is told at once with its name and what would be right, and nothing sta
 
 Drives: B6, E5, R61, R10, A1, B2, R63"""
 import json
-import os
 import subprocess
 
 import pytest

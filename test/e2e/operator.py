@@ -171,7 +171,7 @@ def test_a_sidecars_certificate_is_no_administrators(mesh, network, folder, bina
     """The adversarial twin: a valid certificate of the mesh may not call the operator service."""
     out = folder / "portal-cert"
     target = f"{network['control'].v4}:15010"
-    mesh.ctl("certificate", "portal", "--server", target, "--out", out)
+    mesh.certificate("portal", out)
     argv = [str(binaries.ctl), "--server", target, "--trust-domain", "mesh.test", "--cert",
             str(out / "cert.pem"), "--key", str(out / "key.pem"), "--roots", str(mesh.roots)]
     for command in (["status"], ["token", "create", "portal"], ["rotate", "--all"]):
