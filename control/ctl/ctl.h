@@ -25,6 +25,7 @@ struct ctl_flags {
     char *roots;
     char *trust_domain;
     char *file;
+    char *token_file;
     char *out;
     int output;
     bool all;
