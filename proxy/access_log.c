@@ -92,6 +92,7 @@ void access_log_conn(const struct conn *conn, enum close_reason reason, err_t er
         LOG_STR("source", source),
         LOG_STR("destination", access_log_or_null(destination)),
         LOG_STR("local_id", access_log_or_null(snapshot->svid->spiffe_id)),
+        LOG_STR("local_serial", snapshot->svid->serial),
         LOG_STR("peer_id", access_log_peer_id(conn->peer)),
         LOG_STR("peer_serial", conn->peer != NULL ? conn->peer->serial : NULL),
         LOG_STR("claimed_id", opened ? NULL : conn->setup->claimed),

@@ -22,7 +22,7 @@ struct discovery {
     struct discovery_params params;
     struct discovery_state state;
     struct discovery_stream *stream; /* the one in use; NULL: waiting to open one */
-    struct discovery_stream *old;    /* half-closed, ends by itself */
+    struct discovery_stream *old;    /* until the new one speaks, or it was told that it is replaced */
     struct timer timer;
     struct backoff backoff;
     bool connected; /* `stream` is on a connection */
@@ -259,8 +259,6 @@ void discovery_reopen(struct discovery *discovery)
         return; /* the timer will */
     discovery_drop(&discovery->old);
     discovery->old = discovery->stream;
-    discovery->stream = NULL;
-    grpc_stream_half_close(discovery->old->call);
     discovery_set_connected(discovery, false);
     discovery_open(discovery);
 }

@@ -32,8 +32,9 @@ struct discovery_params {
 
 struct discovery;
 struct discovery *discovery_new(const struct discovery_params *params);
-/* discovery_start opens the stream; discovery_reopen begins another one and lets the old one end in
- * order: after the channel was told to reconnect with a new certificate. */
+/* discovery_start opens the stream; discovery_reopen begins another one, after the channel was told to
+ * reconnect with a new certificate: the old one stays until the new one has taken its place, so that
+ * the control plane never sees us gone. */
 void discovery_start(struct discovery *discovery);
 void discovery_reopen(struct discovery *discovery);
 void discovery_free(struct discovery *discovery);

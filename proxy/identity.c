@@ -349,6 +349,7 @@ void identity_renew(struct identity *identity, uint64_t epoch, uint32_t spread_m
         identity->timed_epoch >= epoch || identity->error[0] != '\0')
         return;
     identity->timed_epoch = epoch;
+    log_info("identity", "renewal_asked", LOG_UINT("epoch", epoch), LOG_UINT("delay_ms", delay_ms));
     identity_wait_ms(identity, delay_ms);
 }
 

@@ -588,17 +588,25 @@ static void snapshot_build_outbounds(struct snapshot_builder *b)
 
 /* -------------------------------------------------------------------------------------- inbound */
 
-static void snapshot_build_inbound_listen(struct snapshot_builder *b,
-                                          const Mortise__V1__Inbound *msg)
+/* With a control plane the sidecar's own setting says where it listens, whatever the message has. */
+static void snapshot_take_inbound_listen(struct snapshot_builder *b, Mortise__V1__Inbound *msg)
+{
+    char text[ADDR_TEXT_MAX];
+
+    b->snapshot->inbound_listen = *b->in->inbound_listen;
+    addr_format(b->in->inbound_listen, text);
+    if (!snapshot_is_empty(msg->listen))
+        mem_free(msg->listen);
+    msg->listen = mem_strdup(text);
+}
+
+static void snapshot_build_inbound_listen(struct snapshot_builder *b, Mortise__V1__Inbound *msg)
 {
     struct addr *listen = &b->snapshot->inbound_listen;
 
     if (b->in->inbound_listen != NULL) {
-        if (!snapshot_is_empty(msg->listen))
-            FIELD_FAULT(b, "listen",
-                        "is not the control plane's to say: the sidecar's --inbound-listen does");
         if (msg->n_links > 0)
-            *listen = *b->in->inbound_listen;
+            snapshot_take_inbound_listen(b, msg);
         return;
     }
     if (!snapshot_addr(b, "listen", msg->listen, false, listen))
@@ -654,7 +662,7 @@ static void snapshot_build_inbound(struct snapshot_builder *b, size_t index,
 static void snapshot_build_inbounds(struct snapshot_builder *b)
 {
     struct snapshot *snapshot = b->snapshot;
-    const Mortise__V1__Inbound *msg = snapshot->config->inbound;
+    Mortise__V1__Inbound *msg = snapshot->config->inbound; /* our copy */
     size_t top = fault_path_field(&b->path, "inbound");
     struct tls_ctx_entry *entries;
     size_t num, links;
