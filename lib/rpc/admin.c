@@ -10,8 +10,9 @@
 #include "lib/net/listener.h"
 #include "lib/net/tcp.h"
 
-#define ADMIN_BODY_MAX 65536 /* a log spec is some words; a program's own pages take little more \
-                              */
+#define ADMIN_BODY_MAX                                                        \
+    65536 /* a log spec is some words; a program's own pages take little more \
+           */
 #define ADMIN_UNIX_MODE 0600
 
 /* One of the two doors: what comes in by it sees all pages or the public ones. */

@@ -12,8 +12,8 @@
 #define GRPC_SERVER_CONNECTIONS_MAX 4096
 #define GRPC_SERVER_REQUEST_MS 30000 /* for the one message of a call without client streaming */
 #define GRPC_SERVER_FLUSH_MS 30000   /* for the client to take the answer of a finished call */
-/* Bytes of a status message: a refused document tells every fault. Escaped it is at most three times that,
- * and clients take 16 KiB of headers. */
+/* Bytes of a status message: a refused document tells every fault. Escaped it is at most three
+ * times that, and clients take 16 KiB of headers. */
 #define GRPC_SERVER_MESSAGE_MAX 4096
 #define GRPC_SERVER_DEADLINE_MAX_MS \
     ((uint64_t)1 << 40) /* 35 years; a timer's sum does not overflow */
@@ -368,12 +368,14 @@ static void grpc_call_deliver(struct grpc_call *call, struct bytes message)
  * one. */
 static void grpc_call_keep(struct grpc_call *call, struct bytes message)
 {
-    buf_init(&call->message, call->method->max_message);
-    if (call->has_message)
+    if (call->has_message) {
         grpc_call_finish(call, GRPC_INVALID_ARGUMENT, "more than one message");
-    else if (!err_is_ok(buf_add(&call->message, message.ptr, message.len)))
-        grpc_call_finish(call, GRPC_RESOURCE_EXHAUSTED, err_text(E_TOO_LARGE));
+        return;
+    }
     call->has_message = true;
+    buf_init(&call->message, call->method->max_message);
+    if (!err_is_ok(buf_add(&call->message, message.ptr, message.len)))
+        grpc_call_finish(call, GRPC_RESOURCE_EXHAUSTED, err_text(E_TOO_LARGE));
 }
 
 static void grpc_call_on_bytes(struct grpc_call *call, struct bytes data)

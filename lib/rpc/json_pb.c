@@ -480,14 +480,6 @@ static void json_pb_message(struct json_pb_reader *reader, const struct node *no
     }
 }
 
-static bool json_pb_came_before(const struct node *map, const struct node *member)
-{
-    for (const struct node *other = map->first; other != member; other = other->next)
-        if (bytes_equal(other->key, member->key))
-            return true;
-    return false;
-}
-
 static void json_pb_aside_members(struct json_pb_reader *reader, const struct node *node,
                                   const struct json_pb_aside *aside)
 {
@@ -506,8 +498,6 @@ static void json_pb_aside_members(struct json_pb_reader *reader, const struct no
             json_pb_wrong_kind(reader, member, "a text, a number or a boolean");
         else if (memchr(member->text.ptr, '\0', member->text.len) != NULL)
             faults_add(reader->faults, reader->path.text, "NUL is not allowed");
-        else if (json_pb_came_before(node, member))
-            faults_add(reader->faults, reader->path.text, "given twice");
         else
             aside->on_member(aside->arg, (const char *)member->key.ptr,
                              (const char *)member->text.ptr);
@@ -524,13 +514,14 @@ static void json_pb_take_aside(struct json_pb_reader *reader, struct node *root,
     while (*link != NULL) {
         struct node *node = *link;
 
+        size_t mark;
+
         if (!bytes_equal_str(node->key, aside->key)) {
             before = node;
             link = &node->next;
             continue;
         }
-        size_t mark = fault_path_field(&reader->path, aside->key);
-
+        mark = fault_path_field(&reader->path, aside->key);
         json_pb_aside_members(reader, node, aside);
         fault_path_pop(&reader->path, mark);
         *link = node->next;
@@ -540,29 +531,34 @@ static void json_pb_take_aside(struct json_pb_reader *reader, struct node *root,
     }
 }
 
+/* The text as a tree whose root is a map; the tree is to be released in any case. */
+static err_t json_pb_read(enum json_pb_format format, const char *name, struct bytes text,
+                          struct faults *faults, struct node_tree *out)
+{
+    if (text.len > JSON_PB_INPUT_MAX) {
+        faults_add(faults, name, "larger than %zu bytes", JSON_PB_INPUT_MAX);
+        return FAIL(TOO_LARGE, JSON_PB_INPUT_MAX);
+    }
+    if (format == JSON_PB_JSON)
+        TRY(node_parse_json(name, text, faults, out));
+    else
+        TRY(node_parse_yaml(name, text, faults, out));
+    if (out->root->kind == NODE_MAP)
+        return OK;
+    faults_add(faults, name, "expected a map, found %s", json_pb_kind_name(out->root));
+    return faults_err(faults);
+}
+
 err_t json_pb_parse_aside(enum json_pb_format format, const char *name, struct bytes text,
-                          const ProtobufCMessageDescriptor *desc,
-                          const struct json_pb_aside *aside, struct faults *faults,
-                          ProtobufCMessage **out)
+                          const ProtobufCMessageDescriptor *desc, const struct json_pb_aside *aside,
+                          struct faults *faults, ProtobufCMessage **out)
 {
     struct json_pb_reader reader = {.faults = faults};
     CLEANUP(node_tree_fini) struct node_tree tree = {.blocks = NULL};
     size_t total = faults->total;
     ProtobufCMessage *msg;
 
-    if (text.len > JSON_PB_INPUT_MAX) {
-        faults_add(faults, name, "larger than %zu bytes", JSON_PB_INPUT_MAX);
-        return FAIL(TOO_LARGE, JSON_PB_INPUT_MAX);
-    }
-    if (format == JSON_PB_JSON)
-        TRY(node_parse_json(name, text, faults, &tree));
-    else
-        TRY(node_parse_yaml(name, text, faults, &tree));
-    if (tree.root->kind != NODE_MAP) {
-        faults_add(faults, name, "expected a map, found %s", json_pb_kind_name(tree.root));
-        return faults_err(faults);
-    }
-
+    TRY(json_pb_read(format, name, text, faults, &tree));
     if (aside != NULL)
         json_pb_take_aside(&reader, tree.root, aside);
     msg = json_pb_new(desc);
@@ -581,18 +577,8 @@ err_t json_pb_parse_map(enum json_pb_format format, const char *name, struct byt
     struct json_pb_reader reader = {.faults = faults};
     CLEANUP(node_tree_fini) struct node_tree tree = {.blocks = NULL};
 
-    if (text.len > JSON_PB_INPUT_MAX) {
-        faults_add(faults, name, "larger than %zu bytes", JSON_PB_INPUT_MAX);
-        return FAIL(TOO_LARGE, JSON_PB_INPUT_MAX);
-    }
-    if (format == JSON_PB_JSON)
-        TRY(node_parse_json(name, text, faults, &tree));
-    else
-        TRY(node_parse_yaml(name, text, faults, &tree));
-    if (tree.root->kind == NODE_MAP || tree.root->kind == NODE_NULL)
-        json_pb_aside_members(&reader, tree.root, aside);
-    else
-        faults_add(faults, name, "expected a map, found %s", json_pb_kind_name(tree.root));
+    TRY(json_pb_read(format, name, text, faults, &tree));
+    json_pb_aside_members(&reader, tree.root, aside);
     return faults_err(faults);
 }
 

@@ -28,20 +28,21 @@ MUST_CHECK err_t json_pb_parse(enum json_pb_format format, const char *name, str
                                ProtobufCMessage **out);
 
 /* json_pb_aside is a top-level map that is not part of the message: on_member hears of each of its
- * members as text; whatever is no scalar there, or comes twice, is a fault. */
+ * members as text (borrowed); whatever is no scalar there is a fault. */
 struct json_pb_aside {
     const char *key;
     void (*on_member)(void *arg, const char *member, const char *value);
     void *arg;
 };
-/* json_pb_parse_aside is json_pb_parse of a text that may have such a map beside the message's fields. */
+/* json_pb_parse_aside is json_pb_parse of a text that may have such a map beside the message's
+ * fields. */
 MUST_CHECK err_t json_pb_parse_aside(enum json_pb_format format, const char *name,
                                      struct bytes text, const ProtobufCMessageDescriptor *desc,
                                      const struct json_pb_aside *aside, struct faults *faults,
                                      ProtobufCMessage **out);
 
-/* json_pb_parse_map reads a text that is one such map and nothing else (`key` is not used): a program's
- * settings. Errors: as json_pb_parse. */
+/* json_pb_parse_map reads a text that is one such map and nothing else (`key` is not used): a
+ * program's settings. Errors: as json_pb_parse. */
 MUST_CHECK err_t json_pb_parse_map(enum json_pb_format format, const char *name, struct bytes text,
                                    const struct json_pb_aside *aside, struct faults *faults);
 

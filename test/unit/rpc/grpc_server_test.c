@@ -525,9 +525,10 @@ static void test_wrong_messages_have_their_status(void **state)
         {"\0\0\0\0\5\x08", 6, GRPC_INVALID_ARGUMENT},         /* cut by the end */
         {"\0\0", 2, GRPC_INVALID_ARGUMENT},                   /* half a prefix */
         {"\0\0\0\0\0\0\0\0\0\0", 10, GRPC_INVALID_ARGUMENT},  /* two messages */
-        {"\0\0\0\0\0\0", 6, GRPC_INVALID_ARGUMENT},           /* one and a bit */
-        {"", 0, GRPC_INVALID_ARGUMENT},                       /* none */
-        {"\1\0\0\0\0", 5, GRPC_INTERNAL},                     /* compressed, with what? */
+        {"\0\0\0\0\2\x08\1\0\0\0\0\2\x08\2", 14, GRPC_INVALID_ARGUMENT},
+        {"\0\0\0\0\0\0", 6, GRPC_INVALID_ARGUMENT}, /* one and a bit */
+        {"", 0, GRPC_INVALID_ARGUMENT},             /* none */
+        {"\1\0\0\0\0", 5, GRPC_INTERNAL},           /* compressed, with what? */
         {"\xff\0\0\0\0", 5, GRPC_INTERNAL},
     };
 

@@ -650,6 +650,76 @@ static void test_numbers_that_are_none_are_written_by_name(void **state)
     YAML_FAULT("precise: nan", "precise: expected a number, found \"nan\"");
 }
 
+/* ---- settings beside a message, and alone ---- */
+
+static void note_member(void *arg, const char *member, const char *value)
+{
+    assert_true(err_is_ok(buf_printf(arg, "%s=%s\n", member, value)));
+}
+
+/* Parses with a map "settings" aside (`desc` NULL: alone); members and then faults as one text. */
+static char *parse_aside(const char *text, const ProtobufCMessageDescriptor *desc)
+{
+    struct faults *faults = mem_zalloc(sizeof(*faults));
+    struct buf out = {NULL, 0, 0, 0, 0};
+    struct json_pb_aside aside = {"settings", note_member, &out};
+    ProtobufCMessage *msg = NULL;
+    err_t err = desc == NULL
+                    ? json_pb_parse_map(JSON_PB_YAML, "t", bytes_of_str(text), &aside, faults)
+                    : json_pb_parse_aside(JSON_PB_YAML, "t", bytes_of_str(text), desc, &aside,
+                                          faults, &msg);
+
+    assert_true(err_is_ok(err) == (faults->total == 0));
+    assert_true((msg != NULL) == (desc != NULL && err_is_ok(err)));
+    if (msg != NULL)
+        assert_true(
+            err_is_ok(buf_printf(&out, "text is %s\n", ((Mortise__Test__Sample *)msg)->text)));
+    pb_free(msg);
+    faults_text(faults, &out);
+    faults_fini(faults);
+    mem_free(faults);
+    return buf_take_str(&out);
+}
+
+static void check_aside(const char *text, const ProtobufCMessageDescriptor *desc,
+                        const char *expected)
+{
+    char *got = parse_aside(text, desc);
+
+    assert_string_equal(got, expected);
+    mem_free(got);
+}
+
+static void test_settings_beside_a_message(void **state)
+{
+    (void)state;
+    check_aside("settings: {a: 10s, b: 5, c: true, \"d\": \"\"}\ntext: x\n", SAMPLE,
+                "a=10s\nb=5\nc=true\nd=\ntext is x\n");
+    check_aside("text: x\nsettings: {a: b}\n", SAMPLE, "a=b\ntext is x\n");
+    check_aside("settings:\ntext: x\n", SAMPLE, "text is x\n");
+    check_aside("text: x\n", SAMPLE, "text is x\n");
+    check_aside("settings: {a: [1], b: {}, c: , d: \"x\\0y\", \"e\\0f\": g}\ntxt: x\n", SAMPLE,
+                "settings.a: expected a text, a number or a boolean, found a list\n"
+                "settings.b: expected a text, a number or a boolean, found a map\n"
+                "settings.c: expected a text, a number or a boolean, found nothing\n"
+                "settings.d: NUL is not allowed\n"
+                "settings.e: NUL is not allowed\n"
+                "txt: unknown field; did you mean \"text\"?\n");
+    check_aside("settings: [a]\n", SAMPLE, "settings: expected a map, found a list\n");
+    check_aside("settings: {a: b}\nsettings: {c: d}\n", SAMPLE, "t:2:1: duplicate key\n");
+    check_aside("settings: {a: b, a: c}\n", SAMPLE, "t:1:18: duplicate key\n");
+}
+
+static void test_settings_alone(void **state)
+{
+    (void)state;
+    check_aside("a: 10s\nb: -5\n", NULL, "a=10s\nb=-5\n");
+    check_aside("", NULL, "");
+    check_aside("- a\n", NULL, "t: expected a map, found a list\n");
+    check_aside("a: {b: c}\n", NULL, "a: expected a text, a number or a boolean, found a map\n");
+    check_aside("a: b\na: c\n", NULL, "t:2:1: duplicate key\n");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -676,6 +746,8 @@ int main(void)
         cmocka_unit_test(test_more_faults_than_are_kept_are_counted),
         cmocka_unit_test(test_unknown_enum_numbers_are_shown),
         cmocka_unit_test(test_numbers_that_are_none_are_written_by_name),
+        cmocka_unit_test(test_settings_beside_a_message),
+        cmocka_unit_test(test_settings_alone),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
