@@ -137,7 +137,7 @@ static err_t pem_block(struct pem_reader *reader, struct pem_block *block)
     size_t max = 0;
     size_t len = 0;
     if (reader->base64_len == 0 || !EVP_DecodedLength(&max, reader->base64_len))
-        return FAIL(PEM_SYNTAX, reader->line);
+        return FAIL(PEM_SYNTAX, begin);
     block->der = mem_zalloc(max);
     block->der_len = max; /* so that all of it is wiped if this fails half-way */
     if (!EVP_DecodeBase64(block->der, &len, max, reader->base64, reader->base64_len))

@@ -235,6 +235,7 @@ struct tls_compile {
     struct faults *faults;
 };
 
+/* tls_fault_unknown proposes what would be accepted: `names` has NULL for what would not. */
 static void tls_fault_unknown(struct tls_compile *compile, const char *what, const char *name,
                               const char *const *names, size_t num)
 {
@@ -271,7 +272,7 @@ static void tls_compile_suite(struct tls_compile *compile, const char *given)
     if (i == ARRAY_LEN(tls_suites)) {
         const struct tls_suite *other = tls_suite_by_other_name(name);
         for (size_t j = 0; j < ARRAY_LEN(tls_suites); j++)
-            names[j] = tls_suites[j].name;
+            names[j] = tls_suite_available(&tls_suites[j]) ? tls_suites[j].name : NULL;
         if (other != NULL)
             faults_add(compile->faults, compile->path->text,
                        "\"%s\" is OpenSSL's name; the IANA name is wanted: \"%s\"", given,
@@ -339,7 +340,7 @@ static void tls_compile_sigalg(struct tls_compile *compile, const char *name)
     size_t i = 0;
 
     for (size_t j = 0; j < ARRAY_LEN(tls_sigalgs); j++)
-        names[j] = tls_sigalgs[j].name;
+        names[j] = tls_sigalgs[j].kind != TLS_SIGALG_REFUSED ? tls_sigalgs[j].name : NULL;
     while (i < ARRAY_LEN(tls_sigalgs) && strcmp(tls_sigalgs[i].name, name) != 0)
         i++;
     if (i == ARRAY_LEN(tls_sigalgs)) {
@@ -728,8 +729,10 @@ err_t tls_profile_describe(const struct tls_profile *profile, struct buf *out)
     TRY(buf_add_str(out, "\nsignature algorithms:"));
     for (size_t i = 0; i < profile->num_sigalgs; i++)
         TRY(buf_printf(out, " %s", profile->sigalgs[i]->name));
-    TRY(buf_add_str(out, "\nclient certificate: required\nresumption: off\nearly data: off\n"
-                         "renegotiation: never\ncompression: off\n"));
+    if (profile->server)
+        TRY(buf_add_str(out, "\nclient certificate: required"));
+    TRY(buf_add_str(out, "\nresumption: off\nearly data: off\nrenegotiation: never\n"
+                         "compression: off\n"));
     return OK;
 }
 

@@ -293,7 +293,8 @@ static err_t verify_path_lengths(STACK_OF(X509) * path)
     return OK;
 }
 
-/* verify_strength: every key, and every signature that was relied upon, which the anchor's is not. */
+/* verify_strength: every key, and every signature that was relied upon, which the anchor's is not.
+ */
 static err_t verify_strength(STACK_OF(X509) * path)
 {
     size_t num = sk_X509_num(path);

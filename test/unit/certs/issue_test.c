@@ -1,0 +1,394 @@
+/* What is issued: within the issuer's life, unique, backdated, with exactly the fields that were
+ * asked for; and what is not signed. Every certificate is judged by our own verifier;
+ * cert_tool_test lets OpenSSL judge. Drives: R35, R36, R37, R40, R41, B12, B15, B16, B18, F42. */
+#include "certs/issue.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "certs/boring.h"
+#include "certs/cert.h"
+#include "certs/key.h"
+#include "certs/verify.h"
+#include "test/unit/certs/certgen.h"
+#include "test/unit/certs/pki.h"
+
+#define ID "spiffe://example.org/ns/a/sa/b"
+#define DAY INT64_C(86400)
+
+#define assert_ok(expr) assert_int_equal((expr).code, E_OK)
+
+static struct pki pki;
+static EVP_PKEY *leaf_key;
+
+static struct issue_leaf good(void)
+{
+    return (struct issue_leaf){
+        .spiffe_id = ID, .public_key = leaf_key, .now_s = PKI_NOW, .ttl_s = DAY};
+}
+
+/* verify judges what was issued as a peer would, at `now_s`. */
+static err_t verify(const struct issued *issued, int64_t now_s, enum verify_role role,
+                    struct peer **out)
+{
+    STACK_OF(CRYPTO_BUFFER) *chain = sk_CRYPTO_BUFFER_new_null();
+
+    sk_CRYPTO_BUFFER_push(chain, CRYPTO_BUFFER_new(issued->der, issued->der_len, NULL));
+    sk_CRYPTO_BUFFER_push(
+        chain, CRYPTO_BUFFER_new(pki.intermediate_der.ptr, pki.intermediate_der.len, NULL));
+    err_t err = verify_chain(chain, pki.bundle, role, now_s, NULL, out);
+    sk_CRYPTO_BUFFER_pop_free(chain, CRYPTO_BUFFER_free);
+    return err;
+}
+
+static X509 *cert_of(const struct issued *issued)
+{
+    return pki_x509(bytes_of(issued->der, issued->der_len));
+}
+
+static void test_leaf_is_what_was_asked_for(void **state)
+{
+    static const char *const names[] = {"a.example.org", "b", NULL};
+    struct issue_leaf leaf = good();
+    struct issued issued;
+
+    (void)state;
+    leaf.dns_names = names;
+    assert_ok(issue_leaf(&pki.intermediate, &leaf, &issued));
+    assert_int_equal(issued.not_before, PKI_NOW - ISSUE_BACKDATE_S);
+    assert_int_equal(issued.not_after, PKI_NOW + DAY);
+    for (int role = 0; role < 2; role++) {
+        struct peer *peer = NULL;
+        assert_ok(
+            verify(&issued, PKI_NOW, role == 0 ? VERIFY_SERVER_CERT : VERIFY_CLIENT_CERT, &peer));
+        assert_string_equal(peer->spiffe_id, ID);
+        assert_string_equal(peer->dns_names[0], "a.example.org");
+        assert_string_equal(peer->dns_names[1], "b");
+        assert_null(peer->dns_names[2]);
+        assert_string_equal(peer->serial, issued.serial);
+        assert_int_equal(peer->not_before, issued.not_before);
+        assert_int_equal(peer->not_after, issued.not_after);
+        peer_unref(peer);
+    }
+    X509 *cert = cert_of(&issued);
+    assert_int_equal(X509_get_version(cert), X509_VERSION_3);
+    assert_int_equal(X509_get_ext_count(cert), 6); /* and nothing else */
+    assert_int_equal(X509_get_key_usage(cert), X509v3_KU_DIGITAL_SIGNATURE);
+    assert_int_equal(X509_get_extended_key_usage(cert), XKU_SSL_SERVER | XKU_SSL_CLIENT);
+    assert_true(X509_EXTENSION_get_critical(
+        X509_get_ext(cert, X509_get_ext_by_NID(cert, NID_key_usage, -1))));
+    X509_free(cert);
+    issued_fini(&issued);
+}
+
+static void test_root_and_intermediate(void **state)
+{
+    X509 *root = pki.root.cert;
+    X509 *ca = pki.intermediate.cert;
+    struct cert_names names;
+
+    (void)state;
+    assert_ok(cert_check_ca(root));
+    assert_ok(cert_check_ca(ca));
+    assert_int_equal(X509_get_pathlen(root), -1);
+    assert_int_equal(X509_get_pathlen(ca), 0);
+    assert_int_equal(X509_get_key_usage(ca), X509v3_KU_KEY_CERT_SIGN | X509v3_KU_CRL_SIGN);
+    assert_int_equal(X509_check_issued(root, ca), X509_V_OK);
+    assert_int_equal(X509_check_issued(root, root), X509_V_OK);
+    assert_ok(cert_names_get(root, &names));
+    assert_string_equal(names.uri, "spiffe://" PKI_DOMAIN);
+    cert_names_fini(&names);
+    /* Generations have names that differ. */
+    assert_int_not_equal(X509_NAME_cmp(X509_get_subject_name(root), X509_get_subject_name(ca)), 0);
+    int at = X509_get_ext_by_NID(ca, NID_name_constraints, -1);
+    assert_true(at >= 0 && X509_EXTENSION_get_critical(X509_get_ext(ca, at)));
+}
+
+/* What somebody signs who has the intermediate's key and none of issue_leaf's scruples. */
+static struct issued sign_without_scruples(const char *uri)
+{
+    X509 *cert = X509_new();
+    BASIC_CONSTRAINTS *basic = BASIC_CONSTRAINTS_new();
+    ASN1_BIT_STRING *usage = ASN1_BIT_STRING_new();
+    GENERAL_NAMES *names = GENERAL_NAMES_new();
+    GENERAL_NAME *name = GENERAL_NAME_new();
+    ASN1_IA5STRING *text = ASN1_IA5STRING_new();
+    uint8_t *der = NULL;
+
+    assert_true(ASN1_STRING_set(text, uri, (ossl_ssize_t)strlen(uri)));
+    GENERAL_NAME_set0_value(name, GEN_URI, text);
+    sk_GENERAL_NAME_push(names, name);
+    assert_true(X509_set_version(cert, X509_VERSION_3));
+    assert_true(ASN1_INTEGER_set_uint64(X509_get_serialNumber(cert), 5));
+    assert_true(X509_set_issuer_name(cert, X509_get_subject_name(pki.intermediate.cert)));
+    assert_true(ASN1_TIME_set_posix(X509_getm_notBefore(cert), PKI_NOW - 60) != NULL);
+    assert_true(ASN1_TIME_set_posix(X509_getm_notAfter(cert), PKI_NOW + 60) != NULL);
+    assert_true(X509_set_pubkey(cert, leaf_key));
+    assert_true(ASN1_BIT_STRING_set_bit(usage, 0, 1));
+    assert_true(X509_add1_ext_i2d(cert, NID_basic_constraints, basic, 1, 0));
+    assert_true(X509_add1_ext_i2d(cert, NID_key_usage, usage, 1, 0));
+    assert_true(X509_add1_ext_i2d(cert, NID_subject_alt_name, names, 0, 0));
+    assert_true(X509_sign(cert, pki.intermediate.key, EVP_sha256()) > 0);
+    int len = i2d_X509(cert, &der);
+    struct issued out = {.der = mem_dup(der, (size_t)len), .der_len = (size_t)len};
+    OPENSSL_free(der);
+    BASIC_CONSTRAINTS_free(basic);
+    ASN1_BIT_STRING_free(usage);
+    GENERAL_NAMES_free(names);
+    X509_free(cert);
+    return out;
+}
+
+/* R41: an intermediate that got into wrong hands is of use for its own trust domain alone. */
+static void test_intermediate_cannot_leave_its_trust_domain(void **state)
+{
+    static const char *const foreign[] = {"spiffe://example.com/a", "spiffe://sub.example.org/a",
+                                          "spiffe://example.org.evil/a",
+                                          "spiffe://notexample.org/a"};
+
+    (void)state;
+    for (size_t i = 0; i < ARRAY_LEN(foreign); i++) {
+        struct issue_leaf leaf = good();
+        struct issued issued;
+        leaf.spiffe_id = foreign[i];
+        assert_int_equal(issue_leaf(&pki.intermediate, &leaf, &issued).code, E_TRUST_DOMAIN);
+
+        struct issued forged = sign_without_scruples(foreign[i]);
+        struct peer *peer = NULL;
+        err_t err = verify(&forged, PKI_NOW, VERIFY_SERVER_CERT, &peer);
+        assert_int_equal(err.code, E_CHAIN_INVALID);
+        assert_int_equal(err.sub, X509_V_ERR_PERMITTED_VIOLATION);
+        issued_fini(&forged);
+    }
+    struct issued fine = sign_without_scruples(ID); /* the same hand, within the limits */
+    struct peer *peer = NULL;
+    assert_ok(verify(&fine, PKI_NOW, VERIFY_SERVER_CERT, &peer));
+    peer_unref(peer);
+    issued_fini(&fine);
+}
+
+static void test_lives_stay_within_the_issuers(void **state)
+{
+    int64_t root_before = 0;
+    int64_t root_after = 0;
+    struct issued issued;
+
+    (void)state;
+    assert_ok(cert_times(pki.intermediate.cert, &root_before, &root_after));
+    /* At each moment of the issuer's life, for each length: inside, backdated or cut. */
+    for (int64_t now = root_before; now < root_after; now += (root_after - root_before) / 37 + 1) {
+        static const int64_t ttls[] = {60, 3600, DAY, 7 * DAY};
+        for (size_t i = 0; i < ARRAY_LEN(ttls); i++) {
+            struct issue_leaf leaf = good();
+            leaf.now_s = now;
+            leaf.ttl_s = ttls[i];
+            assert_ok(issue_leaf(&pki.intermediate, &leaf, &issued));
+            assert_true(issued.not_after <= root_after);
+            assert_true(issued.not_after <= now + ttls[i]);
+            assert_true(issued.not_before >= root_before);
+            assert_true(issued.not_before <= now && issued.not_before >= now - ISSUE_BACKDATE_S);
+            assert_true(issued.not_after > now);
+            issued_fini(&issued);
+        }
+    }
+    struct issue_leaf last = good();
+    last.now_s = root_after - 1;
+    assert_ok(issue_leaf(&pki.intermediate, &last, &issued));
+    assert_int_equal(issued.not_after, root_after);
+    issued_fini(&issued);
+}
+
+/* R37, R40 */
+static void test_what_is_not_signed(void **state)
+{
+    static const int64_t bad_ttls[] = {0, -1, ISSUE_TTL_MIN_S - 1, ISSUE_TTL_MAX_S + 1, INT64_MAX};
+    static const char *const bad_ids[] = {"",
+                                          "spiffe://example.org",
+                                          "spiffe://example.org/",
+                                          "spiffe://Example.org/a",
+                                          "spiffe://example.org/a/../b",
+                                          "spiffe://example.org/a,URI:spiffe://x/y",
+                                          "spiffe://example.org/a\nb",
+                                          "https://example.org/a",
+                                          "spiffe://example.org/*"};
+    static const char *const bad_dns[] = {"",   "*.example.org", "a,DNS:b", "a\nb", "a..b", ".a",
+                                          "a.", "a b",           "-a",      "a-"};
+    int64_t before = 0;
+    int64_t after = 0;
+    struct issued issued;
+
+    (void)state;
+    assert_ok(cert_times(pki.intermediate.cert, &before, &after));
+    for (size_t i = 0; i < ARRAY_LEN(bad_ttls); i++) {
+        struct issue_leaf leaf = good();
+        leaf.ttl_s = bad_ttls[i];
+        assert_int_equal(issue_leaf(&pki.intermediate, &leaf, &issued).code, E_CONFIG_INVALID);
+    }
+    for (size_t i = 0; i < ARRAY_LEN(bad_ids); i++) {
+        struct issue_leaf leaf = good();
+        leaf.spiffe_id = bad_ids[i];
+        assert_int_equal(issue_leaf(&pki.intermediate, &leaf, &issued).code, E_SPIFFE_SYNTAX);
+    }
+    for (size_t i = 0; i < ARRAY_LEN(bad_dns); i++) {
+        const char *names[] = {bad_dns[i], NULL};
+        struct issue_leaf leaf = good();
+        leaf.dns_names = names;
+        if (err_is_ok(issue_leaf(&pki.intermediate, &leaf, &issued)))
+            print_error("signed: \"%s\"\n", bad_dns[i]);
+        assert_int_equal(issue_leaf(&pki.intermediate, &leaf, &issued).code, E_CONFIG_INVALID);
+    }
+    struct issue_leaf leaf = good();
+    leaf.spiffe_id = NULL;
+    assert_int_equal(issue_leaf(&pki.intermediate, &leaf, &issued).code, E_CONFIG_INVALID);
+    leaf = good();
+    leaf.now_s = before - 1;
+    assert_int_equal(issue_leaf(&pki.intermediate, &leaf, &issued).code, E_CA_CANNOT_SIGN);
+    leaf.now_s = after;
+    assert_int_equal(issue_leaf(&pki.intermediate, &leaf, &issued).code, E_CA_CANNOT_SIGN);
+    leaf = good();
+    leaf.public_key = certgen_key(CERTGEN_P224);
+    assert_int_equal(issue_leaf(&pki.intermediate, &leaf, &issued).code, E_KEY_WEAK);
+    leaf.public_key = certgen_key(CERTGEN_RSA1024);
+    assert_int_equal(issue_leaf(&pki.intermediate, &leaf, &issued).code, E_KEY_WEAK);
+}
+
+static void test_issuer_must_be_a_ca_with_its_key(void **state)
+{
+    struct issue_leaf leaf = good();
+    struct issued issued;
+    struct issuer wrong_key = {pki.intermediate.cert, pki.root.key};
+
+    (void)state;
+    assert_int_equal(issue_leaf(&wrong_key, &leaf, &issued).code, E_CA_CANNOT_SIGN);
+    assert_ok(issue_leaf(&pki.intermediate, &leaf, &issued));
+    X509 *cert = cert_of(&issued);
+    issued_fini(&issued);
+    struct issuer no_ca = {cert, leaf_key};
+    assert_int_equal(issue_leaf(&no_ca, &leaf, &issued).code, E_CA_CANNOT_SIGN);
+    assert_int_equal(issue_intermediate(&no_ca, PKI_DOMAIN, leaf_key, PKI_NOW, DAY, &issued).code,
+                     E_CA_CANNOT_SIGN);
+    assert_int_equal(
+        issue_intermediate(&pki.root, "example.com", leaf_key, PKI_NOW, DAY, &issued).code,
+        E_TRUST_DOMAIN);
+    assert_int_equal(
+        issue_intermediate(&pki.root, "Example.org", leaf_key, PKI_NOW, DAY, &issued).code,
+        E_SPIFFE_SYNTAX);
+    assert_int_equal(issue_root("", leaf_key, PKI_NOW, DAY, &issued).code, E_SPIFFE_SYNTAX);
+    assert_int_equal(issue_root(PKI_DOMAIN, leaf_key, PKI_NOW, 0, &issued).code, E_CONFIG_INVALID);
+    assert_int_equal(issue_root(PKI_DOMAIN, certgen_key(CERTGEN_P521), PKI_NOW, DAY, &issued).code,
+                     E_KEY_WEAK);
+    X509_free(cert);
+}
+
+static int compare_serials(const void *a, const void *b)
+{
+    return strcmp(a, b);
+}
+
+/* R37: at least 64 random bits, positive, at most 20 bytes, all different. */
+static void test_serials(void **state)
+{
+    enum { NUM = 300 };
+    static char serials[NUM][41];
+    int ones[160] = {0};
+
+    (void)state;
+    for (size_t i = 0; i < NUM; i++) {
+        struct issue_leaf leaf = good();
+        struct issued issued;
+        assert_ok(issue_leaf(&pki.intermediate, &leaf, &issued));
+        memcpy(serials[i], issued.serial, sizeof serials[i]);
+        assert_in_range(strlen(serials[i]), 34, 40);
+        X509 *cert = cert_of(&issued);
+        const ASN1_INTEGER *serial = X509_get0_serialNumber(cert);
+        assert_int_equal(ASN1_STRING_type(serial), V_ASN1_INTEGER);
+        size_t len = (size_t)ASN1_STRING_length(serial);
+        for (size_t bit = 0; bit < 8 * len; bit++)
+            ones[bit] += ASN1_STRING_get0_data(serial)[len - 1 - bit / 8] >> (bit % 8) & 1;
+        X509_free(cert);
+        issued_fini(&issued);
+    }
+    qsort(serials, NUM, sizeof serials[0], compare_serials);
+    for (size_t i = 1; i < NUM; i++)
+        assert_string_not_equal(serials[i - 1], serials[i]);
+    assert_int_equal(ones[159], 0);
+    /* Each of the others is a coin: 300 throws are within 90 and 210 but for one time in 10^12. */
+    for (size_t bit = 0; bit < 159; bit++)
+        assert_in_range(ones[bit], 90, 210);
+}
+
+/* P-384 keys sign with SHA-384, RSA ones are accepted; all verify. */
+static void test_all_kinds_of_keys(void **state)
+{
+    static const enum certgen_key kinds[] = {CERTGEN_P256, CERTGEN_P384, CERTGEN_RSA2048};
+
+    (void)state;
+    for (size_t i = 0; i < ARRAY_LEN(kinds); i++) {
+        struct issued root;
+        struct issued ca;
+        struct issued issued;
+        struct issue_leaf leaf = good();
+        EVP_PKEY *key = certgen_key(kinds[i]);
+        assert_ok(issue_root(PKI_DOMAIN, key, PKI_NOW, 100 * DAY, &root));
+        struct issuer root_issuer = {cert_of(&root), key};
+        assert_ok(issue_intermediate(&root_issuer, PKI_DOMAIN, key, PKI_NOW, 10 * DAY, &ca));
+        struct issuer ca_issuer = {cert_of(&ca), key};
+        leaf.public_key = key;
+        assert_ok(issue_leaf(&ca_issuer, &leaf, &issued));
+
+        struct bytes anchor = bytes_of(root.der, root.der_len);
+        struct bytes chain_der[] = {bytes_of(issued.der, issued.der_len),
+                                    bytes_of(ca.der, ca.der_len)};
+        struct bundle *bundle = NULL;
+        struct svid *svid = NULL;
+        assert_ok(bundle_of_der(&anchor, 1, PKI_DOMAIN, &bundle));
+        assert_ok(svid_of_der(chain_der, 2, key, bundle, PKI_NOW, &svid));
+        assert_string_equal(svid->serial, issued.serial);
+        svid_unref(svid);
+        bundle_unref(bundle);
+        X509_free(root_issuer.cert);
+        X509_free(ca_issuer.cert);
+        issued_fini(&root);
+        issued_fini(&ca);
+        issued_fini(&issued);
+    }
+}
+
+static int setup(void **state)
+{
+    (void)state;
+    pki_init(&pki);
+    assert_ok(key_generate(&leaf_key));
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    (void)state;
+    EVP_PKEY_free(leaf_key);
+    pki_fini(&pki);
+    certgen_cleanup();
+    return 0;
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_leaf_is_what_was_asked_for),
+        cmocka_unit_test(test_root_and_intermediate),
+        cmocka_unit_test(test_intermediate_cannot_leave_its_trust_domain),
+        cmocka_unit_test(test_lives_stay_within_the_issuers),
+        cmocka_unit_test(test_what_is_not_signed),
+        cmocka_unit_test(test_issuer_must_be_a_ca_with_its_key),
+        cmocka_unit_test(test_serials),
+        cmocka_unit_test(test_all_kinds_of_keys),
+    };
+
+    return cmocka_run_group_tests(tests, setup, teardown);
+}
