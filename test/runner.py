@@ -138,6 +138,7 @@ def pytest(run, name, config, paths, *flags):
     if run.args.full:
         env["MORTISE_FULL"] = "1"
     subprocess.run([sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider",
+                    "--import-mode=importlib",
                     f"--junitxml={report}", *flags, *paths], cwd=ROOT, env=env)
     if not report.exists():
         run.fail(f"{name}: pytest did not run")

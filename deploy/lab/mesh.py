@@ -40,10 +40,11 @@ def document(client=None, server=None, links=LINKS, **more):
 class Mesh:
     """Owns a folder with everything the programs write. Hosts by name from a netns.Network."""
 
-    def __init__(self, folder, network, binaries=None):
+    def __init__(self, folder, network, binaries=None, control_host="control"):
         self.folder = Path(folder)
         self.folder.mkdir(parents=True, exist_ok=True)
         self.network = network
+        self.control_host = network[control_host]
         self.bin = binaries or Binaries()
         self.bin.check()
         self.control = None
@@ -62,7 +63,7 @@ class Mesh:
 
     def ctl(self, *args, check=True, timeout_s=120):
         """mortisectl on the control plane's host, over the operator socket; the finished process."""
-        done = self.network["control"].run(
+        done = self.control_host.run(
             str(self.bin.ctl), "--socket", str(self.socket), *map(str, args),
             capture_output=True, text=True, timeout=timeout_s)
         if check and done.returncode != 0:
@@ -82,7 +83,7 @@ class Mesh:
             "mortise-control",
             [self.bin.control, "--config", data / "control.yaml",
              "--listen", f"0.0.0.0:{CONTROL_PORT}", "--operator-socket", self.socket],
-            self.folder, self.network["control"])
+            self.folder, self.control_host)
         self.control.wait_ready()
         self.roots.write_text(self.ctl("roots").stdout)
         return self.control
@@ -105,7 +106,7 @@ class Mesh:
 
     def sidecar_argv(self, subsystem):
         host = self.network[subsystem]
-        return [self.bin.proxy, "--control", f"{self.network['control'].v4}:{CONTROL_PORT}",
+        return [self.bin.proxy, "--control", f"{self.control_host.v4}:{CONTROL_PORT}",
                 "--trust-domain", TRUST_DOMAIN, "--trust-bundle", self.roots,
                 "--inbound-listen", f"0.0.0.0:{INBOUND_PORT}",
                 "--advertise", f"{host.v4}:{INBOUND_PORT}"]

@@ -34,7 +34,7 @@ def check(text):
 def test_certificate_dates_and_generation_are_metrics(mesh):
     values = mesh.sidecar("portal").metrics()
     names = {series.split("{")[0] for series in values}
-    for name in ("mortise_certificate_not_after_seconds", "mortise_config_generation",
+    for name in ("mortise_certificate_not_after_timestamp_seconds", "mortise_config_generation",
                  "mortise_connections_open"):
         assert name in names, sorted(names)
 
@@ -63,7 +63,7 @@ def test_admin_socket_is_private(mesh):
 def test_config_page_shows_what_is_in_force(mesh):
     config = mesh.sidecar("management").config()
     assert int(config["generation"]) >= 1
-    assert {link["name"] for link in config["outbound"]} == {
+    assert {link["name"] for link in config["config"]["outbound"]} == {
         "management-portal", "management-gateway", "management-analytics"}
     assert config["identity"]["serial"] and config["identity"]["not_after"]
 

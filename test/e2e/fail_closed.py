@@ -105,9 +105,9 @@ def test_an_expired_certificate_refuses_and_a_new_one_recovers(folder, binaries)
         wait_for("unready at expiry", lambda: admin(pair["server"].admin_socket, "/readyz")[0] == 503)
         assert "expired" in admin(pair["server"].admin_socket, "/readyz")[1]
         target.settimeout(0.5)
-        with socket.create_connection(("127.0.0.1", pair.app_port), 5) as sock:
-            sock.settimeout(5)
-            with pytest.raises(OSError):
+        with pytest.raises(OSError):
+            with socket.create_connection(("127.0.0.1", pair.app_port), 5) as sock:
+                sock.settimeout(5)
                 sock.sendall(b"x")
                 if not sock.recv(1):
                     raise ConnectionResetError("closed")

@@ -23,7 +23,7 @@ def as_before(mesh):
 def test_default_links_exist_after_installation(folder, network, binaries):
     from deploy.lab.mesh import Mesh
 
-    fresh = Mesh(folder / "fresh", network, binaries)
+    fresh = Mesh(folder / "fresh", network, binaries, control_host="gateway")
     try:
         fresh.start_control()
         links = {link["name"]: link for link in fresh.ctl_json("get", "links")["links"]}
@@ -144,7 +144,7 @@ def test_push_storm_ends_in_the_last_version(mesh):
         mesh.apply(document(client={"groups": groups}, server={"groups": groups}))
     mesh.wait_in_sync(4)
     config = mesh.sidecar("management").config()
-    assert "P-256" in json.dumps(config["profiles"])
+    assert "P-256" in json.dumps(config["config"]["profiles"])
 
 
 def test_tokens_have_a_lifetime_within_bounds(mesh):
