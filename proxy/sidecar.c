@@ -14,6 +14,7 @@
 #define SIDECAR_TICK_MS 1000
 #define SIDECAR_SAMPLE_TICKS 5 /* metrics of process and live connections */
 #define SIDECAR_DRAIN_LOOK_MS 20
+#define SIDECAR_DRAIN_GRACE_MS 500 /* the workers cut at the deadline, and say so of each connection */
 #define SIDECAR_WORKERS_MAX 256
 #define SIDECAR_TRIM_MIN 256 /* connections gone since the memory was given back last */
 
@@ -34,6 +35,7 @@ struct sidecar {
     unsigned peak; /* of open connections since the memory was given back last */
     struct timer drain;
     uint64_t drain_until_ms;
+    unsigned drain_open; /* connections at the last look before that */
     bool ready; /* as last told */
     bool draining;
 };
@@ -213,9 +215,13 @@ static void sidecar_on_drain(void *arg)
 {
     struct sidecar *sidecar = arg;
     unsigned open = sidecar_open_connections(sidecar);
+    uint64_t now_ms = loop_now_ms(sidecar->loop);
+    bool late = now_ms >= sidecar->drain_until_ms;
 
-    if (open == 0 || loop_now_ms(sidecar->loop) >= sidecar->drain_until_ms) {
-        log_info("sidecar", "drained", LOG_UINT("cut_off", open));
+    if (!late)
+        sidecar->drain_open = open;
+    if (open == 0 || now_ms >= sidecar->drain_until_ms + SIDECAR_DRAIN_GRACE_MS) {
+        log_info("sidecar", "drained", LOG_UINT("cut_off", late ? sidecar->drain_open : 0));
         loop_stop(sidecar->loop);
         return;
     }
@@ -231,7 +237,8 @@ void sidecar_drain(struct sidecar *sidecar)
     CHECK(!sidecar->draining);
     sidecar->draining = true;
     sidecar_look_ready(sidecar);
-    log_info("sidecar", "draining", LOG_UINT("connections", sidecar_open_connections(sidecar)),
+    sidecar->drain_open = sidecar_open_connections(sidecar);
+    log_info("sidecar", "draining", LOG_UINT("connections", sidecar->drain_open),
              LOG_UINT("timeout_ms", drain_ms));
     for (size_t i = 0; i < sidecar->shared.num_workers; i++)
         worker_drain(sidecar->shared.workers[i]);
