@@ -1,0 +1,39 @@
+/* tls_profile_impl: what the files of tls_profile share; nobody else includes it. */
+#ifndef MORTISE_CERTS_TLS_PROFILE_IMPL_H
+#define MORTISE_CERTS_TLS_PROFILE_IMPL_H
+
+#include "certs/tls_names.h"
+#include "certs/tls_profile.h"
+
+struct tls_profile {
+    struct refs refs;
+    char *name;
+    bool server;
+    uint16_t min;
+    uint16_t max;
+    unsigned allowed13; /* TLS_13_ bits: what may be negotiated */
+    unsigned offered13; /* what the library can be told to offer: not always the same */
+    const struct tls_suite *suites[TLS_SUITES_NUM]; /* of TLS 1.2, by preference */
+    size_t num_suites;
+    const struct tls_group *groups[TLS_GROUPS_NUM];
+    size_t num_groups;
+    const struct tls_sigalg *sigalgs[TLS_SIGALGS_NUM];
+    size_t num_sigalgs;
+    /* The same as the library wants it. */
+    char *suite_text; /* "A:B"; NULL: no suite of TLS 1.2 */
+    char *group_text;
+    uint16_t sigalg_ids[TLS_SIGALGS_NUM];
+};
+
+bool tls_profile_has_suite(const struct tls_profile *profile, uint16_t id);
+bool tls_profile_has_group(const struct tls_profile *profile, uint16_t id);
+
+/* Text, as describe and intersect write it. tls_text_add appends the separator before any but the
+ * first; the others are made of it. */
+MUST_CHECK err_t tls_text_add(struct buf *out, size_t *num, const char *separator,
+                              const char *name);
+MUST_CHECK err_t tls_text_suites13(unsigned mask, const char *separator, size_t *num,
+                                   struct buf *out);
+MUST_CHECK err_t tls_text_versions(uint16_t min, uint16_t max, struct buf *out);
+
+#endif
