@@ -105,6 +105,28 @@ static void registry_detach(struct workload *workload)
     workload->member = NULL;
 }
 
+/* The sidecar is gone for good. */
+static void registry_drop_workload(struct workload *workload)
+{
+    struct registry *registry = workload->registry;
+
+    CHECK(workload->lost);
+    list_del(&workload->link);
+    registry->num_workloads--;
+    registry_detach(workload);
+    registry_emit(registry, REGISTRY_LEFT, workload);
+    if (workload->status != NULL)
+        pb_free(&workload->status->base);
+    if (workload->refused != NULL)
+        pb_free(&workload->refused->base);
+    mem_free(workload->subsystem);
+    mem_free(workload->spiffe_id);
+    mem_free(workload->instance);
+    mem_free(workload->build);
+    mem_free(workload->address);
+    mem_free(workload);
+}
+
 static void registry_drop_member(struct registry *registry, struct member *member)
 {
     struct list *pos, *tmp;
@@ -112,7 +134,9 @@ static void registry_drop_member(struct registry *registry, struct member *membe
     LIST_EACH (pos, tmp, &registry->workloads) {
         struct workload *workload = LIST_ITEM(pos, struct workload, link);
 
-        if (workload->member == member)
+        if (workload->member == member && workload->lost)
+            registry_drop_workload(workload);
+        else if (workload->member == member)
             registry_detach(workload);
     }
     map_del(&registry->members, member->name);
@@ -275,7 +299,8 @@ void registry_close(struct registry *registry)
 
     if (registry == NULL)
         return;
-    CHECK(list_empty(&registry->workloads));
+    while (!list_empty(&registry->workloads))
+        registry_drop_workload(LIST_ITEM(registry->workloads.next, struct workload, link));
     version_close(&registry->version);
     resources_close(&registry->resources);
     while (map_next(&registry->members, &iter, &name, &value))
@@ -335,6 +360,22 @@ static char *registry_text(const char *text)
     return mem_strndup(text, 256);
 }
 
+/* The process that joins is the one that was here just now. */
+static void registry_take_over(struct registry *registry, const struct registry_join *join)
+{
+    struct list *pos, *tmp;
+
+    LIST_EACH (pos, tmp, &registry->workloads) {
+        struct workload *workload = LIST_ITEM(pos, struct workload, link);
+
+        if (workload->lost && strcmp(workload->instance, join->instance) == 0 &&
+            strcmp(workload->spiffe_id, join->spiffe_id) == 0) {
+            registry_drop_workload(workload);
+            return;
+        }
+    }
+}
+
 err_t registry_join(struct registry *registry, const struct registry_join *join,
                     struct workload **out)
 {
@@ -346,6 +387,7 @@ err_t registry_join(struct registry *registry, const struct registry_join *join,
 
     if (member == NULL)
         return FAIL(PEER_DENIED, 0);
+    registry_take_over(registry, join);
     if (registry->num_workloads >= REGISTRY_WORKLOADS_MAX ||
         member->num_workloads >= REGISTRY_INSTANCES_MAX)
         return FAIL(LIMIT, REGISTRY_INSTANCES_MAX);
@@ -376,22 +418,24 @@ err_t registry_join(struct registry *registry, const struct registry_join *join,
 
 void registry_leave(struct workload *workload)
 {
-    struct registry *registry = workload->registry;
+    workload->stream = NULL;
+    workload->lost = true;
+    workload->lost_ms = clock_mono_ms(workload->registry->clock);
+    if (workload->member == NULL)
+        registry_drop_workload(workload); /* its subsystem has left the mesh */
+}
 
-    list_del(&workload->link);
-    registry->num_workloads--;
-    registry_detach(workload);
-    registry_emit(registry, REGISTRY_LEFT, workload);
-    if (workload->status != NULL)
-        pb_free(&workload->status->base);
-    if (workload->refused != NULL)
-        pb_free(&workload->refused->base);
-    mem_free(workload->subsystem);
-    mem_free(workload->spiffe_id);
-    mem_free(workload->instance);
-    mem_free(workload->build);
-    mem_free(workload->address);
-    mem_free(workload);
+/* Drops those that have lingered long enough. */
+static void registry_expire(struct registry *registry, uint64_t now_ms)
+{
+    struct list *pos, *tmp;
+
+    LIST_EACH (pos, tmp, &registry->workloads) {
+        struct workload *workload = LIST_ITEM(pos, struct workload, link);
+
+        if (workload->lost && now_ms - workload->lost_ms >= REGISTRY_LINGER_MS)
+            registry_drop_workload(workload);
+    }
 }
 
 void registry_report(struct workload *workload, enum xds_request kind,
@@ -542,6 +586,7 @@ void registry_tick(struct registry *registry)
     void *value;
     bool again = false;
 
+    registry_expire(registry, now_ms);
     while (map_next(&registry->members, &iter, &name, &value)) {
         struct member *member = value;
 

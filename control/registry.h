@@ -24,6 +24,9 @@
  * endpoint away. */
 #define REGISTRY_GONE_MS 5000     /* a reconnect takes less */
 #define REGISTRY_RESTART_MS 45000 /* after our own start: a sidecar tries again within 30 s */
+/* A sidecar whose stream has ended counts as connected so long: with a new certificate it comes
+ * back on a new connection, and nobody should see it missing between the two. */
+#define REGISTRY_LINGER_MS 3000
 
 struct registry;
 struct member; /* a subsystem of the mesh */
@@ -36,8 +39,8 @@ struct content {
     uint32_t spread_ms;
 };
 
-/* workload is one open discovery stream. Its user reads all of it and writes none but `xds` and
- * `stream`. */
+/* workload is a sidecar that is connected, or was until just now (`lost`). Its user reads all of it
+ * and writes none but `xds` and `stream`. */
 struct workload {
     struct list link;
     struct registry *registry;
@@ -52,7 +55,9 @@ struct workload {
     Mortise__V1__SidecarStatus *status; /* last reported, NULL: none yet */
     Mortise__V1__ErrorDetail *refused;  /* why the last response was refused, NULL: it was not */
     const struct content *content;      /* NULL once its subsystem has left the mesh */
-    void *stream;                       /* the discovery service's */
+    void *stream;                       /* the discovery service's; NULL: its stream has ended */
+    bool lost;                          /* it has */
+    uint64_t lost_ms;                   /* then */
 };
 
 enum registry_event {
@@ -85,7 +90,7 @@ struct registry_params {
 MUST_CHECK err_t registry_open(const struct registry_params *params, struct faults *faults,
                                struct registry **out);
 /* registry_close notes the exact version (so that the next start does not skip a block) and
- * releases all; no workload may be left. */
+ * releases all; no stream may be left. */
 void registry_close(struct registry *registry);
 
 void registry_observe(struct registry *registry, struct registry_observer *observer);
@@ -124,6 +129,8 @@ struct registry_join {
  * not in the mesh), LIMIT. */
 MUST_CHECK err_t registry_join(struct registry *registry, const struct registry_join *join,
                                struct workload **out);
+/* registry_leave is called when its stream is over: it lingers, and is gone unless the same process
+ * joins again in time. */
 void registry_leave(struct workload *workload);
 /* registry_report takes what a request says beyond version and nonce: `status` (NULL: nothing new)
  * and the kind that xds_stream made of it with `error` for a NACK. Messages are copied. */
