@@ -10,8 +10,16 @@
 #include "lib/rpc/json_pb.h"
 #include "lib/rpc/pb.h"
 
+struct static_setting {
+    char *key;
+    char *value;
+};
+
 struct static_reader {
     const char *path; /* of the configuration */
+    struct static_setting *pairs; /* of its settings, applied when all is parsed: their faults then stand
+                                   * beside the others */
+    size_t num_pairs;
     struct watch_files *files;
     struct faults *faults;
     struct static_config *out;
@@ -75,17 +83,36 @@ static char *static_path(const struct static_reader *reader, const char *name)
 static void static_on_setting(void *arg, const char *key, const char *value)
 {
     struct static_reader *reader = arg;
-    CLEANUP(mem_freep) char *path = mem_printf("settings.%s", key);
+
+    reader->pairs =
+        mem_realloc(reader->pairs, (reader->num_pairs + 1) * sizeof(*reader->pairs));
+    reader->pairs[reader->num_pairs++] =
+        (struct static_setting){.key = mem_strdup(key), .value = mem_strdup(value)};
+}
+
+static void static_apply_setting(struct static_reader *reader, const struct static_setting *pair)
+{
+    CLEANUP(mem_freep) char *path = mem_printf("settings.%s", pair->key);
     CLEANUP(mem_freep) char *nearest = NULL;
 
-    if (options_set_file(config_options, key, value, path, &reader->out->settings,
+    if (options_set_file(config_options, pair->key, pair->value, path, &reader->out->settings,
                          &reader->flags.seen, reader->faults))
         return;
-    nearest = config_nearest_key(key);
+    nearest = config_nearest_key(pair->key);
     if (nearest != NULL)
         faults_add(reader->faults, path, "no such setting; meant was %s?", nearest);
     else
         faults_add(reader->faults, path, "no such setting (see --help)");
+}
+
+static void static_apply_settings(struct static_reader *reader)
+{
+    for (size_t i = 0; i < reader->num_pairs; i++) {
+        static_apply_setting(reader, &reader->pairs[i]);
+        mem_free(reader->pairs[i].key);
+        mem_free(reader->pairs[i].value);
+    }
+    mem_free(reader->pairs);
 }
 
 static void static_read_message(struct static_reader *reader)
@@ -101,6 +128,7 @@ static void static_read_message(struct static_reader *reader)
                                       &mortise__v1__sidecar_config__descriptor, &aside,
                                       reader->faults, &msg)))
         reader->out->msg = (Mortise__V1__SidecarConfig *)msg;
+    static_apply_settings(reader);
 }
 
 /* --------------------------------------------------------------------------------------- identity */
