@@ -110,6 +110,7 @@ async def serve(specs):
     for spec in specs:
         kind, host, port = spec.split(":")
         await asyncio.start_server(serving(kind), host, int(port), backlog=512, limit=1 << 20)
+    print(json.dumps({"serving": specs}), flush=True)
     await stopping().wait()
 
 

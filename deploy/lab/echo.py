@@ -30,6 +30,7 @@ async def serve_one(reader, writer):
 
 async def serve(host, port):
     await asyncio.start_server(serve_one, host, port, backlog=2048)
+    print(json.dumps({"serving": port}), flush=True)
     await stopping().wait()
 
 

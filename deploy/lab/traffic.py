@@ -29,6 +29,8 @@ class Traffic:
     def serve(self):
         for name, specs in SERVES.items():
             self.servers[name] = self._start(f"app-{name}", name, "serve", specs)
+        for server in self.servers.values():
+            wait_for(f"{server.name} listens", lambda s=server: "serving" in s.tail())
         return self
 
     def drive(self):

@@ -33,6 +33,7 @@ class Load:
         self.out = mesh.folder / "load.json"
         self.server = Process("echo", lab("deploy.lab.echo", "serve", "127.0.0.1:8081"),
                               mesh.folder, mesh.network["portal"])
+        wait_for("the echo application listens", lambda: "serving" in self.server.tail())
         with open(self.out, "wb") as out:
             self.client = Process("load", lab("deploy.lab.echo", "load", "127.0.0.1:15101",
                                               "--streams", STREAMS, "--every-ms", EVERY_MS),
