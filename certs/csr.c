@@ -62,9 +62,12 @@ err_t csr_build(EVP_PKEY *key, const char *spiffe_id, struct buf *out_der)
     return buf_add(out_der, der, (size_t)len);
 }
 
-/* csr_digest knows the signature algorithms that a request may have; NULL: another one. */
-static const EVP_MD *csr_digest(CBS oid, int key_type)
+/* csr_digest knows the signature algorithms that a request may have; NULL: another one. RSA's has a
+ * NULL for parameters or nothing, ECDSA's nothing (RFC 4055 section 5, RFC 5758 section 3.2). */
+static const EVP_MD *csr_digest(CBS algorithm, int key_type)
 {
+    CBS oid;
+    CBS null;
     static const struct {
         const EVP_MD *(*digest)(void);
         int key_type;
@@ -81,6 +84,13 @@ static const EVP_MD *csr_digest(CBS oid, int key_type)
         {EVP_sha512, EVP_PKEY_RSA, 9, {0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0x0d}},
     };
 
+    if (!CBS_get_asn1(&algorithm, &oid, CBS_ASN1_OBJECT))
+        return NULL;
+    if (key_type == EVP_PKEY_RSA && CBS_len(&algorithm) > 0 &&
+        (!CBS_get_asn1(&algorithm, &null, CBS_ASN1_NULL) || CBS_len(&null) != 0))
+        return NULL;
+    if (CBS_len(&algorithm) != 0)
+        return NULL;
     for (size_t i = 0; i < ARRAY_LEN(known); i++) {
         if (known[i].key_type == key_type && CBS_mem_equal(&oid, known[i].oid, known[i].len))
             return known[i].digest();
@@ -92,7 +102,7 @@ static const EVP_MD *csr_digest(CBS oid, int key_type)
 struct csr_parts {
     CBS info;      /* CertificationRequestInfo with its header: what is signed */
     CBS spki;      /* SubjectPublicKeyInfo with its header */
-    CBS algorithm; /* OID of the signature algorithm */
+    CBS algorithm; /* of the signature: OID and parameters */
     CBS signature;
 };
 
@@ -103,15 +113,13 @@ static bool csr_split(struct bytes der, struct csr_parts *out)
     CBS in;
     CBS request;
     CBS info;
-    CBS algorithm;
     uint64_t version = 0;
     uint8_t unused_bits = 0;
 
     CBS_init(&in, der.ptr, der.len);
     if (!CBS_get_asn1(&in, &request, CBS_ASN1_SEQUENCE) || CBS_len(&in) != 0 ||
         !CBS_get_asn1_element(&request, &out->info, CBS_ASN1_SEQUENCE) ||
-        !CBS_get_asn1(&request, &algorithm, CBS_ASN1_SEQUENCE) ||
-        !CBS_get_asn1(&algorithm, &out->algorithm, CBS_ASN1_OBJECT) ||
+        !CBS_get_asn1(&request, &out->algorithm, CBS_ASN1_SEQUENCE) ||
         !CBS_get_asn1(&request, &out->signature, CBS_ASN1_BITSTRING) ||
         !CBS_get_u8(&out->signature, &unused_bits) || unused_bits != 0 || CBS_len(&request) != 0)
         return false;

@@ -9,8 +9,8 @@
 #include "lib/base/buf.h"
 #include "lib/base/err.h"
 
-#define ISSUE_BACKDATE_S 300 /* peers may be five minutes behind */
-#define ISSUE_TTL_MIN_S 5 /* an administrator may want a certificate for one command */
+#define ISSUE_BACKDATE_S 300   /* peers may be five minutes behind */
+#define ISSUE_TTL_MIN_S 5      /* an administrator may want a certificate for one command */
 #define ISSUE_TTL_MAX_S 604800 /* of a leaf */
 
 struct issuer {

@@ -569,6 +569,11 @@ static void certgen_add_extensions(CBB *tbs, const struct certgen_params *params
         return;
     CHECK(CBB_add_asn1(tbs, &child, CBS_ASN1_CONTEXT_SPECIFIC | CBS_ASN1_CONSTRUCTED | 3) &&
           CBB_add_asn1(&child, &list, CERTGEN_SEQ));
+    if (params->raw_extensions.ptr != NULL) {
+        CHECK(CBB_add_bytes(&list, params->raw_extensions.ptr, params->raw_extensions.len) &&
+              CBB_flush(tbs));
+        return;
+    }
     certgen_add_basic(&list, params);
     certgen_add_usage(&list, params);
     certgen_add_eku(&list, params);
@@ -692,4 +697,22 @@ void certgen_free(struct certgen *cert)
 struct bytes certgen_der(const struct certgen *cert)
 {
     return bytes_of(cert->der, cert->len);
+}
+
+struct bytes certgen_extensions(const struct certgen *cert)
+{
+    CBS in;
+    CBS tbs;
+    CBS skipped;
+    CBS_ASN1_TAG tag = 0;
+
+    CBS_init(&in, cert->der, cert->len);
+    if (!CBS_get_asn1(&in, &in, CERTGEN_SEQ) || !CBS_get_asn1(&in, &tbs, CERTGEN_SEQ))
+        return bytes_of(NULL, 0);
+    while (CBS_len(&tbs) > 0 && CBS_get_any_asn1(&tbs, &skipped, &tag)) {
+        if (tag == (CBS_ASN1_CONTEXT_SPECIFIC | CBS_ASN1_CONSTRUCTED | 3) &&
+            CBS_get_asn1(&skipped, &skipped, CERTGEN_SEQ))
+            return bytes_of(CBS_data(&skipped), CBS_len(&skipped));
+    }
+    return bytes_of(NULL, 0);
 }

@@ -108,10 +108,11 @@ struct certgen_params {
     bool constraints_malformed;
     bool unknown_critical;
     bool unknown_plain;
-    size_t num_extensions; /* so many unknown ones */
-    size_t extension_len;  /* one unknown one so long */
-    enum certgen_opt ids;  /* subject and authority key identifiers */
-    bool akid_lies;        /* names another key */
+    size_t num_extensions;       /* so many unknown ones */
+    size_t extension_len;        /* one unknown one so long */
+    struct bytes raw_extensions; /* all of the extensions, instead; ptr NULL: as said above */
+    enum certgen_opt ids;        /* subject and authority key identifiers */
+    bool akid_lies;              /* names another key */
 
     bool bad_signature; /* a bit of it turned */
     bool trailing;      /* bytes behind the certificate */
@@ -130,6 +131,9 @@ struct certgen {
 struct certgen *certgen_make(const struct certgen *issuer, const struct certgen_params *params);
 void certgen_free(struct certgen *cert);
 struct bytes certgen_der(const struct certgen *cert);
+/* certgen_extensions is what raw_extensions would have to be for the same extensions; empty: none.
+ */
+struct bytes certgen_extensions(const struct certgen *cert);
 /* certgen_key is the process's one key of a kind, borrowed: made when first wanted. */
 EVP_PKEY *certgen_key(enum certgen_key kind);
 /* certgen_spki is the SubjectPublicKeyInfo of any kind; owned (OPENSSL_free). */

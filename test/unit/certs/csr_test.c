@@ -7,6 +7,7 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -29,15 +30,17 @@ struct request {
     size_t attributes_len;
     size_t subject_len; /* so many bytes of common name */
     enum certgen_hash hash;
-    bool no_attributes; /* the [0] is missing */
-    bool trailing_info; /* something behind the attributes */
-    bool trailing;      /* something behind the request */
-    bool bad_bits;      /* the signature claims unused bits */
-    bool flip;          /* one bit of the signature */
-    bool rsa_oid;       /* says RSA where the key is EC */
+    bool no_attributes;  /* the [0] is missing */
+    bool trailing_info;  /* something behind the attributes */
+    bool trailing;       /* something behind the request */
+    bool bad_bits;       /* the signature claims unused bits */
+    bool flip;           /* one bit of the signature */
+    bool rsa_oid;        /* says RSA where the key is EC */
+    bool parameters;     /* a NULL behind the signature's OID: right for RSA, wrong for EC */
+    bool odd_parameters; /* something else there */
 };
 
-static void add_algorithm(CBB *out, bool rsa, enum certgen_hash hash)
+static void add_algorithm(CBB *out, bool rsa, const struct request *r)
 {
     static const uint8_t ecdsa[] = {0x2a, 0x86, 0x48, 0xce, 0x3d, 0x04, 0x03, 0x02};
     static const uint8_t ecdsa_sha1[] = {0x2a, 0x86, 0x48, 0xce, 0x3d, 0x04, 0x01};
@@ -49,10 +52,14 @@ static void add_algorithm(CBB *out, bool rsa, enum certgen_hash hash)
                 CBB_add_asn1(&seq, &oid, CBS_ASN1_OBJECT));
     if (rsa)
         assert_true(CBB_add_bytes(&oid, rsa_sha256, sizeof rsa_sha256));
-    else if (hash == CERTGEN_SHA1)
+    else if (r->hash == CERTGEN_SHA1)
         assert_true(CBB_add_bytes(&oid, ecdsa_sha1, sizeof ecdsa_sha1));
     else
         assert_true(CBB_add_bytes(&oid, ecdsa, sizeof ecdsa));
+    if (r->parameters)
+        assert_true(CBB_add_asn1(&seq, &oid, CBS_ASN1_NULL));
+    if (r->odd_parameters)
+        assert_true(CBB_add_asn1_uint64(&seq, 5));
     assert_true(CBB_flush(out));
 }
 
@@ -129,7 +136,7 @@ static void make_request(const struct request *r, struct buf *out)
 
     assert_true(CBB_init(&cbb, 512) && CBB_add_asn1(&cbb, &request, CBS_ASN1_SEQUENCE) &&
                 CBB_add_bytes(&request, info, info_len));
-    add_algorithm(&request, EVP_PKEY_id(signer) == EVP_PKEY_RSA || r->rsa_oid, r->hash);
+    add_algorithm(&request, EVP_PKEY_id(signer) == EVP_PKEY_RSA || r->rsa_oid, r);
     assert_true(CBB_add_asn1(&request, &bits, CBS_ASN1_BITSTRING) &&
                 CBB_add_u8(&bits, r->bad_bits ? 1 : 0) &&
                 CBB_add_bytes(&bits, signature, signature_len) && CBB_flush(&cbb));
@@ -174,6 +181,9 @@ static const struct {
      {.other_signer = true, .signer = CERTGEN_RSA2048},
      E_CSR_SIGNATURE},
     {"EC signature that says RSA", {.rsa_oid = true}, E_CSR_SIGNATURE},
+    {"RSA with its NULL", {.key = CERTGEN_RSA2048, .parameters = true}, E_OK},
+    {"RSA with odd parameters", {.key = CERTGEN_RSA2048, .odd_parameters = true}, E_CSR_SIGNATURE},
+    {"ECDSA with a NULL", {.parameters = true}, E_CSR_SIGNATURE},
     {"one bit", {.flip = true}, E_CSR_SIGNATURE},
     {"SHA-1", {.hash = CERTGEN_SHA1}, E_CSR_SIGNATURE},
     {"RSA 1024", {.key = CERTGEN_RSA1024}, E_KEY_WEAK},
@@ -190,8 +200,24 @@ static const struct {
     {"7500 bytes of subject", {.subject_len = 7500}, E_OK},
 };
 
+/* With MORTISE_CORPUS_WRITE=FOLDER the table becomes the corpus of csr_fuzz. */
+static void corpus_write(const char *folder, const char *name, const struct buf *der)
+{
+    char path[512];
+    size_t len = (size_t)snprintf(path, sizeof path, "%s/", folder);
+
+    for (; *name != '\0' && len + 1 < sizeof path; name++)
+        path[len++] = *name == ' ' || *name == '\'' ? '_' : *name;
+    path[len] = '\0';
+    FILE *f = fopen(path, "w");
+    assert_non_null(f);
+    assert_int_equal(fwrite(der->data, 1, der->len, f), der->len);
+    assert_int_equal(fclose(f), 0);
+}
+
 static void test_table(void **state)
 {
+    const char *corpus = getenv("MORTISE_CORPUS_WRITE");
     size_t wrong = 0;
 
     (void)state;
@@ -199,6 +225,8 @@ static void test_table(void **state)
         struct buf der = {0};
         EVP_PKEY *key = NULL;
         make_request(&cases[i].request, &der);
+        if (corpus != NULL && der.len < 2000)
+            corpus_write(corpus, cases[i].name, &der);
         err_t err = csr_parse(buf_view(&der), &key);
         if (err.code != cases[i].want) {
             print_error("%s: %s at %s\n", cases[i].name, err_name(err.code), err.where);

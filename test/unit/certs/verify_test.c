@@ -546,8 +546,70 @@ static bool verify_run(const struct verify_case *one, const struct built *built,
     return right;
 }
 
+/* --- seeds for the fuzzer --- */
+
+/* With MORTISE_CORPUS_WRITE=FOLDER the table becomes the corpus of verify_fuzz (see there for the
+ * form): what is odd about a leaf as its extensions alone, what is odd about a chain as a chain. */
+static void corpus_file(const char *folder, const char *name, const struct buf *content)
+{
+    char path[512];
+    size_t len = (size_t)snprintf(path, sizeof path, "%s/", folder);
+
+    for (; *name != '\0' && len + 1 < sizeof path; name++)
+        path[len++] = (*name >= 'a' && *name <= 'z') || (*name >= '0' && *name <= '9') ? *name
+                      : *name >= 'A' && *name <= 'Z' ? (char)(*name - 'A' + 'a')
+                                                     : '_';
+    path[len] = '\0';
+    FILE *f = fopen(path, "w");
+    assert_non_null(f);
+    assert_int_equal(fwrite(content->data, 1, content->len, f), content->len);
+    assert_int_equal(fclose(f), 0);
+}
+
+static void corpus_add(struct buf *out, struct bytes der)
+{
+    uint8_t len[2] = {(uint8_t)(der.len >> 8), (uint8_t)der.len};
+
+    assert_true(err_is_ok(buf_add(out, len, sizeof len)));
+    assert_true(err_is_ok(buf_add(out, der.ptr, der.len)));
+}
+
+static void corpus_write(const char *folder, const struct verify_case *one,
+                         const struct built *built)
+{
+    struct bytes extensions = certgen_extensions(built->leaf);
+    const struct certgen_params *leaf = &one->leaf;
+    bool leaf_only = one->num_cas == 0 && one->shape == 0;
+    /* Of what differs in other ways the extensions would be the same seed again. */
+    bool elsewhere = leaf->key != CERTGEN_P256 || leaf->hash != CERTGEN_SHA256 ||
+                     leaf->from_s != 0 || leaf->to_s != 0 || leaf->raw_not_after != NULL ||
+                     leaf->serial != NULL || leaf->version != 0 || leaf->trailing ||
+                     leaf->bad_signature || leaf->truncated || leaf->hash_differs ||
+                     one->now_s != 0 || one->root.ca || one->root.to_s != 0 ||
+                     one->root.from_s != 0;
+    struct buf out = {0};
+
+    if (leaf_only && !elsewhere && extensions.len > 0 && extensions.len < 600) {
+        assert_true(err_is_ok(buf_add(&out, "\2", 1)));
+        assert_true(err_is_ok(buf_add(&out, extensions.ptr, extensions.len)));
+        corpus_file(folder, one->name, &out);
+    } else if (!leaf_only && built->leaf->len < 1500) {
+        assert_true(err_is_ok(buf_add(&out, "", 1)));
+        corpus_add(&out,
+                   certgen_der((one->shape & TRUST_OTHER) != 0 ? built->other_root : built->root));
+        for (size_t i = 0; i < sk_CRYPTO_BUFFER_num(built->chain); i++) {
+            const CRYPTO_BUFFER *cert = sk_CRYPTO_BUFFER_value(built->chain, i);
+            corpus_add(&out, bytes_of(CRYPTO_BUFFER_data(cert), CRYPTO_BUFFER_len(cert)));
+        }
+        if (out.len < 4000)
+            corpus_file(folder, one->name, &out);
+    }
+    buf_fini(&out);
+}
+
 static void test_verify_table(void **state)
 {
+    const char *corpus = getenv("MORTISE_CORPUS_WRITE");
     size_t wrong = 0;
 
     (void)state;
@@ -555,6 +617,8 @@ static void test_verify_table(void **state)
         const struct verify_case *one = &verify_cases[i];
         struct built built;
         built_init(&built, one);
+        if (corpus != NULL)
+            corpus_write(corpus, one, &built);
         if (one->role != ROLE_CLIENT)
             wrong += !verify_run(one, &built, VERIFY_SERVER_CERT);
         if (one->role != ROLE_SERVER)
