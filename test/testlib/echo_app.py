@@ -49,30 +49,34 @@ class EchoApp:
         self.close()
 
 
-def exchange(port, data=b"hello", host="127.0.0.1", timeout_s=10):
-    """Sends `data`, half-closes, and returns everything that comes back."""
-    with socket.create_connection((host, port), timeout_s) as sock:
+def exchange(port, data=b"hello", timeout_s=10, ports=None):
+    """Sends `data`, half-closes, and returns everything that comes back; ConnectionError for an abort.
+    The connection's own port is appended to the list `ports`."""
+    with socket.socket() as sock:
         sock.settimeout(timeout_s)
-        reader = []
+        sock.bind(("127.0.0.1", 0))
+        if ports is not None:
+            ports.append(sock.getsockname()[1])
+        sock.connect(("127.0.0.1", port))
+        got, failed = [], []
 
         def read():
             try:
                 while part := sock.recv(1 << 16):
-                    reader.append(part)
+                    got.append(part)
             except OSError as err:
-                reader.append(err)
+                failed.append(err)
 
         thread = threading.Thread(target=read)
         thread.start()
         try:
             sock.sendall(data)
             sock.shutdown(socket.SHUT_WR)
-        except OSError:
-            pass  # what was read tells why
+        except OSError as err:
+            failed.append(err)  # the kernel tells of a reset once, be it here or to the reader
         thread.join(timeout_s)
         if thread.is_alive():
-            raise TimeoutError(f"no end after {sum(map(len, reader))} bytes")
-    for part in reader:
-        if isinstance(part, OSError):
-            raise part
-    return b"".join(reader)
+            raise TimeoutError(f"no end after {sum(map(len, got))} bytes")
+    if failed:
+        raise ConnectionResetError(str(failed[0]))
+    return b"".join(got)

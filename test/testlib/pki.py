@@ -1,12 +1,10 @@
 """Certificates for end-to-end tests, good and bad, by the `cryptography` library: none of our code."""
 import datetime
-import subprocess
-import tempfile
 from pathlib import Path
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 KEYS = {
@@ -126,13 +124,14 @@ class Ca(Certificate):
         return Certificate(builder.sign(signer or self.key, hashes.SHA256()), made, above)
 
     def resign(self, made, digest):
-        """The same certificate signed with a digest that no library but OpenSSL still signs with."""
-        with tempfile.TemporaryDirectory() as folder:
-            folder = Path(folder)
-            (folder / "ca.pem").write_bytes(self.root_pem())
-            (folder / "ca.key").write_bytes(pem_of_key(self.key))
-            done = subprocess.run(["openssl", "x509", f"-{digest}", "-CA", "ca.pem", "-CAkey",
-                                   "ca.key", "-set_serial", str(made.cert.serial_number),
-                                   "-preserve_dates"], cwd=folder, check=True, capture_output=True,
-                                  input=made.cert.public_bytes(serialization.Encoding.PEM))
-        return Certificate(x509.load_pem_x509_certificate(done.stdout), made.key, made.above)
+        """The same certificate signed with a digest that the library does not sign certificates with any
+        more; for an RSA CA, whose algorithm identifiers differ in one byte."""
+        old, new = (bytes.fromhex("06092a864886f70d0101") + bytes([n])
+                    for n in (11, {"md5": 4, "sha1": 5}[digest]))
+        algorithm = {"md5": hashes.MD5(), "sha1": hashes.SHA1()}[digest]
+        signed = made.cert.tbs_certificate_bytes.replace(old, new, 1)
+        signature = self.key.sign(signed, padding.PKCS1v15(), algorithm)
+        body = (signed + b"\x30\x0d" + new + b"\x05\x00" +
+                b"\x03\x82" + (len(signature) + 1).to_bytes(2, "big") + b"\0" + signature)
+        data = b"\x30\x82" + len(body).to_bytes(2, "big") + body
+        return Certificate(x509.load_der_x509_certificate(data), made.key, made.above)

@@ -4,7 +4,7 @@ import os
 import socket
 from pathlib import Path
 
-from deploy.lab.programs import Binaries, Program
+from deploy.lab.programs import Binaries, LabError, Program, wait_for
 from test.testlib.pki import Ca
 
 TRUST_DOMAIN = "static.test"
@@ -45,8 +45,8 @@ class StaticPair:
         self.env = env
         self.programs = {}
         (self.folder / "roots.pem").write_bytes(self.ca.root_pem())
-        self.renew("client")
-        self.renew("server")
+        self.client = self.renew("client")
+        self.server = self.renew("server")
         self.write("client")
         self.write("server")
 
@@ -95,6 +95,43 @@ class StaticPair:
 
     def __getitem__(self, side):
         return self.programs[side]
+
+    def paths(self, side):
+        """That side's certificate and key."""
+        return self.folder / f"{side}.pem", self.folder / f"{side}.key"
+
+    @property
+    def roots(self):
+        return self.folder / "roots.pem"
+
+    @property
+    def server_name(self):
+        return f"{self.LINK}.mortise.internal"
+
+    def lines(self, side):
+        """The access log: a line for each connection that ended."""
+        return [e for e in self[side].events() if e.get("component") == "access"]
+
+    def line(self, side, port, timeout_s=10):
+        """The access log's line of the connection that came from that loopback port."""
+        def found():
+            return [e for e in self.lines(side) if e["source"] == f"127.0.0.1:{port}"]
+
+        try:
+            return wait_for(f"a line of port {port}", found, timeout_s)[-1]
+        except LabError as err:
+            raise LabError(f"{err}\n{self[side].tail()}") from None
+
+    def new_line(self, side, known=0, timeout_s=10, **fields):
+        """The first line behind the `known` ones with such fields, where the port is not known."""
+        def found():
+            return [e for e in self.lines(side)[known:]
+                    if all(e.get(key) == value for key, value in fields.items())]
+
+        try:
+            return wait_for(f"a line with {fields}", found, timeout_s)[0]
+        except LabError as err:
+            raise LabError(f"{err}\n{self[side].tail()}") from None
 
     def stop(self):
         for program in self.programs.values():

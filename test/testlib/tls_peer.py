@@ -17,13 +17,12 @@ FLAGS = {"TLS1_2": "-tls1_2", "TLS1_3": "-tls1_3"}
 def context(side, roots=None, cert=None, version=None, ciphers=None, weak=False):
     """An SSLContext for `side` client or server. `cert` is (chain, key) of paths; with roots the other
     side must show a certificate that chains to them; names are not compared. `weak` lets go of
-    OpenSSL's own limits on keys, digests and versions, so that it offers what is to be refused."""
+    OpenSSL's own limits on keys and digests, so that it offers what is to be refused."""
     client = side == "client"
     made = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT if client else ssl.PROTOCOL_TLS_SERVER)
     made.check_hostname = False
     made.verify_mode = ssl.CERT_REQUIRED if roots else ssl.CERT_NONE
     if weak:
-        made.minimum_version = ssl.TLSVersion.TLSv1
         made.set_ciphers("ALL:@SECLEVEL=0")
     if ciphers:
         made.set_ciphers(ciphers)
@@ -44,28 +43,36 @@ def refused(err):
 
 
 def call(port, made, server_name="link.mortise.internal", data=b"hello", timeout_s=10, source=None):
-    """One connection that sends `data` and gets it echoed; returns the SSLSocket's facts, raises Refused.
+    """One connection that sends `data` and gets it echoed; returns the SSLSocket's facts, or raises
+    Refused; either has the connection's own `port`.
 
     A TLS 1.3 client is done before the server has judged it: only bytes that came back count."""
     try:
         sock = socket.create_connection(("127.0.0.1", port), timeout_s, source_address=source)
     except OSError as err:
         raise Refused(why=f"connect: {err}") from None
+    own_port = sock.getsockname()[1]
     try:
         sock.settimeout(timeout_s)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         with made.wrap_socket(sock, server_hostname=server_name) as tls:
             tls.sendall(data)
             got = b""
             while len(got) < len(data):
                 part = tls.recv(len(data) - len(got))
                 if not part:
-                    raise Refused(why="closed")
+                    raise ConnectionResetError("closed")
                 got += part
             assert got == data
-            return {"version": tls.version(), "cipher": tls.cipher()[0],
-                    "peer": tls.getpeercert(True), "reused": tls.session_reused}
+            facts = {"version": tls.version(), "cipher": tls.cipher()[0],
+                     "peer": tls.getpeercert(True), "reused": tls.session_reused,
+                     "port": own_port}
+            tls.unwrap()
+            return facts
     except (ssl.SSLError, ConnectionError) as err:
-        raise refused(err) from None
+        found = refused(err)
+        found.port = own_port
+        raise found from None
     finally:
         sock.close()
 
@@ -92,12 +99,14 @@ class Server:
         self.seen.append(entry)
         try:
             sock.settimeout(10)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             with self.context.wrap_socket(sock, server_side=True) as tls:
                 entry |= {"version": tls.version(), "cipher": tls.cipher()[0],
                           "reused": tls.session_reused, "peer": tls.getpeercert(True)}
                 while data := tls.recv(1 << 16):
                     entry["bytes"] += len(data)
                     tls.sendall(data)
+                tls.unwrap()
         except (ssl.SSLError, OSError) as err:
             entry["alert"], entry["error"] = refused(err).alert, str(err)
         finally:

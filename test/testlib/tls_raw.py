@@ -112,6 +112,7 @@ class ClientHello:
     session_id: bytes = b""
     random: bytes = None
     legacy_version: int = TLS12
+    compression: bytes = b"\0"
     extra: tuple = ()  # (kind, body) behind the others
     extensions: dict = field(default=None)  # of a parsed one
 
@@ -139,8 +140,8 @@ class ClientHello:
     def bytes(self):
         """The handshake message."""
         body = (numbers([self.legacy_version]) + (self.random or os.urandom(32)) +
-                vector(1, self.session_id) + vector(2, numbers(self.ciphers)) + b"\1\0" +
-                vector(2, self.body_of_extensions()))
+                vector(1, self.session_id) + vector(2, numbers(self.ciphers)) +
+                vector(1, self.compression) + vector(2, self.body_of_extensions()))
         return bytes([CLIENT_HELLO]) + vector(3, body)
 
     @classmethod
@@ -173,6 +174,7 @@ class ServerHello:
     session_id: bytes
     extensions: dict
     random: bytes
+    compression: int
 
     RETRY = bytes.fromhex("cf21ad74e59a6111be1d8c021e65b891c2a211167abb8c5e079e09e2c8a8339c")
 
@@ -191,11 +193,11 @@ class ServerHello:
             raise ValueError("not a ServerHello")
         cursor = Cursor(cursor.vector(3))
         version, random, session_id = cursor.number(2), cursor.take(32), cursor.vector(1)
-        cipher, _ = cursor.number(2), cursor.take(1)
+        cipher, compression = cursor.number(2), cursor.number(1)
         found = extensions_of(cursor.vector(2)) if cursor.left() else {}
         if VERSIONS in found:
             version = int.from_bytes(found[VERSIONS], "big")
-        return cls(version, cipher, session_id, found, random)
+        return cls(version, cipher, session_id, found, random, compression)
 
 
 class Reader:
