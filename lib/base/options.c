@@ -76,6 +76,8 @@ static bool options_is_service_link(const char *name, const char *value)
             strstr(at, "_SCTP") != NULL);
 }
 
+/* A name that is like none of ours is another program's of the family: who exports MORTISE_SOCKET
+ * for mortisectl starts sidecars from the same shell. */
 static void options_unknown_variable(const struct option *table, size_t num, const char *name,
                                      struct faults *faults)
 {
@@ -96,8 +98,6 @@ static void options_unknown_variable(const struct option *table, size_t num, con
     if (nearest >= 0)
         faults_add(faults, name, "unknown variable; did you mean " OPTION_PREFIX "%s?",
                    names[nearest]);
-    else
-        faults_add(faults, name, "unknown variable; --help lists those there are");
 }
 
 static void options_parse_variable(const struct option *table, size_t num, const char *name,

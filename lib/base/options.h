@@ -65,13 +65,13 @@ struct options_result {
  * at least its default. Flags may come before and after operands, which are moved behind them; "--"
  * ends them. Of a flag given twice the last counts, a list's flags add up and replace what the
  * variable or the default said. An unknown flag is told with the nearest known name; of the
- * environment only names that begin with MORTISE_ and match no row are told (but not those that
- * Kubernetes makes of a Service called mortise-…), and an empty variable counts as absent. An empty
- * text unsets a string or a list. The file's keys are set afterwards through options_set_file,
- * which never overrides what a flag or variable set; then options_check_required says what is
- * missing still. With --help or --version the rest is not looked at, and the return is OK. Faults
- * go to `faults`; the return is faults_err. A table that contradicts itself (a default out of its
- * range) is CHECKed. */
+ * environment only names that begin with MORTISE_ and are nearly a row's are told (the others are
+ * another program's, or what Kubernetes makes of a Service called mortise-…), and an empty variable
+ * counts as absent. An empty text unsets a string or a list. The file's keys are set afterwards
+ * through options_set_file, which never overrides what a flag or variable set; then
+ * options_check_required says what is missing still. With --help or --version the rest is not
+ * looked at, and the return is OK. Faults go to `faults`; the return is faults_err. A table that
+ * contradicts itself (a default out of its range) is CHECKed. */
 MUST_CHECK err_t options_parse(const struct option *table, int argc, char **argv,
                                char *const *environment, void *config,
                                struct options_result *out_result, struct faults *faults);
