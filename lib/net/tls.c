@@ -416,7 +416,7 @@ static void tls_handshake_done(struct tls *tls)
 
 static void tls_handshake_step(struct tls *tls)
 {
-    err_t err = OK;
+    err_t err;
     int ret;
 
     if (!tls_looks_like_tls(tls)) {

@@ -112,12 +112,15 @@ static void test_cancelled_ones_are_silent(void **state)
 
 struct pool_block {
     uv_work_t work;
-    uv_sem_t *sem;
+    uv_sem_t *started, *over;
 };
 
 static void wait_in_pool(uv_work_t *work)
 {
-    uv_sem_wait(((struct pool_block *)work->data)->sem);
+    struct pool_block *block = work->data;
+
+    uv_sem_post(block->started);
+    uv_sem_wait(block->over);
 }
 
 static void test_a_deadline_ends_the_wait(void **state)
@@ -126,25 +129,30 @@ static void test_a_deadline_ends_the_wait(void **state)
     struct pool_block blocks[POOL_THREADS];
     struct answer late = {0}, cancelled = {0};
     struct resolve *resolve;
-    uv_sem_t sem;
+    uv_sem_t started, over;
 
     (void)state;
     /* All threads of the pool are busy until we say so: as if name servers did not answer. */
-    assert_int_equal(uv_sem_init(&sem, 0), 0);
+    assert_int_equal(uv_sem_init(&started, 0), 0);
+    assert_int_equal(uv_sem_init(&over, 0), 0);
     for (size_t i = 0; i < POOL_THREADS; i++) {
         blocks[i].work.data = &blocks[i];
-        blocks[i].sem = &sem;
+        blocks[i].started = &started;
+        blocks[i].over = &over;
         assert_int_equal(uv_queue_work(loop_uv(loop), &blocks[i].work, wait_in_pool, NULL), 0);
     }
+    for (size_t i = 0; i < POOL_THREADS; i++)
+        uv_sem_wait(&started);
     resolve_start(loop, "localhost:1", 20, on_resolved, &late);
     resolve = resolve_start(loop, "localhost:1", 20, on_resolved, &cancelled);
     resolve_cancel(resolve);
     LOOP_UNTIL(loop, late.num_calls > 0);
     assert_int_equal(late.err.code, E_TIMEOUT);
     for (size_t i = 0; i < POOL_THREADS; i++)
-        uv_sem_post(&sem);
+        uv_sem_post(&over);
     loop_free(loop);
-    uv_sem_destroy(&sem);
+    uv_sem_destroy(&over);
+    uv_sem_destroy(&started);
     assert_int_equal(late.num_calls, 1);
     assert_int_equal(cancelled.num_calls, 0);
 }
