@@ -65,13 +65,13 @@ static int teardown(void **state)
 
     if (f->num_done == 0)
         relay_abort(&f->relay);
-    memstream_drop(f->near);
-    memstream_drop(f->far);
     stream_close(f->app.stream);
     stream_close(f->mesh.stream);
+    looptest_settle(f->loop);
+    memstream_drop(f->near);
+    memstream_drop(f->far);
     recorder_fini(&f->app);
     recorder_fini(&f->mesh);
-    looptest_settle(f->loop);
     loop_free(f->loop);
     mem_free(f);
     return 0;
