@@ -175,7 +175,7 @@ err_t csr_parse(struct bytes der, EVP_PKEY **out_public)
         return FAIL(KEY_WEAK, 0);
     CLEANUP(boring_key_freep) EVP_PKEY *key = EVP_parse_public_key(&parts.spki);
     if (key == NULL || CBS_len(&parts.spki) != 0)
-        return FAIL(CSR_SYNTAX, 0);
+        return FAIL(KEY_WEAK, 0); /* of a kind that is not known, or no point on its curve */
     TRY(key_check_strength(key));
     TRY(csr_check_signature(&parts, key));
 

@@ -213,6 +213,15 @@ static err_t verify_no_issuer(int error, X509 *at, STACK_OF(X509) * certs)
     return FAIL(CHAIN_UNTRUSTED, error);
 }
 
+/* verify_bad_signature: where the signing key is of a kind that is not allowed, that is the reason;
+ * some versions of the library cannot even try it. */
+static err_t verify_bad_signature(int error, STACK_OF(X509) * path)
+{
+    for (size_t i = 1; path != NULL && i < sk_X509_num(path); i++)
+        TRY(cert_check_key(sk_X509_value(path, i)));
+    return FAIL(CHAIN_INVALID, error);
+}
+
 /* verify_error makes ours of X509_V_ERR_*. */
 static err_t verify_error(X509_STORE_CTX *ctx, STACK_OF(X509) * certs, int64_t now_s)
 {
@@ -240,8 +249,9 @@ static err_t verify_error(X509_STORE_CTX *ctx, STACK_OF(X509) * certs, int64_t n
         return FAIL(CERT_USAGE, error);
     case X509_V_ERR_UNHANDLED_CRITICAL_EXTENSION:
         return FAIL(CERT_USAGE, error);
+    case X509_V_ERR_CERT_SIGNATURE_FAILURE:
     case X509_V_ERR_UNABLE_TO_DECODE_ISSUER_PUBLIC_KEY:
-        return FAIL(KEY_WEAK, 0);
+        return verify_bad_signature(error, X509_STORE_CTX_get0_chain(ctx));
     case X509_V_ERR_OUT_OF_MEM:
         return FAIL(NO_MEMORY, 0);
     default:

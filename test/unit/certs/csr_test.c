@@ -194,8 +194,8 @@ static const struct {
     {"Ed25519", {.key = CERTGEN_ED25519}, E_KEY_WEAK},
     {"DSA", {.key = CERTGEN_DSA}, E_KEY_WEAK},
     {"written-out curve", {.key = CERTGEN_EXPLICIT_P256}, E_KEY_WEAK},
-    {"unknown kind", {.key = CERTGEN_UNKNOWN_KEY}, E_CSR_SYNTAX},
-    {"no point on the curve", {.key = CERTGEN_GARBAGE_KEY}, E_CSR_SYNTAX},
+    {"unknown kind", {.key = CERTGEN_UNKNOWN_KEY}, E_KEY_WEAK},
+    {"no point on the curve", {.key = CERTGEN_GARBAGE_KEY}, E_KEY_WEAK},
     {"8000 bytes of subject", {.subject_len = 8000}, E_TOO_LARGE},
     {"7500 bytes of subject", {.subject_len = 7500}, E_OK},
 };

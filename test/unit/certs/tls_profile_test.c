@@ -299,6 +299,31 @@ static void test_lists_keep_their_order_on_the_wire(void **state)
     tls_profile_unref(profile);
 }
 
+/* The post-quantum group is there or not: offered first, or refused by name. */
+static void test_post_quantum_group_where_the_library_has_it(void **state)
+{
+    struct pki_profile one = {.groups = {"X25519MLKEM768", "X25519"}};
+    struct fault_path path = {0};
+    struct faults faults = {0};
+    struct tls_profile *profile = NULL;
+    Mortise__V1__TlsProfile msg;
+
+    (void)state;
+    pki_message(&one, &msg);
+    if (err_is_ok(tls_profile_compile(&msg, &path, &faults, &profile))) {
+        hello_of(profile, false);
+        assert_int_equal(hello.num_groups, 2);
+        assert_int_equal(hello.groups[0], 0x11ec);
+    } else {
+        assert_int_equal(faults.num, 1);
+        assert_string_equal(faults.items[0].path, "groups[0]");
+        assert_non_null(strstr(faults.items[0].message, "does not have \"X25519MLKEM768\""));
+    }
+    tls_profile_unref(profile);
+    faults_fini(&faults);
+    pki_message_fini(&msg);
+}
+
 /* --- faults --- */
 
 struct fault_case {
@@ -766,6 +791,7 @@ int main(void)
         cmocka_unit_test(test_golden),
         cmocka_unit_test(test_description_is_true_on_the_wire),
         cmocka_unit_test(test_lists_keep_their_order_on_the_wire),
+        cmocka_unit_test(test_post_quantum_group_where_the_library_has_it),
         cmocka_unit_test(test_faults_name_the_field_and_what_would_be_right),
         cmocka_unit_test(test_all_faults_are_told_at_once),
         cmocka_unit_test(test_endless_lists_are_cut),
