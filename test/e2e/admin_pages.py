@@ -1,7 +1,7 @@
 """Without this an operator sees nothing, or too much: pages tell readiness with reasons, metrics are valid, and
 no secret is on any of them.
 
-Drives: D4, F13, R25, R32, R21, R26, D6, R63"""
+Drives: D4, F13, A13, R25, R31, R32, R33, R21, R26, D6, R63"""
 import json
 import os
 import re
@@ -99,5 +99,8 @@ def test_binaries_hold_no_keylog_and_are_hardened(binaries):
         assert "GNU_RELRO" in headers and re.search(r"BIND_NOW|FLAGS_1.*NOW", headers)
         assert re.search(r"GNU_STACK.*RW ", headers)
         needed = re.findall(r"NEEDED.*\[(.*?)\]", headers)
+        imported = subprocess.run(["nm", "-D", "--undefined-only", path], capture_output=True,
+                                  text=True).stdout
+        assert not re.search(r"\b(system|popen|execve|execvp)\b", imported)
         assert all(re.match(r"(libc|libm|ld-linux-x86-64|libdl|librt|libpthread|libgcc_s)\.so", n)
                    for n in needed), needed

@@ -1,7 +1,7 @@
 """Without this a rotation could cost connections, bytes or memory and nobody would notice until
 production: certificates are rotated over and over while 200 streams live and a new connection comes every 5 ms.
 
-Drives: F3, F4, F5, R4, R10, R11, R71"""
+Drives: F3, F4, F5, R4, R10, R11, R67, R71"""
 import calendar
 import json
 import os

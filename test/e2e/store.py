@@ -1,7 +1,7 @@
 """Without this a damaged, swapped or foreign store could make the control plane sign from data that nobody
 vouched for, or lose an operator's change.
 
-Drives: R45, R53, R54, R39, D1, F14, C2, R25, R50"""
+Drives: R45, R53, R54, R56, R39, D1, F14, C2, E6, R25, R50"""
 import os
 import random
 import shutil
