@@ -496,6 +496,11 @@ err_t plane_new(struct loop *loop, const struct config *config, const struct sea
     return OK;
 }
 
+const struct addr *plane_addr(const struct plane *plane)
+{
+    return acceptor_addr(plane->tls_acceptor);
+}
+
 /* ----------------------------------------------------------------------- the end */
 
 static void plane_on_drained(void *arg)

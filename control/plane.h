@@ -16,6 +16,9 @@ struct plane;
 MUST_CHECK err_t plane_new(struct loop *loop, const struct config *config,
                            const struct seal_key *key, struct faults *faults, struct plane **out);
 
+/* plane_addr is where sidecars are taken, for port 0. */
+const struct addr *plane_addr(const struct plane *plane);
+
 /* plane_stop begins the end: no new connections, GOAWAY, streams are ended so that sidecars look
  * for us again, calls may finish within the drain time; then loop_stop. */
 void plane_stop(struct plane *plane);

@@ -1,0 +1,569 @@
+/* The registry: who ought to have what, with a version that is never given out twice, and no
+ * endpoint taken away because the control plane saw nobody. Without it: a restart of the control
+ * plane stops the mesh. Drives: F2, F3, F5, F18, R10, R39, F31, F32, F37, F40. */
+#include "control/registry.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "control/msg.h"
+#include "control/rotate.h"
+#include "lib/rpc/pb.h"
+#include "test/unit/control/fixture.h"
+
+#define ID(name) "spiffe://mesh.test/ns/default/sa/" name
+
+static int setup(void **state)
+{
+    struct fixture *fixture = fixture_new();
+
+    fixture_start(fixture);
+    *state = fixture;
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    fixture_free(*state);
+    return 0;
+}
+
+static struct workload *join(struct fixture *fixture, const char *id, const char *instance,
+                             const char *address)
+{
+    const struct registry_join request = {
+        .spiffe_id = id, .instance = instance, .build = "test", .address = address};
+    struct workload *workload = NULL;
+
+    assert_ok(registry_join(fixture->registry, &request, &workload));
+    assert_int_equal(xds_stream_on_request(&workload->xds, 0, "", false), XDS_FIRST);
+    return workload;
+}
+
+/* The sidecar takes what is due and accepts it. */
+static void accept_all(struct workload *workload)
+{
+    char nonce[XDS_NONCE_MAX];
+
+    while (xds_stream_due(&workload->xds)) {
+        xds_stream_sent(&workload->xds, nonce);
+        assert_int_equal(
+            xds_stream_on_request(&workload->xds, workload->xds.sent_version, nonce, false),
+            XDS_ACK);
+        registry_report(workload, XDS_ACK, NULL, NULL);
+    }
+}
+
+static size_t num_endpoints(const struct workload *workload)
+{
+    return workload->content->config->outbound[0]->n_endpoints;
+}
+
+static void apply(struct fixture *fixture, const Mortise__V1__Mesh *mesh, uint64_t *out_version)
+{
+    assert_ok(registry_apply(fixture->registry, mesh, out_version));
+}
+
+/* The default mesh with another port of one link: a change that concerns portal and management. */
+static uint64_t change_port(struct fixture *fixture, uint32_t port)
+{
+    Mortise__V1__Mesh *mesh = MSG_AS(Mortise__V1__Mesh, mortise__v1__mesh__descriptor,
+                                     pb_clone(&registry_mesh(fixture->registry)->base));
+    uint64_t version = 0;
+
+    mesh->links[0]->server_port = port;
+    apply(fixture, mesh, &version);
+    pb_free(&mesh->base);
+    return version;
+}
+
+/* -------------------------------------------------------------------- contents */
+
+static void test_a_sidecar_gets_its_content_at_once_and_peers_when_they_come(void **state)
+{
+    struct fixture *fixture = *state;
+    struct workload *gateway = join(fixture, ID("gateway"), "g", "10.0.0.1:15443");
+    struct workload *analytics;
+
+    assert_non_null(gateway->content);
+    assert_true(xds_stream_due(&gateway->xds));
+    accept_all(gateway);
+    assert_int_equal(num_endpoints(gateway), 0);
+    registry_refresh(fixture->registry);
+    analytics = join(fixture, ID("analytics"), "a", "10.0.0.2:15443");
+    registry_refresh(fixture->registry);
+    assert_true(xds_stream_due(&gateway->xds));
+    assert_int_equal(num_endpoints(gateway), 1);
+    assert_string_equal(gateway->content->config->outbound[0]->endpoints[0], "10.0.0.2:15443");
+    registry_leave(gateway);
+    registry_leave(analytics);
+}
+
+static void test_only_those_concerned_get_a_new_version(void **state)
+{
+    struct fixture *fixture = *state;
+    struct workload *portal = join(fixture, ID("portal"), "p", "10.0.0.1:15443");
+    struct workload *analytics = join(fixture, ID("analytics"), "a", "10.0.0.2:15443");
+    uint64_t version;
+
+    registry_refresh(fixture->registry);
+    accept_all(portal);
+    accept_all(analytics);
+    version = change_port(fixture, 9999);
+    registry_refresh(fixture->registry);
+    assert_true(xds_stream_due(&portal->xds));
+    assert_int_equal(portal->content->version, version);
+    assert_false(xds_stream_due(&analytics->xds));
+    assert_true(xds_stream_in_sync(&analytics->xds));
+    registry_leave(portal);
+    registry_leave(analytics);
+}
+
+static void test_changes_that_come_together_are_one_push(void **state)
+{
+    struct fixture *fixture = *state;
+    struct workload *portal = join(fixture, ID("portal"), "p", "10.0.0.1:15443");
+    uint64_t last = 0, sent;
+
+    registry_refresh(fixture->registry);
+    accept_all(portal);
+    sent = portal->xds.num_sent;
+    for (uint32_t port = 1; port <= 1000; port++)
+        last = change_port(fixture, port);
+    registry_refresh(fixture->registry);
+    accept_all(portal);
+    assert_int_equal(portal->xds.num_sent, sent + 1);
+    assert_int_equal(portal->xds.acked_version, last);
+    assert_string_equal(portal->content->config->inbound->links[0]->target, "127.0.0.1:1000");
+    registry_leave(portal);
+}
+
+/* One that joins between a change and its refresh must not have the change's version for other
+ * content. */
+static void test_a_version_stands_for_one_content(void **state)
+{
+    struct fixture *fixture = *state;
+    struct workload *management, *portal;
+    uint64_t first;
+
+    change_port(fixture, 1234);
+    management = join(fixture, ID("management"), "m", "10.0.0.1:15443");
+    accept_all(management);
+    first = management->xds.acked_version;
+    portal = join(fixture, ID("portal"), "p", "10.0.0.2:15443"); /* a new endpoint */
+    registry_refresh(fixture->registry);
+    assert_true(management->content->version > first);
+    assert_true(xds_stream_due(&management->xds));
+    registry_leave(management);
+    registry_leave(portal);
+}
+
+static void test_strangers_and_crowds_are_refused(void **state)
+{
+    struct fixture *fixture = *state;
+    struct registry_join request = {
+        .spiffe_id = ID("nobody"), .instance = "x", .build = "", .address = "10.0.0.1:1"};
+    struct workload *workloads[REGISTRY_INSTANCES_MAX];
+    struct workload *more = NULL;
+    char instance[16];
+
+    assert_code(registry_join(fixture->registry, &request, &more), PEER_DENIED);
+    for (size_t i = 0; i < REGISTRY_INSTANCES_MAX; i++) {
+        (void)snprintf(instance, sizeof(instance), "i%zu", i);
+        workloads[i] = join(fixture, ID("portal"), instance, "10.0.0.1:15443");
+    }
+    request.spiffe_id = ID("portal");
+    assert_code(registry_join(fixture->registry, &request, &more), LIMIT);
+    for (size_t i = 0; i < REGISTRY_INSTANCES_MAX; i++)
+        registry_leave(workloads[i]);
+}
+
+/* ------------------------------------------------------------------- endpoints */
+
+static void test_two_sidecars_of_one_identity_are_both_endpoints(void **state)
+{
+    struct fixture *fixture = *state;
+    struct workload *gateway = join(fixture, ID("gateway"), "g", "10.0.0.1:15443");
+    struct workload *one = join(fixture, ID("analytics"), "1", "10.0.0.2:15443");
+    struct workload *two = join(fixture, ID("analytics"), "2", "10.0.0.3:15443");
+
+    registry_refresh(fixture->registry);
+    assert_int_equal(num_endpoints(gateway), 2);
+    assert_int_equal(registry_totals(fixture->registry).connected, 3);
+    /* One goes for good: the other takes all. */
+    registry_leave(two);
+    fixture_pass(fixture, 4);
+    registry_tick(fixture->registry);
+    registry_refresh(fixture->registry);
+    assert_int_equal(registry_totals(fixture->registry).connected, 2);
+    assert_int_equal(num_endpoints(gateway), 2); /* it may only be reconnecting */
+    fixture_pass(fixture, 6);
+    registry_tick(fixture->registry);
+    registry_refresh(fixture->registry);
+    assert_int_equal(num_endpoints(gateway), 1);
+    registry_leave(gateway);
+    registry_leave(one);
+}
+
+static void test_the_last_known_endpoint_stays_for_ever(void **state)
+{
+    struct fixture *fixture = *state;
+    struct workload *gateway = join(fixture, ID("gateway"), "g", "10.0.0.1:15443");
+    struct workload *analytics = join(fixture, ID("analytics"), "a", "10.0.0.2:15443");
+
+    registry_refresh(fixture->registry);
+    registry_leave(analytics);
+    for (int i = 0; i < 10; i++) {
+        fixture_pass(fixture, 3600);
+        registry_tick(fixture->registry);
+        registry_refresh(fixture->registry);
+    }
+    assert_int_equal(num_endpoints(gateway), 1);
+    registry_leave(gateway);
+}
+
+static void test_a_restart_takes_no_endpoint_away(void **state)
+{
+    struct fixture *fixture = *state;
+    struct workload *gateway = join(fixture, ID("gateway"), "g", "10.0.0.1:15443");
+    struct workload *analytics = join(fixture, ID("analytics"), "a", "10.0.0.2:15443");
+
+    registry_refresh(fixture->registry);
+    registry_leave(gateway);
+    registry_leave(analytics);
+    fixture_stop(fixture);
+    fixture_start(fixture);
+    /* The gateway is the first to come back. */
+    gateway = join(fixture, ID("gateway"), "g", "10.0.0.1:15443");
+    assert_int_equal(num_endpoints(gateway), 1);
+    registry_leave(gateway);
+}
+
+static void test_an_unwritable_store_stops_no_push(void **state)
+{
+    struct fixture *fixture = *state;
+    struct workload *gateway = join(fixture, ID("gateway"), "g", "10.0.0.1:15443");
+    struct workload *analytics;
+    Mortise__V1__Mesh *mesh = mesh_default();
+    uint64_t version;
+
+    registry_refresh(fixture->registry);
+    store_mem_set_unwritable(fixture->store, true);
+    assert_code(registry_apply(fixture->registry, mesh, &version), STORE_UNWRITABLE);
+    analytics = join(fixture, ID("analytics"), "a", "10.0.0.2:15443");
+    registry_refresh(fixture->registry);
+    assert_int_equal(num_endpoints(gateway), 1);
+    /* Once it can be written again it is. */
+    store_mem_set_unwritable(fixture->store, false);
+    registry_tick(fixture->registry);
+    registry_refresh(fixture->registry);
+    registry_leave(gateway);
+    registry_leave(analytics);
+    fixture_stop(fixture);
+    fixture_start(fixture);
+    gateway = join(fixture, ID("gateway"), "g", "10.0.0.1:15443");
+    assert_int_equal(num_endpoints(gateway), 1);
+    registry_leave(gateway);
+    pb_free(&mesh->base);
+}
+
+/* -------------------------------------------------------------------- versions */
+
+static void test_versions_never_repeat_whatever_ends_the_process(void **state)
+{
+    struct fixture *fixture = *state;
+    uint64_t last = registry_version(fixture->registry);
+
+    for (int round = 0; round < 30; round++) {
+        struct registry_params params = {.vault = fixture->vault,
+                                         .clock = &fixture->clock.clock,
+                                         .trust_domain = FIXTURE_TRUST_DOMAIN,
+                                         .roots_pem = ca_roots_pem(fixture->ca)};
+        struct faults faults = {0};
+        struct registry *next = NULL;
+
+        for (int i = 0; i < round * 5; i++) {
+            uint64_t version = change_port(fixture, (uint32_t)(100 + round * 100 + i));
+
+            assert_true(version > last);
+            last = version;
+        }
+        if (round % 2 == 0) {
+            fixture_stop(fixture); /* in order: no number is skipped */
+            fixture_start(fixture);
+            assert_int_equal(registry_version(fixture->registry), last + 1);
+        } else {
+            /* Killed: a second one opens what the first has left behind. */
+            assert_ok(registry_open(&params, &faults, &next));
+            assert_true(registry_version(next) > last);
+            last = registry_version(next);
+            registry_close(next);
+            store_mem_set_unwritable(fixture->store, true); /* the first one's end is not noted */
+            fixture_stop(fixture);
+            store_mem_set_unwritable(fixture->store, false);
+            fixture_start(fixture);
+            assert_true(registry_version(fixture->registry) > last);
+        }
+        last = registry_version(fixture->registry);
+    }
+}
+
+static void test_a_lost_race_is_a_conflict(void **state)
+{
+    struct fixture *fixture = *state;
+    struct registry_params params = {.vault = fixture->vault,
+                                     .clock = &fixture->clock.clock,
+                                     .trust_domain = FIXTURE_TRUST_DOMAIN,
+                                     .roots_pem = ca_roots_pem(fixture->ca)};
+    struct vault *blind = vault_new(store_mem_new(), &fixture->key);
+    struct store_item *item;
+    struct store_items items;
+    struct faults faults = {0};
+    struct registry *other = NULL;
+    Mortise__V1__Mesh *mesh = mesh_default();
+    uint64_t version;
+
+    /* Another process on a copy of the store, which has moved on. */
+    assert_ok(store_list(fixture->store, "", &items));
+    for (item = items.items; item < items.items + items.num; item++)
+        assert_ok(store_put_if(vault_store(blind), item->key, bytes_of(item->value, item->len),
+                               STORE_ABSENT, NULL));
+    params.vault = blind;
+    assert_ok(registry_open(&params, &faults, &other));
+    assert_ok(store_delete_if(vault_store(blind), "rotation/epochs", STORE_ANY));
+    assert_code(registry_rotate(other, (const char *const[]){"portal"}, 1, 0, &version),
+                STORE_CONFLICT);
+    registry_close(other);
+    vault_free(blind);
+    store_items_fini(&items);
+    pb_free(&mesh->base);
+}
+
+/* ------------------------------------------------------------------ membership */
+
+static void test_a_subsystem_that_leaves_takes_its_sidecars_with_it(void **state)
+{
+    struct fixture *fixture = *state;
+    struct workload *portal = join(fixture, ID("portal"), "p", "10.0.0.1:15443");
+    Mortise__V1__Mesh *mesh = fixture_mesh("subsystems: [{name: management}, {name: gateway}]");
+    struct buf raw = {0};
+    uint64_t version;
+
+    registry_refresh(fixture->registry);
+    assert_ok(store_get(fixture->store, "endpoints/portal", &raw, NULL));
+    apply(fixture, mesh, &version);
+    assert_null(portal->content);
+    assert_null(registry_subsystem_of(fixture->registry, ID("portal")));
+    registry_refresh(fixture->registry);
+    buf_clear(&raw);
+    assert_code(store_get(fixture->store, "endpoints/portal", &raw, NULL), NOT_FOUND);
+    registry_leave(portal);
+    assert_int_equal(registry_totals(fixture->registry).connected, 0);
+    pb_free(&mesh->base);
+    buf_fini(&raw);
+}
+
+static void test_a_changed_identity_is_another_subsystem(void **state)
+{
+    struct fixture *fixture = *state;
+    struct workload *portal = join(fixture, ID("portal"), "p", "10.0.0.1:15443");
+    Mortise__V1__Mesh *mesh = fixture_mesh("subsystems: [{name: portal, namespace: other}]");
+    uint64_t version;
+
+    apply(fixture, mesh, &version);
+    assert_null(portal->content);
+    assert_null(registry_subsystem_of(fixture->registry, ID("portal")));
+    assert_string_equal(
+        registry_subsystem_of(fixture->registry, "spiffe://mesh.test/ns/other/sa/portal"),
+        "portal");
+    registry_leave(portal);
+    pb_free(&mesh->base);
+}
+
+static void test_a_sidecar_that_comes_back_was_never_away(void **state)
+{
+    struct fixture *fixture = *state;
+    struct workload *portal = join(fixture, ID("portal"), "p", "10.0.0.1:15443");
+
+    registry_leave(portal);
+    assert_int_equal(registry_totals(fixture->registry).connected, 1);
+    fixture_pass(fixture, 2);
+    registry_tick(fixture->registry);
+    portal = join(fixture, ID("portal"), "p", "10.0.0.1:15443");
+    assert_int_equal(registry_totals(fixture->registry).connected, 1);
+    registry_leave(portal);
+    fixture_pass(fixture, 4);
+    registry_tick(fixture->registry);
+    assert_int_equal(registry_totals(fixture->registry).connected, 0);
+}
+
+/* -------------------------------------------------------------------- rotation */
+
+static void report_epoch(struct workload *workload, uint64_t epoch, const char *error)
+{
+    Mortise__V1__SidecarStatus status = MORTISE__V1__SIDECAR_STATUS__INIT;
+
+    status.certificate_epoch = epoch;
+    status.renewal_error = msg_lend(error);
+    registry_report(workload, XDS_STATUS, &status, NULL);
+}
+
+static void test_a_rotation_reaches_whom_it_names_and_survives_a_restart(void **state)
+{
+    struct fixture *fixture = *state;
+    struct workload *portal = join(fixture, ID("portal"), "p", "10.0.0.1:15443");
+    struct workload *gateway = join(fixture, ID("gateway"), "g", "10.0.0.2:15443");
+    uint64_t first, second;
+
+    registry_refresh(fixture->registry);
+    accept_all(portal);
+    accept_all(gateway);
+    assert_ok(registry_rotate(fixture->registry, (const char *const[]){"portal"}, 1, 500, &first));
+    registry_refresh(fixture->registry);
+    assert_true(xds_stream_due(&portal->xds));
+    assert_int_equal(portal->content->epoch, first);
+    assert_int_equal(portal->content->spread_ms, 500);
+    assert_false(xds_stream_due(&gateway->xds));
+    assert_ok(registry_rotate(fixture->registry, (const char *const[]){"portal", "gateway"}, 2, 0,
+                              &second));
+    assert_true(second > first);
+    registry_leave(portal);
+    registry_leave(gateway);
+    fixture_stop(fixture);
+    fixture_start(fixture);
+    assert_int_equal(registry_epoch(fixture->registry, "portal"), second);
+    assert_int_equal(registry_epoch(fixture->registry, "gateway"), second);
+    assert_int_equal(registry_epoch(fixture->registry, "analytics"), 0);
+}
+
+static void test_a_rotation_is_done_when_everybody_has_said_so(void **state)
+{
+    struct fixture *fixture = *state;
+    struct workload *one = join(fixture, ID("portal"), "one-instance", "10.0.0.1:15443");
+    struct workload *two = join(fixture, ID("portal"), "two-instance", "10.0.0.2:15443");
+    struct workload *other = join(fixture, ID("gateway"), "g", "10.0.0.3:15443");
+    const char *const names[] = {"portal"};
+    struct rotate rotate;
+    struct buf text = {0};
+    char *missing;
+
+    rotate_begin(&rotate, 5, registry_workloads(fixture->registry), names, 1);
+    assert_int_equal(rotate.num, 2);
+    assert_false(rotate_see(&rotate, one)); /* nothing reported */
+    report_epoch(one, 4, "rate_limited");
+    assert_false(rotate_see(&rotate, one)); /* an older epoch */
+    report_epoch(other, 9, "");
+    assert_false(rotate_see(&rotate, other)); /* not asked */
+    rotate_lost(&rotate, two);
+    assert_ok(rotate_missing(&rotate, &text));
+    missing = buf_take_str(&text);
+    assert_string_equal(missing,
+                        "portal (one-inst): rate_limited; portal (two-inst): disconnected");
+    mem_free(missing);
+
+    report_epoch(one, 5, "");
+    assert_true(rotate_see(&rotate, one));
+    assert_false(rotate_see(&rotate, one)); /* counts once */
+    assert_false(rotate_is_done(&rotate));
+    /* The other comes back by a new stream, with a later epoch. */
+    registry_leave(two);
+    two = join(fixture, ID("portal"), "two-instance", "10.0.0.2:15443");
+    report_epoch(two, 6, "");
+    assert_true(rotate_see(&rotate, two));
+    assert_true(rotate_is_done(&rotate));
+    assert_ok(rotate_missing(&rotate, &text));
+    assert_int_equal(buf_size(&text), 0);
+    rotate_fini(&rotate);
+    buf_fini(&text);
+    registry_leave(one);
+    registry_leave(two);
+    registry_leave(other);
+}
+
+static void test_a_rotation_of_nobody_is_done(void **state)
+{
+    struct fixture *fixture = *state;
+    const char *const names[] = {"portal"};
+    struct rotate rotate;
+
+    rotate_begin(&rotate, 1, registry_workloads(fixture->registry), names, 1);
+    assert_true(rotate_is_done(&rotate));
+    rotate_fini(&rotate);
+}
+
+/* -------------------------------------------------------------------- observers */
+
+struct watcher {
+    struct registry_observer observer;
+    struct registry *registry;
+    struct watcher *kill; /* takes this one out when it hears something */
+    unsigned num;
+};
+
+static void watcher_on_event(void *arg, enum registry_event event, struct workload *workload)
+{
+    struct watcher *watcher = arg;
+
+    (void)event;
+    (void)workload;
+    watcher->num++;
+    if (watcher->kill != NULL)
+        registry_unobserve(watcher->registry, &watcher->kill->observer);
+    watcher->kill = NULL;
+}
+
+static void test_observers_may_take_each_other_out(void **state)
+{
+    struct fixture *fixture = *state;
+    struct watcher watchers[3];
+    struct workload *portal;
+
+    for (size_t i = 0; i < ARRAY_LEN(watchers); i++) {
+        watchers[i] = (struct watcher){
+            .observer = {.fn = watcher_on_event, .arg = &watchers[i]},
+            .registry = fixture->registry,
+        };
+        registry_observe(fixture->registry, &watchers[i].observer);
+    }
+    watchers[0].kill = &watchers[1]; /* the next one */
+    watchers[2].kill = &watchers[2]; /* itself */
+    portal = join(fixture, ID("portal"), "p", "10.0.0.1:15443");
+    assert_true(watchers[0].num > 0);
+    assert_int_equal(watchers[1].num, 0);
+    assert_int_equal(watchers[2].num, 1);
+    registry_unobserve(fixture->registry, &watchers[0].observer);
+    registry_leave(portal);
+}
+
+int main(void)
+{
+#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+    const struct CMUnitTest tests[] = {
+        TEST(test_a_sidecar_gets_its_content_at_once_and_peers_when_they_come),
+        TEST(test_only_those_concerned_get_a_new_version),
+        TEST(test_changes_that_come_together_are_one_push),
+        TEST(test_a_version_stands_for_one_content),
+        TEST(test_strangers_and_crowds_are_refused),
+        TEST(test_two_sidecars_of_one_identity_are_both_endpoints),
+        TEST(test_the_last_known_endpoint_stays_for_ever),
+        TEST(test_a_restart_takes_no_endpoint_away),
+        TEST(test_an_unwritable_store_stops_no_push),
+        TEST(test_versions_never_repeat_whatever_ends_the_process),
+        TEST(test_a_lost_race_is_a_conflict),
+        TEST(test_a_subsystem_that_leaves_takes_its_sidecars_with_it),
+        TEST(test_a_changed_identity_is_another_subsystem),
+        TEST(test_a_sidecar_that_comes_back_was_never_away),
+        TEST(test_a_rotation_reaches_whom_it_names_and_survives_a_restart),
+        TEST(test_a_rotation_is_done_when_everybody_has_said_so),
+        TEST(test_a_rotation_of_nobody_is_done),
+        TEST(test_observers_may_take_each_other_out),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
