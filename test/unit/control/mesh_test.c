@@ -20,12 +20,12 @@
 
 /* ------------------------------------------------------------------------ check */
 
-#define GOOD                                                                            \
+#define GOOD                                                                             \
     "subsystems: [{name: a}, {name: b}, {name: c, namespace: x, service_account: yy}]\n" \
-    "profiles:\n"                                                                       \
-    "  - {name: cl, role: CLIENT}\n"                                                    \
-    "  - {name: sv, role: SERVER}\n"                                                    \
-    "  - {name: new-cl, role: CLIENT, min_version: TLS1_3}\n"                           \
+    "profiles:\n"                                                                        \
+    "  - {name: cl, role: CLIENT}\n"                                                     \
+    "  - {name: sv, role: SERVER}\n"                                                     \
+    "  - {name: new-cl, role: CLIENT, min_version: TLS1_3}\n"                            \
     "  - {name: old-sv, role: SERVER, max_version: TLS1_2}\n"
 
 #define LINK(more)                                                                       \
