@@ -256,17 +256,18 @@ static struct h2_header grpc_cc_header(const char *name, const char *value)
 static err_t grpc_cc_request(struct grpc_client_call *call, struct grpc_link *conn)
 {
     struct grpc_channel *channel = call->channel;
-    struct h2_header headers[8] = {
+    struct h2_header headers[9] = {
         grpc_cc_header(":method", "POST"),
         grpc_cc_header(":scheme", channel->params.tls != NULL ? "https" : "http"),
         grpc_cc_header(":path", call->path),
         grpc_cc_header(":authority", channel->authority),
         grpc_cc_header("te", "trailers"),
         grpc_cc_header("content-type", "application/grpc"),
+        grpc_cc_header("grpc-accept-encoding", "identity"),
         grpc_cc_header("user-agent", "grpc-c-mortise/1"),
     };
     char timeout[16];
-    size_t num = 7;
+    size_t num = 8;
 
     if (call->deadline_at_ms != 0) {
         uint64_t now_ms = loop_now_ms(channel->loop);

@@ -1,6 +1,6 @@
 /* gRPC framing and texts: the same messages come out however the bytes are cut, and no text of a
  * peer breaks the parsers of timeouts and messages. The first byte says where it is cut. Drives:
- * R75, F35. */
+ * R75, R76. */
 #include "lib/rpc/grpc_frame.h"
 
 #include "lib/base/mem.h"

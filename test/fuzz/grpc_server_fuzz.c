@@ -1,6 +1,6 @@
 /* A gRPC server of HTTP/2 frames: no bytes break it, every call that began ends once, and nothing
  * is left. The input is frames behind a client's greeting (second half of inputs: instead of it).
- * Drives: R75, R14, F35. */
+ * Drives: R75, R76. */
 #include "lib/rpc/grpc_server.h"
 
 #include "lib/base/mem.h"

@@ -1,5 +1,5 @@
 /* HTTP/1.1 requests: no bytes break the server, the same requests are seen however they are cut,
- * and every answer is one. The first byte says where the input is cut. Drives: R75, R17. */
+ * and every answer is one. The first byte says where the input is cut. Drives: R75, R76. */
 #include "lib/rpc/http1.h"
 
 #include "lib/base/mem.h"

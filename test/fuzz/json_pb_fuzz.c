@@ -1,6 +1,6 @@
 /* Configuration texts: no text breaks the readers of JSON and YAML, what is refused says why, and
  * what is accepted comes back the same from both forms. The first byte chooses form and message.
- * Drives: R75, F35. */
+ * Drives: R75, R76. */
 #include "lib/rpc/json_pb.h"
 
 #include "lib/base/mem.h"

@@ -1,6 +1,6 @@
 /* Messages of peers: pb_unpack never reads beyond its input, never takes memory out of proportion,
  * and what it accepts packs and unpacks to the same. The first byte chooses the message. Drives:
- * R75, F35. */
+ * R75, R76. */
 #include "lib/rpc/pb.h"
 
 #include "lib/base/mem.h"

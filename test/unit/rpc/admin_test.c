@@ -1,5 +1,5 @@
 /* The pages of every program: all of them for its owner on a Unix socket, the public ones on TCP,
- * none for anybody else. Drives: R32, F2. */
+ * none for anybody else. Drives: R32. */
 #include "lib/rpc/admin.h"
 
 #include <errno.h>

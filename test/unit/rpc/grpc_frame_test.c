@@ -1,5 +1,5 @@
 /* gRPC's framing and texts: split anywhere, limits to the byte, saturation instead of overflow.
- * Drives: R14, F35. */
+ * Drives: R14, F2. */
 #include "lib/rpc/grpc_frame.h"
 
 #include <setjmp.h>

@@ -1,6 +1,5 @@
 /* The gRPC server against a client made frame by frame: calls in order, and every way in which a
- * client can be wrong, slow, gone or not allowed; the other calls go on. Drives: R14, R15, R46,
- * F35. */
+ * client can be wrong, slow, gone or not allowed; the other calls go on. Drives: R14, R15, R46. */
 #include "lib/rpc/grpc_server.h"
 
 #include <setjmp.h>

@@ -1,6 +1,6 @@
 /* HTTP/2 sessions against a peer made frame by frame: what is in order works however it is cut;
  * floods, bombs and stalled readers end with GOAWAY or a close, at flat memory; every state can be
- * left at any time. Drives: R14, R15, R16, R72, F35. */
+ * left at any time. Drives: R14, R15, R16. */
 #include "lib/rpc/h2.h"
 
 #include <malloc.h>

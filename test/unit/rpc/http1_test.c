@@ -1,5 +1,5 @@
 /* The HTTP/1.1 server for operators: what every reader sees alike is served, what two readers could
- * see differently is refused, and no connection holds much or long. Drives: R14, R15, R17, R32. */
+ * see differently is refused, and no connection holds much or long. Drives: R14, R15, R32. */
 #include "lib/rpc/http1.h"
 
 #include <setjmp.h>

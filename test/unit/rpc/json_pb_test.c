@@ -1,5 +1,5 @@
 /* Configuration texts: what is right becomes a message and comes back the same; what is wrong is
- * told with the path of the field, all at once, and nothing of it is taken. Drives: R14, R61, F35.
+ * told with the path of the field, all at once, and nothing of it is taken. Drives: R14, R61.
  */
 #include "lib/rpc/json_pb.h"
 

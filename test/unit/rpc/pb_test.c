@@ -1,5 +1,5 @@
 /* Messages of peers: what is sound is unpacked, what is not is refused before protobuf-c sees it,
- * and no message costs memory or stack out of proportion. Drives: R14, R16, F35. */
+ * and no message costs memory or stack out of proportion. Drives: R14, R16, F2. */
 #include "lib/rpc/pb.h"
 
 #include <malloc.h>
