@@ -11,7 +11,6 @@
 #include <openssl/bio.h>
 #include <openssl/err.h>
 
-#include "lib/base/mem.h"
 #include "test/unit/net/tls_ends.h"
 
 /* The raw peer: BoringSSL alone, for what our stream never does. */
