@@ -225,10 +225,10 @@ static err_t tls_ctx_new(struct svid *svid, struct tls_ctx *ctx, SSL_CTX **out)
     if (svid != NULL)
         TRY(tls_ctx_set_identity(ssl, svid));
 
-    /* Nothing of one handshake is of use to another: a resumed one would skip verification. */
+    /* Nothing of one handshake is of use to another: a resumed one would skip verification.
+     * (BoringSSL has no compression, and its servers never renegotiate.) */
     SSL_CTX_set_session_cache_mode(ssl, SSL_SESS_CACHE_OFF);
-    SSL_CTX_set_options(ssl, SSL_OP_NO_TICKET | SSL_OP_CIPHER_SERVER_PREFERENCE |
-                                 SSL_OP_NO_RENEGOTIATION | SSL_OP_NO_COMPRESSION);
+    SSL_CTX_set_options(ssl, SSL_OP_NO_TICKET | SSL_OP_CIPHER_SERVER_PREFERENCE);
     if (!SSL_CTX_set_num_tickets(ssl, 0))
         return FAIL(TLS_CONFIG, 0);
     SSL_CTX_set_early_data_enabled(ssl, 0);
