@@ -189,6 +189,18 @@ def clang(run):
     return int(good), int(not good), 0
 
 
+def hardening(run):
+    if not programs(run, "opt"):
+        return 0, 1, 0
+    folder = Path(binaries("opt"))
+    built = [folder / "proxy/mortise-proxy", folder / "control/mortise-control",
+             folder / "control/mortisectl", folder / "certs/mortise-cert"]
+    done = subprocess.run([ROOT / "test/lint/hardening", *built], cwd=ROOT)
+    if done.returncode != 0:
+        run.fail("hardening")
+    return int(done.returncode == 0), int(done.returncode != 0), 0
+
+
 def coverage(run):
     done = subprocess.run([ROOT / "test" / "coverage"], cwd=ROOT)
     if done.returncode != 0:
@@ -199,6 +211,7 @@ def coverage(run):
 SUITES = {
     "lint": lint,
     "unit": lambda run: unit(run, "opt"),
+    "hardening": hardening,
     "e2e": e2e,
     "interop": interop,
     "asan": lambda run: unit(run, "asan"),
