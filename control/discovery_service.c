@@ -94,6 +94,20 @@ static void discovery_on_refresh(void *arg)
     registry_refresh(service->params.registry);
 }
 
+/* Sidecars whose identity now is another subsystem's, or nobody's: what their stream would be told
+ * is known only when they join again. */
+static void discovery_end_strays(struct discovery_service *service)
+{
+    struct list *pos, *tmp;
+
+    LIST_EACH (pos, tmp, &service->streams) {
+        struct discovery_stream *stream = LIST_ITEM(pos, struct discovery_stream, link);
+
+        if (stream->workload != NULL && stream->workload->member == NULL)
+            grpc_call_finish(stream->call, GRPC_ABORTED, "its subsystem has left the mesh");
+    }
+}
+
 static void discovery_on_event(void *arg, enum registry_event event, struct workload *workload)
 {
     struct discovery_service *service = arg;
@@ -103,6 +117,8 @@ static void discovery_on_event(void *arg, enum registry_event event, struct work
                     discovery_on_refresh, service);
     else if (event == REGISTRY_OFFERED && workload->stream != NULL)
         discovery_push(workload->stream);
+    else if (event == REGISTRY_MESH)
+        discovery_end_strays(service);
 }
 
 /* ------------------------------------------------------------- first request */

@@ -23,6 +23,8 @@ static void pages_ready(void *arg, struct faults *reasons)
     if (vault_health(pages->params.vault)->unwritable)
         faults_add(reasons, "store", "%s: nothing can be issued or changed",
                    err_text(E_STORE_UNWRITABLE));
+    if (vault_health(pages->params.vault)->corrupt)
+        faults_add(reasons, "store", "%s: restore it from a backup", err_text(E_STORE_CORRUPT));
     if (server_cert_tls(pages->params.cert) == NULL)
         faults_add(reasons, "certificate", "our own certificate has expired");
 }

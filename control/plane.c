@@ -20,6 +20,7 @@
 
 #define PLANE_TICK_MS 1000
 #define PLANE_MAINTAIN_MS ((uint64_t)3600 * 1000)
+#define PLANE_CHECK_EVERY 24    /* of these: the whole store is read once a day */
 #define PLANE_STRANGER_MS 30000 /* a connection without a certificate: Attest takes a moment */
 
 struct plane {
@@ -41,6 +42,7 @@ struct plane {
     struct registry_observer observer;
     struct timer tick;
     struct timer maintain;
+    unsigned maintained; /* times */
     struct timer drain;
     bool stopping;
 };
@@ -333,6 +335,8 @@ static void plane_on_maintain(void *arg)
 
     if (err_is_ok(err))
         err = attest_purge(plane->vault, clock_wall_s(loop_clock(plane->loop)));
+    if (err_is_ok(err) && ++plane->maintained % PLANE_CHECK_EVERY == 0)
+        err = vault_check(plane->vault);
     if (!err_is_ok(err))
         log_error("plane", "maintenance_failed", LOG_ERR("error", err));
     timer_start(plane->loop, &plane->maintain, PLANE_MAINTAIN_MS, plane_on_maintain, plane);

@@ -115,10 +115,9 @@ static err_t store_sqlite_get(struct store *store, const char *key, struct buf *
 {
     struct store_sqlite *sqlite = store_sqlite_of(store);
     sqlite3_stmt *stmt = store_sqlite_stmt(sqlite, STMT_GET);
-    err_t err = OK;
-    int rc;
+    int rc = store_sqlite_bind_key(stmt, key);
+    err_t err;
 
-    rc = store_sqlite_bind_key(stmt, key);
     if (rc == SQLITE_OK)
         rc = sqlite3_step(stmt);
     if (rc == SQLITE_ROW) {

@@ -247,6 +247,14 @@ err_t vault_put(struct vault *vault, const char *path, const ProtobufCMessage *m
     return vault_commit(vault, &batch, out_version);
 }
 
+err_t vault_check(struct vault *vault)
+{
+    err_t err = store_check(vault->store);
+
+    vault->health.corrupt = err_is(err, E_STORE_CORRUPT);
+    return err;
+}
+
 const struct vault_health *vault_health(const struct vault *vault)
 {
     return &vault->health;

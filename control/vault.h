@@ -69,8 +69,12 @@ MUST_CHECK err_t vault_commit(struct vault *vault, const struct vault_batch *bat
 MUST_CHECK err_t vault_put(struct vault *vault, const char *path, const ProtobufCMessage *msg,
                            uint64_t expect, uint64_t *out_version);
 
-/* What commits have met: for readiness and metrics. */
+/* vault_check judges the store's structure, now and then. Errors: STORE_CORRUPT, IO. */
+MUST_CHECK err_t vault_check(struct vault *vault);
+
+/* What commits and checks have met: for readiness and metrics. */
 struct vault_health {
+    bool corrupt;     /* vault_check found damage */
     bool unwritable;  /* the last commit failed with STORE_UNWRITABLE */
     uint64_t commits; /* that went well */
     uint64_t failed;  /* STORE_UNWRITABLE */
