@@ -2,6 +2,7 @@
 
 #include <dirent.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -22,15 +23,16 @@ static const struct metric_family stats_families[] = {
     {"mortise_connection_bytes_total", METRIC_COUNTER,
      "Application bytes carried, by where they went.", "direction,link,to", NULL, 0},
     {"mortise_connect_errors_total", METRIC_COUNTER,
-     "Attempts to connect to an endpoint or a target that failed.", "direction,link,error", NULL, 0},
+     "Attempts to connect to an endpoint or a target that failed.", "direction,link,error", NULL,
+     0},
     {"mortise_handshakes_total", METRIC_COUNTER, "TLS handshakes, by result.", "direction,result",
      NULL, 0},
     {"mortise_handshake_duration_seconds", METRIC_HISTOGRAM, "Duration of good TLS handshakes.",
      "direction", stats_handshake_bounds, 1e-6},
     {"mortise_connections_shed_total", METRIC_COUNTER,
      "Connections reset before they began, by the limit that was reached.", "limit", NULL, 0},
-    {"mortise_config_generation", METRIC_GAUGE,
-     "Generation of the snapshot in force; 0: none yet.", "", NULL, 0},
+    {"mortise_config_generation", METRIC_GAUGE, "Generation of the snapshot in force; 0: none yet.",
+     "", NULL, 0},
     {"mortise_config_applied_total", METRIC_COUNTER, "Snapshots put into force.", "", NULL, 0},
     {"mortise_config_rejected_total", METRIC_COUNTER,
      "Configurations or certificates that were refused; the old ones stayed.", "", NULL, 0},
@@ -118,10 +120,11 @@ struct stats *stats_new(void)
 
     stats->metrics = metrics_new(stats_families, ARRAY_LEN(stats_families));
     for (unsigned i = 0; i < STAT_NUM; i++)
-        stats->ids[i] = stats_series(stats, stats_table[i].family, stats_table[i].value, NULL, NULL);
+        stats->ids[i] =
+            stats_series(stats, stats_table[i].family, stats_table[i].value, NULL, NULL);
     for (unsigned i = 0; i < SHED_NUM; i++)
-        stats->shed[i] = stats_series(stats, "mortise_connections_shed_total", stats_shed_names[i],
-                                      NULL, NULL);
+        stats->shed[i] =
+            stats_series(stats, "mortise_connections_shed_total", stats_shed_names[i], NULL, NULL);
     for (unsigned i = 0; i < DIRECTION_NUM; i++) {
         const char *direction = direction_name((enum direction)i);
 
@@ -134,8 +137,7 @@ struct stats *stats_new(void)
     stats->lag[1] = stats_series(stats, "mortise_loop_lag_seconds", "worker", NULL, NULL);
     stats->log_lost = stats_series(stats, "mortise_log_lines_lost_total", NULL, NULL, NULL);
     stats->fds = stats_series(stats, "mortise_process_open_fds", NULL, NULL, NULL);
-    stats->memory =
-        stats_series(stats, "mortise_process_resident_memory_bytes", NULL, NULL, NULL);
+    stats->memory = stats_series(stats, "mortise_process_resident_memory_bytes", NULL, NULL, NULL);
 
     id = stats_series(stats, "mortise_build_info", MORTISE_VERSION, NULL, NULL);
     metrics_set(stats->metrics, id, 1);
@@ -162,10 +164,9 @@ void stats_link_init(struct stats *stats, enum direction direction, const char *
     const char *name = direction_name(direction);
 
     out->open = stats_series(stats, "mortise_connections_open", name, link, NULL);
-    out->done = stats_series(stats, "mortise_connections_total", name, link,
-                             close_reason_name(CLOSE_DONE));
-    out->bytes_to_mesh =
-        stats_series(stats, "mortise_connection_bytes_total", name, link, "mesh");
+    out->done =
+        stats_series(stats, "mortise_connections_total", name, link, close_reason_name(CLOSE_DONE));
+    out->bytes_to_mesh = stats_series(stats, "mortise_connection_bytes_total", name, link, "mesh");
     out->bytes_to_app = stats_series(stats, "mortise_connection_bytes_total", name, link, "app");
 }
 
@@ -259,15 +260,17 @@ static int64_t stats_count_fds(void)
 
 static int64_t stats_resident_bytes(void)
 {
+    char text[128] = "";
     FILE *file = fopen("/proc/self/statm", "re");
-    long long total = 0, resident = 0;
+    const char *second;
 
     if (file == NULL)
         return 0;
-    if (fscanf(file, "%lld %lld", &total, &resident) != 2)
-        resident = 0;
+    if (fgets(text, sizeof(text), file) == NULL)
+        text[0] = '\0';
     (void)fclose(file);
-    return resident * sysconf(_SC_PAGESIZE);
+    second = strchr(text, ' '); /* the first number is the address space */
+    return second != NULL ? strtoll(second, NULL, 10) * sysconf(_SC_PAGESIZE) : 0;
 }
 
 void stats_sample(struct stats *stats)

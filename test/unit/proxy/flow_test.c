@@ -1,8 +1,9 @@
-/* Whole connections through two sets of workers in one process: an application, the outbound side, the
- * inbound side, an application; and what listens following the snapshot.
+/* Whole connections through two sets of workers in one process: an application, the outbound side,
+ * the inbound side, an application; and what listens following the snapshot.
  *
  * Drives: F1, F3, R9, R13, R14, R18, B14, B74, F21, F36, D6 */
 #include <errno.h>
+#include <poll.h>
 #include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -70,7 +71,7 @@ static bool line_has(struct flow *flow, const char *text)
 static void wait_for_line(struct flow *flow, const char *text)
 {
     for (int i = 0; i < 2000 && !line_has(flow, text); i++)
-        (void)usleep(5000);
+        (void)poll(NULL, 0, 5);
     if (!line_has(flow, text))
         print_message("%s", flow->lines);
     assert_true(line_has(flow, text));
@@ -235,9 +236,8 @@ static int teardown(void **state)
 static int dial(uint16_t port)
 {
     const struct timeval limit = {.tv_sec = 10};
-    struct sockaddr_in addr = {.sin_family = AF_INET,
-                               .sin_port = htons(port),
-                               .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    struct sockaddr_in addr = {
+        .sin_family = AF_INET, .sin_port = htons(port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
     int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
 
     assert_true(fd >= 0);
@@ -311,8 +311,8 @@ static void test_a_connection_from_end_to_end(void **state)
     assert_true(line_has(flow, "peer_id=" CLIENT_ID " "));
     assert_true(line_has(flow, "tls_version=TLSv1.3 "));
     assert_true(line_has(flow, "allowed_by=link "));
-    assert_true(line_has(flow, "bytes_to_mesh=8 bytes_to_app=12 "));  /* outbound's view */
-    assert_true(line_has(flow, "bytes_to_mesh=12 bytes_to_app=8 "));  /* inbound's */
+    assert_true(line_has(flow, "bytes_to_mesh=8 bytes_to_app=12 ")); /* outbound's view */
+    assert_true(line_has(flow, "bytes_to_mesh=12 bytes_to_app=8 ")); /* inbound's */
     assert_true(line_has(flow, "reason=done"));
 }
 
@@ -383,9 +383,10 @@ static void test_an_application_that_does_not_listen(void **state)
 static void test_a_loop_is_refused(void **state)
 {
     struct flow *flow = *state;
-    char *yaml = mem_printf(STORE "outbound: [{name: link, listen: '127.0.0.1:%u', truststore: mesh,\n"
-                                  "  endpoints: ['127.0.0.1:%u'], peers: {spiffe_ids: ['%s']}}]\n",
-                            flow->out_port, flow->out_port, SERVER_ID);
+    char *yaml =
+        mem_printf(STORE "outbound: [{name: link, listen: '127.0.0.1:%u', truststore: mesh,\n"
+                         "  endpoints: ['127.0.0.1:%u'], peers: {spiffe_ids: ['%s']}}]\n",
+                   flow->out_port, flow->out_port, SERVER_ID);
 
     apply_good(flow, &flow->client, flow->client_svid, yaml);
     assert_int_equal(fate(flow), ECONNRESET);

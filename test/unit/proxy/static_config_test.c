@@ -52,7 +52,7 @@ static int setup(void **state)
     struct folder *folder = mem_zalloc(sizeof(*folder));
 
     world_init(&folder->world);
-    (void)strcpy(folder->path, "/tmp/mortise-test-XXXXXX");
+    (void)snprintf(folder->path, sizeof(folder->path), "/tmp/mortise-test-XXXXXX");
     assert_non_null(mkdtemp(folder->path));
     put(folder, "sidecar.yaml", good, 0644);
     put(folder, "leaf.pem", folder->world.leaf->cert_pem, 0644);
@@ -143,13 +143,13 @@ static void test_settings_of_the_file_and_who_wins(void **state)
     char variable[] = "MORTISE_CONNECT_TIMEOUT=7s", flag[] = "--idle-timeout=2m";
     char *environment[] = {variable, NULL};
     struct folder *folder = *state;
-    char *yaml = mem_printf("settings:\n  idle_timeout: 10m\n  connect_timeout: 1s\n  workers: 3\n%s",
-                            good);
+    char *yaml =
+        mem_printf("settings:\n  idle_timeout: 10m\n  connect_timeout: 1s\n  workers: 3\n%s", good);
 
     put(folder, "sidecar.yaml", yaml, 0644);
     mem_free(yaml);
     assert_true(load_with(folder, environment, flag));
-    assert_int_equal(folder->loaded.settings.workers, 3);              /* file > default */
+    assert_int_equal(folder->loaded.settings.workers, 3);               /* file > default */
     assert_int_equal(folder->loaded.settings.connect_timeout_ms, 7000); /* variable > file */
     assert_int_equal(folder->loaded.settings.idle_timeout_ms, 120000);  /* flag > file */
 }
