@@ -7,6 +7,8 @@
 #include "lib/base/list.h"
 #include "lib/base/log.h"
 #include "lib/base/mem.h"
+#include "lib/rpc/h2_flood.h"
+#include "lib/rpc/h2_head.h"
 
 /* Rules that keep us out of the library's old faults:
  * - our callbacks for nghttp2 return no error: a stream-close callback that did leaked
@@ -15,7 +17,8 @@
  * GOAWAY is written by hand;
  * - extension frames (ALTSVC, ORIGIN, PRIORITY_UPDATE) are not switched on: they are skipped
  * unread;
- * - floods are counted here, frame by frame, since the library's own limits differ by version. */
+ * - floods are counted by h2_flood, frame by frame, since the library's own limits differ by
+ * version. */
 
 #define H2_FEED ((size_t)4096) /* bytes between two looks at h2->fault: 455 empty frames */
 #define H2_WRITE_BATCH ((size_t)64 << 10)
@@ -24,14 +27,9 @@
 #define H2_NOTICE_MS 1000          /* for the PING between the two GOAWAY of an orderly end */
 #define H2_LINGER_MS 1000          /* for the peer to read our GOAWAY */
 #define H2_LINGER_BYTES ((size_t)1 << 20)
-#define H2_FLOOD_WINDOW_MS 1000
-#define H2_SMALL_FRAMES_PER_S \
-    1000                   /* PRIORITY, WINDOW_UPDATE, empty DATA, unknown: beyond any need */
-#define H2_WINDOW_CREDIT 4 /* WINDOW_UPDATE that go with one DATA of ours */
-#define H2_QUEUE_MAX 1000  /* frames nghttp2 holds while the peer does not read */
-#define H2_OUT_HEADERS_MAX 32
-#define H2_FRAME_MAX 16384
-#define H2_HEADER_COST 32 /* RFC 9113 section 6.5.2: per field, in a list's size */
+#define H2_QUEUE_MAX 1000     /* frames nghttp2 holds while the peer does not read */
+#define H2_OUT_HEADERS_MAX 32 /* of one block of ours */
+#define H2_OUT_HEADERS_SIZE (64 << 10)
 
 const struct h2_limits h2_limits_default = {
     .max_streams = 100,
@@ -67,17 +65,6 @@ static const unsigned h2_next[H2_NUM] = {
 };
 #undef TO
 
-/* Events in a window of a second. */
-struct h2_rate {
-    uint64_t since_ms;
-    uint32_t num;
-};
-
-/* A field of the header block in hand: where it stands in h2->head. */
-struct h2_field {
-    uint32_t name, name_len, value, value_len;
-};
-
 struct h2 {
     struct stream *lower;
     struct loop *loop;
@@ -107,15 +94,8 @@ struct h2 {
     uint64_t ping_ms;    /* our keepalive PING is out since; 0: none */
     uint64_t stalled_ms; /* a write is not taken since; 0: none */
     uint64_t state_ms;   /* the state began */
-    bool ping_credit;    /* HEADERS or DATA went out since the peer's last PING */
-    unsigned window_credit;
-    struct h2_rate resets, pings, small;
-    /* the header block in hand; blocks never interleave */
-    struct buf head;
-    struct h2_field *fields;
-    uint32_t num_fields;
-    size_t head_bytes;
-    bool head_too_large;
+    struct h2_flood flood;
+    struct h2_head head; /* the header block in hand: blocks never interleave */
 };
 
 struct h2_stream {
@@ -125,9 +105,7 @@ struct h2_stream {
     int32_t id;
     void *data;
     struct buf out;
-    struct buf trailers; /* names and values */
-    struct h2_field *trailer_fields;
-    size_t num_trailers;
+    struct h2_head trailers;
     bool known;        /* to the user, who then hears of its end */
     bool end;          /* nothing will be added to out: END_STREAM follows it */
     bool has_trailers; /* they carry END_STREAM */
@@ -167,17 +145,15 @@ static void h2_fault(struct h2 *h2, err_t err, uint32_t code)
     h2->fault_code = code;
 }
 
-/* Counts an event; a flood when there are more than `limit` in a window. */
-static void h2_count(struct h2 *h2, struct h2_rate *rate, uint32_t limit)
+static void h2_flooded(struct h2 *h2)
 {
-    uint64_t now_ms = loop_now_ms(h2->loop);
+    h2_fault(h2, FAIL(H2_FLOOD, 0), NGHTTP2_ENHANCE_YOUR_CALM);
+}
 
-    if (now_ms - rate->since_ms >= H2_FLOOD_WINDOW_MS) {
-        rate->since_ms = now_ms;
-        rate->num = 0;
-    }
-    if (++rate->num > limit)
-        h2_fault(h2, FAIL(H2_FLOOD, rate->num), NGHTTP2_ENHANCE_YOUR_CALM);
+static void h2_count_reset(struct h2 *h2)
+{
+    if (h2_flood_reset(&h2->flood, loop_now_ms(h2->loop)))
+        h2_flooded(h2);
 }
 
 /* ---- streams ---- */
@@ -205,8 +181,7 @@ static void h2_stream_free(struct h2_stream *stream)
     list_del(&stream->link);
     list_del(&stream->writable);
     buf_fini(&stream->out);
-    buf_fini(&stream->trailers);
-    mem_free(stream->trailer_fields);
+    h2_head_clear(&stream->trailers);
     mem_free(stream);
 }
 
@@ -233,54 +208,6 @@ static struct h2_stream *h2_find(struct h2 *h2, int32_t id)
 
 /* ---- header blocks ---- */
 
-static void h2_head_begin(struct h2 *h2)
-{
-    buf_fini(&h2->head);
-    h2->num_fields = 0;
-    h2->head_bytes = 0;
-    h2->head_too_large = false;
-    if (h2->fields == NULL)
-        h2->fields = mem_array(h2->limits.header_count, sizeof(*h2->fields));
-}
-
-static void h2_head_done(struct h2 *h2)
-{
-    buf_fini(&h2->head);
-    mem_free(h2->fields);
-    h2->fields = NULL;
-}
-
-static void h2_head_add(struct h2 *h2, struct bytes name, struct bytes value)
-{
-    size_t at = buf_size(&h2->head);
-
-    h2->head_bytes += name.len + value.len + H2_HEADER_COST;
-    if (h2->head_too_large || h2->fields == NULL || h2->num_fields == h2->limits.header_count ||
-        h2->head_bytes > h2->limits.header_bytes ||
-        !err_is_ok(buf_add(&h2->head, name.ptr, name.len)) ||
-        !err_is_ok(buf_add(&h2->head, value.ptr, value.len))) {
-        h2->head_too_large = true;
-        return;
-    }
-    h2->fields[h2->num_fields++] = (struct h2_field){
-        (uint32_t)at, (uint32_t)name.len, (uint32_t)(at + name.len), (uint32_t)value.len};
-}
-
-/* The fields as the user sees them; released with mem_free. */
-static struct h2_header *h2_head_list(const struct h2 *h2)
-{
-    struct h2_header *list = mem_array(h2->num_fields, sizeof(*list));
-    const uint8_t *base = buf_view(&h2->head).ptr;
-
-    for (uint32_t i = 0; i < h2->num_fields; i++) {
-        const struct h2_field *field = &h2->fields[i];
-
-        list[i].name = bytes_of(base + field->name, field->name_len);
-        list[i].value = bytes_of(base + field->value, field->value_len);
-    }
-    return list;
-}
-
 /* A response of 1xx comes before the real one and is passed over. */
 static bool h2_is_interim(const struct h2_header *headers, size_t num)
 {
@@ -288,25 +215,25 @@ static bool h2_is_interim(const struct h2_header *headers, size_t num)
            headers[0].value.ptr[0] == '1';
 }
 
-static void h2_head_deliver(struct h2 *h2, struct h2_stream *stream, bool request, bool end)
+static void h2_deliver_head(struct h2 *h2, struct h2_stream *stream, bool request, bool end)
 {
     struct h2_header *headers;
     bool trailers;
 
-    if (h2->head_too_large) {
+    if (h2->head.too_large) {
         /* The block was decoded, as HPACK's state wants, and dropped. */
-        h2_count(h2, &h2->resets, h2->limits.resets_per_s);
+        h2_count_reset(h2);
         h2_stream_reset(stream, NGHTTP2_ENHANCE_YOUR_CALM);
         return;
     }
-    headers = h2_head_list(h2);
+    headers = h2_head_list(&h2->head);
     trailers = h2->server ? !request : stream->responded;
-    if (h2->server || !h2_is_interim(headers, h2->num_fields)) {
+    if (h2->server || !h2_is_interim(headers, h2->head.num)) {
         if (!h2->server)
             stream->responded = true;
         stream->known = true;
         stream->remote_end = end;
-        h2->events->on_headers(h2->arg, stream, headers, h2->num_fields, trailers, end);
+        h2->events->on_headers(h2->arg, stream, headers, h2->head.num, trailers, end);
     }
     mem_free(headers);
 }
@@ -316,46 +243,12 @@ static void h2_head_deliver(struct h2 *h2, struct h2_stream *stream, bool reques
 static int h2_on_begin_frame(nghttp2_session *session, const nghttp2_frame_hd *hd, void *arg)
 {
     struct h2 *h2 = arg;
-    bool ack = (hd->flags & NGHTTP2_FLAG_ACK) != 0;
+    bool live = h2_find(h2, hd->stream_id) != NULL;
+    bool asked = h2->ping_ms != 0 || h2->state == H2_NOTICE;
 
     (void)session;
-    switch (hd->type) {
-    case NGHTTP2_HEADERS:
-        break;
-    case NGHTTP2_DATA:
-        if (hd->length == 0 && (hd->flags & NGHTTP2_FLAG_END_STREAM) == 0)
-            h2_count(h2, &h2->small, H2_SMALL_FRAMES_PER_S);
-        break;
-    case NGHTTP2_RST_STREAM:
-        /* Of a stream that is over it ended no work of ours: the two ends crossed. */
-        if (h2_find(h2, hd->stream_id) != NULL)
-            h2_count(h2, &h2->resets, h2->limits.resets_per_s);
-        else
-            h2_count(h2, &h2->small, H2_SMALL_FRAMES_PER_S);
-        break;
-    case NGHTTP2_SETTINGS:
-        if (!ack)
-            h2_count(h2, &h2->pings, h2->limits.pings_per_s);
-        break;
-    case NGHTTP2_PING:
-        /* gRPC peers measure the path with a PING for what they receive: one for each answer of
-         * ours is free, as in gRPC's own "ping strikes". */
-        if (ack ? h2->ping_ms == 0 && h2->state != H2_NOTICE : !h2->ping_credit)
-            h2_count(h2, &h2->pings, h2->limits.pings_per_s);
-        else if (!ack)
-            h2->ping_credit = false;
-        break;
-    case NGHTTP2_WINDOW_UPDATE:
-        if (h2->window_credit != 0)
-            h2->window_credit--;
-        else
-            h2_count(h2, &h2->small, H2_SMALL_FRAMES_PER_S);
-        break;
-    default: /* PRIORITY, CONTINUATION (nghttp2 takes 8 a block); unknown ones are skipped uncounted
-              */
-        h2_count(h2, &h2->small, H2_SMALL_FRAMES_PER_S);
-        break;
-    }
+    if (h2_flood_received(&h2->flood, loop_now_ms(h2->loop), hd, live, asked))
+        h2_flooded(h2);
     return 0;
 }
 
@@ -364,7 +257,7 @@ static int h2_on_begin_headers(nghttp2_session *session, const nghttp2_frame *fr
     struct h2 *h2 = arg;
     struct h2_stream *stream;
 
-    h2_head_begin(h2);
+    h2_head_clear(&h2->head);
     if (!h2->server || frame->headers.cat != NGHTTP2_HCAT_REQUEST)
         return 0;
     stream = h2_stream_new(h2, frame->hd.stream_id);
@@ -386,7 +279,7 @@ static int h2_on_header(nghttp2_session *session, const nghttp2_frame *frame, co
     (void)session;
     (void)frame;
     (void)flags;
-    h2_head_add(arg, bytes_of(name, name_len), bytes_of(value, value_len));
+    h2_head_add(&((struct h2 *)arg)->head, bytes_of(name, name_len), bytes_of(value, value_len));
     return 0;
 }
 
@@ -427,8 +320,8 @@ static int h2_on_frame_recv(nghttp2_session *session, const nghttp2_frame *frame
     case NGHTTP2_HEADERS:
         stream = h2_find(h2, frame->hd.stream_id);
         if (stream != NULL)
-            h2_head_deliver(h2, stream, frame->headers.cat == NGHTTP2_HCAT_REQUEST, end);
-        h2_head_done(h2);
+            h2_deliver_head(h2, stream, frame->headers.cat == NGHTTP2_HCAT_REQUEST, end);
+        h2_head_clear(&h2->head);
         break;
     case NGHTTP2_DATA:
         stream = h2_find(h2, frame->hd.stream_id);
@@ -499,8 +392,7 @@ static int h2_on_frame_send(nghttp2_session *session, const nghttp2_frame *frame
     switch (frame->hd.type) {
     case NGHTTP2_DATA:
     case NGHTTP2_HEADERS:
-        h2->ping_credit = true;
-        h2->window_credit = H2_WINDOW_CREDIT;
+        h2_flood_answered(&h2->flood);
         if (stream == NULL || (frame->hd.flags & NGHTTP2_FLAG_END_STREAM) == 0)
             break;
         stream->local_end = true;
@@ -516,7 +408,7 @@ static int h2_on_frame_send(nghttp2_session *session, const nghttp2_frame *frame
         /* Resets that the peer's faults made nghttp2 send cost like those of the peer itself
          * (CVE-2025-8671). */
         if (stream == NULL || !stream->reset)
-            h2_count(h2, &h2->resets, h2->limits.resets_per_s);
+            h2_count_reset(h2);
         break;
     case NGHTTP2_GOAWAY:
         if (frame->goaway.error_code != NGHTTP2_NO_ERROR)
@@ -706,7 +598,7 @@ static void h2_pump(struct h2 *h2)
     /* While the peer does not read, its frames make nghttp2 queue answers. */
     if (nghttp2_session_get_outbound_queue_size(h2->session) >
         H2_QUEUE_MAX + (size_t)h2->limits.max_streams)
-        h2_fault(h2, FAIL(H2_FLOOD, 0), NGHTTP2_ENHANCE_YOUR_CALM);
+        h2_flooded(h2);
     h2_check_end(h2);
 }
 
@@ -901,7 +793,7 @@ static nghttp2_session *h2_session_new(struct h2 *h2)
     nghttp2_option_set_max_settings(option, 32);
     nghttp2_option_set_max_outbound_ack(option, 256);
     nghttp2_option_set_max_reserved_remote_streams(option, 0);
-    nghttp2_option_set_max_send_header_block_length(option, 64 << 10);
+    nghttp2_option_set_max_send_header_block_length(option, H2_OUT_HEADERS_SIZE);
     nghttp2_option_set_peer_max_concurrent_streams(option, h2->limits.max_streams);
     rc = h2->server ? nghttp2_session_server_new2(&session, callbacks, h2, option)
                     : nghttp2_session_client_new2(&session, callbacks, h2, option);
@@ -932,6 +824,9 @@ struct h2 *h2_new(struct stream *lower, bool server, const struct h2_limits *lim
     h2->fault = OK;
     h2->end_err = OK;
     h2->last_read_ms = loop_now_ms(h2->loop);
+    h2->flood =
+        (struct h2_flood){.resets_per_s = use->resets_per_s, .pings_per_s = use->pings_per_s};
+    h2->head = (struct h2_head){.max_fields = use->header_count, .max_size = use->header_bytes};
     list_init(&h2->streams);
     list_init(&h2->writable);
     h2->session = h2_session_new(h2);
@@ -967,7 +862,7 @@ static void h2_free(void *arg)
     while (!list_empty(&h2->streams))
         h2_stream_free(LIST_ITEM(h2->streams.next, struct h2_stream, link));
     nghttp2_session_del(h2->session);
-    h2_head_done(h2);
+    h2_head_clear(&h2->head);
     buf_fini(&h2->out);
     mem_free(h2);
 }
@@ -1068,15 +963,11 @@ err_t h2_respond(struct h2_stream *stream, const struct h2_header *headers, size
 static void h2_submit_trailers(struct h2_stream *stream)
 {
     nghttp2_nv list[H2_OUT_HEADERS_MAX];
-    const uint8_t *base = buf_view(&stream->trailers).ptr;
+    struct h2_header *headers = h2_head_list(&stream->trailers);
 
-    for (size_t i = 0; i < stream->num_trailers; i++) {
-        const struct h2_field *field = &stream->trailer_fields[i];
-
-        list[i] = h2_nv(bytes_of(base + field->name, field->name_len),
-                        bytes_of(base + field->value, field->value_len));
-    }
-    (void)nghttp2_submit_trailer(stream->h2->session, stream->id, list, stream->num_trailers);
+    (void)nghttp2_submit_trailer(stream->h2->session, stream->id, list,
+                                 h2_nv_list(headers, stream->trailers.num, list));
+    mem_free(headers);
 }
 
 /* Lets nghttp2 ask the stream's queue again. It answers with an error when it did not wait. */
@@ -1090,19 +981,13 @@ err_t h2_trailers(struct h2_stream *stream, const struct h2_header *headers, siz
 {
     if (!h2_is_live(stream->h2) || stream->reset || stream->end)
         return FAIL(CLOSED, 0);
-    CHECK(stream->responded && num <= H2_OUT_HEADERS_MAX);
+    CHECK(stream->responded);
     /* Kept until the DATA before them is out. */
-    stream->trailer_fields = mem_array(num, sizeof(*stream->trailer_fields));
-    for (size_t i = 0; i < num; i++) {
-        size_t at = buf_size(&stream->trailers);
-
-        TRY(buf_add(&stream->trailers, headers[i].name.ptr, headers[i].name.len));
-        TRY(buf_add(&stream->trailers, headers[i].value.ptr, headers[i].value.len));
-        stream->trailer_fields[i] =
-            (struct h2_field){(uint32_t)at, (uint32_t)headers[i].name.len,
-                              (uint32_t)(at + headers[i].name.len), (uint32_t)headers[i].value.len};
-    }
-    stream->num_trailers = num;
+    stream->trailers =
+        (struct h2_head){.max_fields = H2_OUT_HEADERS_MAX, .max_size = H2_OUT_HEADERS_SIZE};
+    for (size_t i = 0; i < num; i++)
+        h2_head_add(&stream->trailers, headers[i].name, headers[i].value);
+    CHECK(!stream->trailers.too_large);
     stream->has_trailers = true;
     stream->end = true;
     h2_resume(stream);
