@@ -1,6 +1,5 @@
 #include "lib/rpc/grpc_server.h"
 
-#include <inttypes.h>
 #include <stdio.h>
 
 #include "lib/base/list.h"

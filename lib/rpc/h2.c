@@ -1,14 +1,10 @@
 #include "lib/rpc/h2.h"
 
-#include <stdio.h>
-
 #include <nghttp2/nghttp2.h>
 
-#include "lib/base/list.h"
 #include "lib/base/log.h"
 #include "lib/base/mem.h"
-#include "lib/rpc/h2_flood.h"
-#include "lib/rpc/h2_head.h"
+#include "lib/rpc/h2_impl.h"
 
 /* Rules that keep us out of the library's old faults:
  * - our callbacks for nghttp2 return no error: a stream-close callback that did leaked
@@ -27,9 +23,7 @@
 #define H2_NOTICE_MS 1000          /* for the PING between the two GOAWAY of an orderly end */
 #define H2_LINGER_MS 1000          /* for the peer to read our GOAWAY */
 #define H2_LINGER_BYTES ((size_t)1 << 20)
-#define H2_QUEUE_MAX 1000     /* frames nghttp2 holds while the peer does not read */
-#define H2_OUT_HEADERS_MAX 32 /* of one block of ours */
-#define H2_OUT_HEADERS_SIZE (64 << 10)
+#define H2_QUEUE_MAX 1000 /* frames nghttp2 holds while the peer does not read */
 
 const struct h2_limits h2_limits_default = {
     .max_streams = 100,
@@ -44,16 +38,6 @@ const struct h2_limits h2_limits_default = {
     .out_bytes = 4 << 20,
 };
 
-enum h2_state {
-    H2_OPEN,
-    H2_NOTICE,   /* server: "no new requests" is said; those on their way are still taken */
-    H2_DRAINING, /* the final GOAWAY is said; ends with the last stream */
-    H2_LINGER,   /* over; our direction is ended, the peer's is read and dropped */
-    H2_BROKEN,   /* on_broken was called: the user closes */
-    H2_CLOSED,
-    H2_NUM,
-};
-
 #define TO(state) (1u << H2_##state)
 static const unsigned h2_next[H2_NUM] = {
     [H2_OPEN] = TO(NOTICE) | TO(DRAINING) | TO(LINGER) | TO(BROKEN) | TO(CLOSED),
@@ -65,65 +49,8 @@ static const unsigned h2_next[H2_NUM] = {
 };
 #undef TO
 
-struct h2 {
-    struct stream *lower;
-    struct loop *loop;
-    nghttp2_session *session;
-    bool server;
-    struct h2_limits limits;
-    const struct h2_events *events;
-    void *arg;
-    enum h2_state state;
-    struct list streams;
-    size_t num_streams;
-    struct list writable; /* streams whose queue became empty: on_writable is due */
-    struct timer timer;
-    struct buf out;     /* what one write takes */
-    size_t queued;      /* DATA in the streams' queues */
-    bool pump_due;      /* h2_on_pump is deferred */
-    bool reading;       /* begun, after our SETTINGS: they come before anything else */
-    bool peer_settings; /* seen */
-    bool peer_goaway;
-    err_t fault;          /* found inside a callback; acted on outside */
-    uint32_t fault_code;  /* HTTP/2 error code for the GOAWAY */
-    uint32_t goaway_sent; /* by nghttp2 on its own: its error code */
-    uint32_t goaway_code; /* of the peer */
-    err_t end_err;        /* what on_broken will say, while lingering */
-    size_t lingered;
-    uint64_t last_read_ms;
-    uint64_t ping_ms;    /* our keepalive PING is out since; 0: none */
-    uint64_t stalled_ms; /* a write is not taken since; 0: none */
-    uint64_t state_ms;   /* the state began */
-    struct h2_flood flood;
-    struct h2_head head; /* the header block in hand: blocks never interleave */
-};
-
-struct h2_stream {
-    struct list link;
-    struct list writable;
-    struct h2 *h2;
-    int32_t id;
-    void *data;
-    struct buf out;
-    struct h2_head trailers;
-    bool known;        /* to the user, who then hears of its end */
-    bool end;          /* nothing will be added to out: END_STREAM follows it */
-    bool has_trailers; /* they carry END_STREAM */
-    bool responded;    /* server: h2_respond was called; client: the final response came */
-    bool local_end;    /* END_STREAM was sent */
-    bool remote_end;   /* END_STREAM came */
-    bool reset;        /* by the user, or for an end in order */
-    size_t unconsumed; /* DATA delivered and not yet consumed */
-};
-
 static void h2_arm(struct h2 *h2);
-static void h2_schedule(struct h2 *h2);
 static void h2_end(struct h2 *h2, err_t err, uint32_t code);
-
-static bool h2_is_live(const struct h2 *h2)
-{
-    return h2->state == H2_OPEN || h2->state == H2_NOTICE || h2->state == H2_DRAINING;
-}
 
 static void h2_set_state(struct h2 *h2, enum h2_state state)
 {
@@ -150,92 +77,10 @@ static void h2_flooded(struct h2 *h2)
     h2_fault(h2, FAIL(H2_FLOOD, 0), NGHTTP2_ENHANCE_YOUR_CALM);
 }
 
-static void h2_count_reset(struct h2 *h2)
+void h2_count_reset(struct h2 *h2)
 {
     if (h2_flood_reset(&h2->flood, loop_now_ms(h2->loop)))
         h2_flooded(h2);
-}
-
-/* ---- streams ---- */
-
-static struct h2_stream *h2_stream_new(struct h2 *h2, int32_t id)
-{
-    struct h2_stream *stream = mem_try(sizeof(*stream));
-
-    if (stream == NULL)
-        return NULL;
-    stream->h2 = h2;
-    stream->id = id;
-    list_init(&stream->writable);
-    list_add_tail(&h2->streams, &stream->link);
-    h2->num_streams++;
-    return stream;
-}
-
-static void h2_stream_free(struct h2_stream *stream)
-{
-    struct h2 *h2 = stream->h2;
-
-    h2->queued -= buf_size(&stream->out);
-    h2->num_streams--;
-    list_del(&stream->link);
-    list_del(&stream->writable);
-    buf_fini(&stream->out);
-    h2_head_clear(&stream->trailers);
-    mem_free(stream);
-}
-
-/* The stream is over: tells the user, and gives back the connection's window that it held. */
-static void h2_stream_over(struct h2_stream *stream, err_t err)
-{
-    struct h2 *h2 = stream->h2;
-
-    if (h2_is_live(h2)) {
-        (void)nghttp2_session_set_stream_user_data(h2->session, stream->id, NULL);
-        if (stream->unconsumed != 0)
-            (void)nghttp2_session_consume_connection(h2->session, stream->unconsumed);
-        stream->unconsumed = 0;
-    }
-    if (h2->state != H2_CLOSED && stream->known)
-        h2->events->on_close(h2->arg, stream, err);
-    h2_stream_free(stream);
-}
-
-static struct h2_stream *h2_find(struct h2 *h2, int32_t id)
-{
-    return nghttp2_session_get_stream_user_data(h2->session, id);
-}
-
-/* ---- header blocks ---- */
-
-/* A response of 1xx comes before the real one and is passed over. */
-static bool h2_is_interim(const struct h2_header *headers, size_t num)
-{
-    return num != 0 && bytes_equal_str(headers[0].name, ":status") && headers[0].value.len == 3 &&
-           headers[0].value.ptr[0] == '1';
-}
-
-static void h2_deliver_head(struct h2 *h2, struct h2_stream *stream, bool request, bool end)
-{
-    struct h2_header *headers;
-    bool trailers;
-
-    if (h2->head.too_large) {
-        /* The block was decoded, as HPACK's state wants, and dropped. */
-        h2_count_reset(h2);
-        h2_stream_reset(stream, NGHTTP2_ENHANCE_YOUR_CALM);
-        return;
-    }
-    headers = h2_head_list(&h2->head);
-    trailers = h2->server ? !request : stream->responded;
-    if (h2->server || !h2_is_interim(headers, h2->head.num)) {
-        if (!h2->server)
-            stream->responded = true;
-        stream->known = true;
-        stream->remote_end = end;
-        h2->events->on_headers(h2->arg, stream, headers, h2->head.num, trailers, end);
-    }
-    mem_free(headers);
 }
 
 /* ---- callbacks of nghttp2 ---- */
@@ -243,43 +88,12 @@ static void h2_deliver_head(struct h2 *h2, struct h2_stream *stream, bool reques
 static int h2_on_begin_frame(nghttp2_session *session, const nghttp2_frame_hd *hd, void *arg)
 {
     struct h2 *h2 = arg;
-    bool live = h2_find(h2, hd->stream_id) != NULL;
+    bool live = h2_stream_find(h2, hd->stream_id) != NULL;
     bool asked = h2->ping_ms != 0 || h2->state == H2_NOTICE;
 
     (void)session;
     if (h2_flood_received(&h2->flood, loop_now_ms(h2->loop), hd, live, asked))
         h2_flooded(h2);
-    return 0;
-}
-
-static int h2_on_begin_headers(nghttp2_session *session, const nghttp2_frame *frame, void *arg)
-{
-    struct h2 *h2 = arg;
-    struct h2_stream *stream;
-
-    h2_head_clear(&h2->head);
-    if (!h2->server || frame->headers.cat != NGHTTP2_HCAT_REQUEST)
-        return 0;
-    stream = h2_stream_new(h2, frame->hd.stream_id);
-    if (stream == NULL || !err_is_ok(h2->fault)) {
-        (void)nghttp2_submit_rst_stream(session, NGHTTP2_FLAG_NONE, frame->hd.stream_id,
-                                        NGHTTP2_REFUSED_STREAM);
-        if (stream != NULL)
-            h2_stream_free(stream);
-        return 0;
-    }
-    (void)nghttp2_session_set_stream_user_data(session, frame->hd.stream_id, stream);
-    return 0;
-}
-
-static int h2_on_header(nghttp2_session *session, const nghttp2_frame *frame, const uint8_t *name,
-                        size_t name_len, const uint8_t *value, size_t value_len, uint8_t flags,
-                        void *arg)
-{
-    (void)session;
-    (void)frame;
-    (void)flags;
-    h2_head_add(&((struct h2 *)arg)->head, bytes_of(name, name_len), bytes_of(value, value_len));
     return 0;
 }
 
@@ -318,13 +132,13 @@ static int h2_on_frame_recv(nghttp2_session *session, const nghttp2_frame *frame
         return 0; /* the user hears no more of it */
     switch (frame->hd.type) {
     case NGHTTP2_HEADERS:
-        stream = h2_find(h2, frame->hd.stream_id);
+        stream = h2_stream_find(h2, frame->hd.stream_id);
         if (stream != NULL)
-            h2_deliver_head(h2, stream, frame->headers.cat == NGHTTP2_HCAT_REQUEST, end);
+            h2_stream_deliver(stream, frame->headers.cat == NGHTTP2_HCAT_REQUEST, end);
         h2_head_clear(&h2->head);
         break;
     case NGHTTP2_DATA:
-        stream = h2_find(h2, frame->hd.stream_id);
+        stream = h2_stream_find(h2, frame->hd.stream_id);
         if (end && stream != NULL && !stream->reset) {
             stream->remote_end = true;
             h2->events->on_data(h2->arg, stream, bytes_of(NULL, 0), true);
@@ -350,44 +164,10 @@ static int h2_on_frame_recv(nghttp2_session *session, const nghttp2_frame *frame
     return 0;
 }
 
-static int h2_on_data_chunk(nghttp2_session *session, uint8_t flags, int32_t id,
-                            const uint8_t *data, size_t len, void *arg)
-{
-    struct h2 *h2 = arg;
-    struct h2_stream *stream = h2_find(h2, id);
-
-    (void)flags;
-    if (stream == NULL || stream->reset || !err_is_ok(h2->fault) || !h2_is_live(h2)) {
-        (void)nghttp2_session_consume_connection(session, len);
-        return 0;
-    }
-    stream->unconsumed += len;
-    h2->events->on_data(h2->arg, stream, bytes_of(data, len), false);
-    return 0;
-}
-
-static int h2_on_stream_close(nghttp2_session *session, int32_t id, uint32_t code, void *arg)
-{
-    struct h2 *h2 = arg;
-    struct h2_stream *stream = h2_find(h2, id);
-    err_t err = OK;
-
-    (void)session;
-    if (stream == NULL)
-        return 0;
-    /* NO_ERROR with the peer's END_STREAM is an end in order, also when ours was not sent. */
-    if (code != NGHTTP2_NO_ERROR || !stream->remote_end)
-        err = FAIL(H2_STREAM_RESET, code);
-    if (code == NGHTTP2_NO_ERROR && h2->server && stream->local_end)
-        err = OK; /* answered before the request was complete */
-    h2_stream_over(stream, err);
-    return 0;
-}
-
 static int h2_on_frame_send(nghttp2_session *session, const nghttp2_frame *frame, void *arg)
 {
     struct h2 *h2 = arg;
-    struct h2_stream *stream = h2_find(h2, frame->hd.stream_id);
+    struct h2_stream *stream = h2_stream_find(h2, frame->hd.stream_id);
 
     switch (frame->hd.type) {
     case NGHTTP2_DATA:
@@ -418,63 +198,6 @@ static int h2_on_frame_send(nghttp2_session *session, const nghttp2_frame *frame
         break;
     }
     return 0;
-}
-
-/* A request that could not even be sent has no stream that could close. */
-static int h2_on_frame_not_send(nghttp2_session *session, const nghttp2_frame *frame, int code,
-                                void *arg)
-{
-    struct h2 *h2 = arg;
-    struct list *pos, *tmp;
-
-    (void)session;
-    (void)code;
-    if (frame->hd.type != NGHTTP2_HEADERS || frame->headers.cat != NGHTTP2_HCAT_REQUEST)
-        return 0;
-    LIST_EACH (pos, tmp, &h2->streams) {
-        struct h2_stream *stream = LIST_ITEM(pos, struct h2_stream, link);
-
-        if (stream->id == frame->hd.stream_id) {
-            h2_stream_over(stream, stream->reset ? FAIL(H2_STREAM_RESET, NGHTTP2_CANCEL)
-                                                 : FAIL(H2_STREAM_RESET, NGHTTP2_REFUSED_STREAM));
-            break;
-        }
-    }
-    return 0;
-}
-
-static void h2_submit_trailers(struct h2_stream *stream);
-
-static ssize_t h2_on_pull(nghttp2_session *session, int32_t id, uint8_t *to, size_t len,
-                          uint32_t *flags, nghttp2_data_source *source, void *arg)
-{
-    struct h2 *h2 = arg;
-    struct h2_stream *stream = source->ptr;
-    size_t have = buf_size(&stream->out);
-    size_t take = have < len ? have : len;
-
-    (void)session;
-    (void)id;
-    if (take == 0 && !stream->end)
-        return NGHTTP2_ERR_DEFERRED;
-    if (take != 0) {
-        memcpy(to, buf_view(&stream->out).ptr, take);
-        buf_consume(&stream->out, take);
-        h2->queued -= take;
-        if (take == have) {
-            buf_fini(&stream->out);
-            if (!stream->end && list_empty(&stream->writable))
-                list_add_tail(&h2->writable, &stream->writable);
-        }
-    }
-    if (take == have && stream->end) {
-        *flags |= NGHTTP2_DATA_FLAG_EOF;
-        if (stream->has_trailers) {
-            *flags |= NGHTTP2_DATA_FLAG_NO_END_STREAM;
-            h2_submit_trailers(stream);
-        }
-    }
-    return (ssize_t)take;
 }
 
 /* ---- reading and writing ---- */
@@ -615,7 +338,7 @@ static void h2_on_pump(void *arg)
 }
 
 /* All that a batch of events brings about leaves in one write at its end. */
-static void h2_schedule(struct h2 *h2)
+void h2_schedule(struct h2 *h2)
 {
     if (h2->pump_due || !h2_is_live(h2))
         return;
@@ -779,14 +502,10 @@ static nghttp2_session *h2_session_new(struct h2 *h2)
     /* Both fail for want of memory only. */
     CHECK(nghttp2_session_callbacks_new(&callbacks) == 0);
     CHECK(nghttp2_option_new(&option) == 0);
+    h2_stream_set_callbacks(callbacks);
     nghttp2_session_callbacks_set_on_begin_frame_callback(callbacks, h2_on_begin_frame);
-    nghttp2_session_callbacks_set_on_begin_headers_callback(callbacks, h2_on_begin_headers);
-    nghttp2_session_callbacks_set_on_header_callback(callbacks, h2_on_header);
     nghttp2_session_callbacks_set_on_frame_recv_callback(callbacks, h2_on_frame_recv);
-    nghttp2_session_callbacks_set_on_data_chunk_recv_callback(callbacks, h2_on_data_chunk);
-    nghttp2_session_callbacks_set_on_stream_close_callback(callbacks, h2_on_stream_close);
     nghttp2_session_callbacks_set_on_frame_send_callback(callbacks, h2_on_frame_send);
-    nghttp2_session_callbacks_set_on_frame_not_send_callback(callbacks, h2_on_frame_not_send);
 
     nghttp2_option_set_no_auto_window_update(option, 1);
     nghttp2_option_set_no_closed_streams(option, 1); /* no memory for priorities of the past */
@@ -883,167 +602,4 @@ size_t h2_num_streams(const struct h2 *h2)
 struct stream *h2_lower(const struct h2 *h2)
 {
     return h2->lower;
-}
-
-/* ---- sending ---- */
-
-static nghttp2_nv h2_nv(struct bytes name, struct bytes value)
-{
-    /* nghttp2 copies both; its type is not const for the sake of another use. */
-    return (nghttp2_nv){
-        .name = (uint8_t *)(uintptr_t)name.ptr,
-        .value = (uint8_t *)(uintptr_t)value.ptr,
-        .namelen = name.len,
-        .valuelen = value.len,
-        .flags = NGHTTP2_NV_FLAG_NONE,
-    };
-}
-
-static size_t h2_nv_list(const struct h2_header *headers, size_t num,
-                         nghttp2_nv out[H2_OUT_HEADERS_MAX])
-{
-    CHECK(num <= H2_OUT_HEADERS_MAX);
-    for (size_t i = 0; i < num; i++)
-        out[i] = h2_nv(headers[i].name, headers[i].value);
-    return num;
-}
-
-err_t h2_request(struct h2 *h2, const struct h2_header *headers, size_t num, bool end, void *data,
-                 struct h2_stream **out)
-{
-    nghttp2_nv list[H2_OUT_HEADERS_MAX];
-    nghttp2_data_provider provider = {.read_callback = h2_on_pull};
-    struct h2_stream *stream;
-    int32_t id;
-
-    if (h2->peer_goaway || h2->state == H2_DRAINING)
-        return FAIL(H2_GOAWAY, h2->goaway_code);
-    if (!h2_is_live(h2))
-        return FAIL(CLOSED, 0);
-    if (h2->num_streams >=
-        nghttp2_session_get_remote_settings(h2->session, NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS))
-        return FAIL(LIMIT, h2->num_streams);
-    stream = h2_stream_new(h2, 0);
-    if (stream == NULL)
-        return FAIL(NO_MEMORY, 0);
-    stream->data = data;
-    stream->known = true;
-    stream->end = end;
-    provider.source.ptr = stream;
-    id = nghttp2_submit_request(h2->session, NULL, list, h2_nv_list(headers, num, list),
-                                end ? NULL : &provider, stream);
-    if (id < 0) {
-        h2_stream_free(stream);
-        return FAIL(H2_GOAWAY, id); /* no stream id is left */
-    }
-    stream->id = id;
-    h2_schedule(h2);
-    *out = stream;
-    return OK;
-}
-
-err_t h2_respond(struct h2_stream *stream, const struct h2_header *headers, size_t num, bool end)
-{
-    struct h2 *h2 = stream->h2;
-    nghttp2_nv list[H2_OUT_HEADERS_MAX];
-    nghttp2_data_provider provider = {.source.ptr = stream, .read_callback = h2_on_pull};
-
-    if (!h2_is_live(h2) || stream->reset)
-        return FAIL(CLOSED, 0);
-    CHECK(h2->server && !stream->responded);
-    stream->responded = true;
-    stream->end = end;
-    if (nghttp2_submit_response(h2->session, stream->id, list, h2_nv_list(headers, num, list),
-                                end ? NULL : &provider) != 0)
-        return FAIL(CLOSED, 0);
-    h2_schedule(h2);
-    return OK;
-}
-
-static void h2_submit_trailers(struct h2_stream *stream)
-{
-    nghttp2_nv list[H2_OUT_HEADERS_MAX];
-    struct h2_header *headers = h2_head_list(&stream->trailers);
-
-    (void)nghttp2_submit_trailer(stream->h2->session, stream->id, list,
-                                 h2_nv_list(headers, stream->trailers.num, list));
-    mem_free(headers);
-}
-
-/* Lets nghttp2 ask the stream's queue again. It answers with an error when it did not wait. */
-static void h2_resume(struct h2_stream *stream)
-{
-    (void)nghttp2_session_resume_data(stream->h2->session, stream->id);
-    h2_schedule(stream->h2);
-}
-
-err_t h2_trailers(struct h2_stream *stream, const struct h2_header *headers, size_t num)
-{
-    if (!h2_is_live(stream->h2) || stream->reset || stream->end)
-        return FAIL(CLOSED, 0);
-    CHECK(stream->responded);
-    /* Kept until the DATA before them is out. */
-    stream->trailers =
-        (struct h2_head){.max_fields = H2_OUT_HEADERS_MAX, .max_size = H2_OUT_HEADERS_SIZE};
-    for (size_t i = 0; i < num; i++)
-        h2_head_add(&stream->trailers, headers[i].name, headers[i].value);
-    CHECK(!stream->trailers.too_large);
-    stream->has_trailers = true;
-    stream->end = true;
-    h2_resume(stream);
-    return OK;
-}
-
-err_t h2_send(struct h2_stream *stream, struct bytes data, bool end)
-{
-    struct h2 *h2 = stream->h2;
-
-    if (!h2_is_live(h2) || stream->reset || stream->end)
-        return FAIL(CLOSED, 0);
-    CHECK(!h2->server || stream->responded);
-    if (data.len > h2->limits.out_bytes || h2->queued > h2->limits.out_bytes - data.len)
-        return FAIL(LIMIT, h2->limits.out_bytes > INT32_MAX ? INT32_MAX : h2->limits.out_bytes);
-    TRY(buf_add(&stream->out, data.ptr, data.len));
-    h2->queued += data.len;
-    stream->end = end;
-    h2_resume(stream);
-    return OK;
-}
-
-size_t h2_stream_queued(const struct h2_stream *stream)
-{
-    return buf_size(&stream->out);
-}
-
-void h2_stream_consume(struct h2_stream *stream, size_t len)
-{
-    struct h2 *h2 = stream->h2;
-
-    CHECK(len <= stream->unconsumed);
-    stream->unconsumed -= len;
-    if (len == 0 || !h2_is_live(h2))
-        return;
-    (void)nghttp2_session_consume(h2->session, stream->id, len);
-    h2_schedule(h2);
-}
-
-void h2_stream_reset(struct h2_stream *stream, uint32_t h2_error)
-{
-    struct h2 *h2 = stream->h2;
-
-    if (stream->reset || !h2_is_live(h2) || (stream->local_end && stream->remote_end))
-        return;
-    stream->reset = true;
-    (void)nghttp2_submit_rst_stream(h2->session, NGHTTP2_FLAG_NONE, stream->id, h2_error);
-    h2_schedule(h2);
-}
-
-void h2_stream_set_data(struct h2_stream *stream, void *data)
-{
-    stream->data = data;
-}
-
-void *h2_stream_data(const struct h2_stream *stream)
-{
-    return stream->data;
 }

@@ -10,10 +10,10 @@
 
 #define PB_DEPTH_MAX 16 /* our deepest message nests 6 */
 
-/* pb_unpack checks `in` against the descriptor without allocating (size, depth, lengths, wire
- * types, number of elements), then unpacks it with an allocator that has a budget of `in.len * 64 +
- * 64 KiB`. The owned message is released with pb_free. Strings are checked to be UTF-8 without NUL.
- * Errors: TOO_LARGE, PB_TOO_DEEP, PB_SYNTAX. */
+/* pb_unpack checks `in` against the descriptor without allocating (size, depth, lengths, wire types;
+ * strings are UTF-8 without NUL; a message field that is not repeated comes once), then unpacks it
+ * with an allocator that has a budget of `in.len * 64 + 64 KiB`. The owned message is released with
+ * pb_free. Errors: TOO_LARGE, PB_TOO_DEEP, PB_SYNTAX. */
 MUST_CHECK err_t pb_unpack(const ProtobufCMessageDescriptor *desc, struct bytes in, size_t max,
                            ProtobufCMessage **out);
 void pb_free(ProtobufCMessage *msg);
@@ -22,5 +22,7 @@ MUST_CHECK err_t pb_pack(const ProtobufCMessage *msg, struct buf *out);
 /* pb_clone returns an owned deep copy; pb_equal compares by encoding. */
 ProtobufCMessage *pb_clone(const ProtobufCMessage *msg);
 bool pb_equal(const ProtobufCMessage *a, const ProtobufCMessage *b);
+/* pb_size_of is what one value of the type takes in memory, as in the array of a repeated field. */
+size_t pb_size_of(ProtobufCType type);
 
 #endif
