@@ -168,6 +168,7 @@ static err_t tls_err_of_reason(int reason)
     case SSL_R_NO_SHARED_GROUP:
     case SSL_R_NO_COMMON_SIGNATURE_ALGORITHMS:
     case SSL_R_UNSUPPORTED_PROTOCOL:
+    case SSL_R_BAD_ECC_CERT: /* TLS 1.2: groups are also the curves of the server's certificate */
         return FAIL(TLS_NO_SHARED, reason);
     case SSL_R_NO_SUPPORTED_VERSIONS_ENABLED:
     case SSL_R_NO_CERTIFICATE_SET:
@@ -175,6 +176,8 @@ static err_t tls_err_of_reason(int reason)
         return FAIL(TLS_CONFIG, reason);
     case SSL_R_PEER_DID_NOT_RETURN_A_CERTIFICATE:
         return FAIL(CERT_MISSING, 0);
+    case SSL_R_KEY_USAGE_BIT_INCORRECT: /* found before the chain is looked at */
+        return FAIL(CERT_USAGE, reason);
     case SSL_R_TOO_MANY_KEY_UPDATES:
         return FAIL(TLS_KEY_UPDATES, 0);
     default:

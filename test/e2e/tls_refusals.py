@@ -125,7 +125,7 @@ CASES = {
     "for e-mail": (lambda w: w.issue(eku=("email",)), "cert_usage", "unsupported_certificate"),
     "intermediate for e-mail": (lambda w: w.under({"extra": ((EMAIL_EKU, False),)}), "cert_usage",
                                 "unsupported_certificate"),
-    "no digitalSignature": (lambda w: w.issue(usage=("key_agreement",)), "cert_usage tls_protocol",
+    "no digitalSignature": (lambda w: w.issue(usage=("key_agreement",)), "cert_usage",
                             "unsupported_certificate illegal_parameter"),
     "no KeyUsage": (lambda w: w.issue(usage=None), "cert_usage", "unsupported_certificate"),
     "keyCertSign": (lambda w: w.issue(usage=("digital_signature", "key_cert_sign")), "cert_usage",

@@ -26,7 +26,6 @@ LINKS = {
     "only12": ({"max_version": "TLS1_2"}, (TLS12,), ALL_12, (X25519, P256, P384)),
     "only13": ({"min_version": "TLS1_3"}, (TLS13,), (AES_128, AES_256, CHACHA20),
                (X25519, P256, P384)),
-    # In TLS 1.2 groups are also the curves of server certificates: without P-256 ours would be refused.
     "one-suite": ({"max_version": "TLS1_2", "groups": ["P-384", "P-256"],
                    "cipher_suites": ["TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384"]},
                   (TLS12,), (ECDHE_ECDSA_AES_256_GCM,), (P384, P256)),
@@ -38,6 +37,9 @@ LINKS = {
                "cipher_suites": ["TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256",
                                  "TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256"]},
               (TLS12,), (ECDHE_ECDSA_CHACHA20, ECDHE_ECDSA_AES_128_GCM), (P256, X25519)),
+    # In TLS 1.2 groups are also the curves of the server's certificate, and ours is of P-256.
+    "no-p256": ({"max_version": "TLS1_2", "groups": ["X25519", "P-384"]}, (TLS12,), ALL_12,
+                (X25519, P384)),
     # The library cannot be told to leave out AES-256 alone: it is offered, and refused when it comes to it.
     "no-aes256": ({"min_version": "TLS1_3", "cipher_suites": ["TLS_AES_128_GCM_SHA256",
                                                               "TLS_CHACHA20_POLY1305_SHA256"]},
@@ -106,6 +108,15 @@ def test_two_sidecars_agree_on_each(pair, apps):
         line = pair.line("client", ports[0])
         assert (line["tls_version"], line["cipher"], line["group"]) == facts, link
         assert line["link"] == line["allowed_by"] == link
+
+
+def test_a_certificate_of_a_curve_that_the_profile_lacks_is_refused_by_the_client(pair, apps):
+    ports = []
+    with pytest.raises(ConnectionError):
+        exchange(pair.ports["no-p256"][0], b"secret", ports=ports)
+    line = pair.line("client", ports[0])
+    assert (line["reason"], line["error"]) == ("no_shared_parameters", "tls_no_shared")
+    assert apps["no-p256"].bytes == 0
 
 
 def test_the_server_takes_nothing_outside_of_a_profile(pair, apps):
