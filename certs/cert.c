@@ -174,19 +174,13 @@ err_t cert_check_time(const X509 *cert, int64_t now_s)
 err_t cert_check_key(X509 *cert)
 {
     BORING_SCOPE;
-    ASN1_OBJECT *oid = NULL;
-    X509_ALGOR *algorithm = NULL;
-    int type = V_ASN1_UNDEF;
-
-    if (!X509_PUBKEY_get0_param(&oid, NULL, NULL, &algorithm, X509_get_X509_PUBKEY(cert)))
-        return FAIL(CERT_SYNTAX, 0);
-    X509_ALGOR_get0(NULL, &type, NULL, algorithm);
-    /* Curves by name: parameters written out can be those of a curve that only looks the same. */
-    if (OBJ_obj2nid(oid) == NID_X9_62_id_ecPublicKey && type != V_ASN1_OBJECT)
-        return FAIL(KEY_WEAK, 0);
     CLEANUP(boring_key_freep) EVP_PKEY *key = X509_get_pubkey(cert);
+
+    /* Of a kind that is not known; no point on its curve; or a curve whose parameters are written
+     * out, which may be those of one that only looks the same: BoringSSL knows curves by name
+     * alone. */
     if (key == NULL)
-        return FAIL(KEY_WEAK, 0); /* of a kind that is not known */
+        return FAIL(KEY_WEAK, 0);
     return key_check_strength(key);
 }
 
@@ -232,7 +226,8 @@ err_t cert_check_leaf(X509 *cert)
         return FAIL(CERT_SYNTAX, 0);
     if ((flags & EXFLAG_CA) != 0)
         return FAIL(CHAIN_INVALID, X509_V_ERR_INVALID_CA);
-    if ((flags & EXFLAG_KUSAGE) == 0 || (usage & X509v3_KU_DIGITAL_SIGNATURE) == 0 ||
+    /* Without the extension X509_get_key_usage has all bits set, keyCertSign too: refused. */
+    if ((usage & X509v3_KU_DIGITAL_SIGNATURE) == 0 ||
         (usage & (X509v3_KU_KEY_CERT_SIGN | X509v3_KU_CRL_SIGN)) != 0)
         return FAIL(CERT_USAGE, 0);
     return OK;

@@ -131,22 +131,6 @@ static bool csr_split(struct bytes der, struct csr_parts *out)
            CBS_len(&info) == 0;
 }
 
-/* csr_curve_is_named: the curve of an EC key is given by name. Parameters written out can be those
- * of a curve that only looks the same. */
-static bool csr_curve_is_named(CBS spki)
-{
-    static const uint8_t ec_public_key[] = {0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01};
-    CBS algorithm;
-    CBS oid;
-
-    if (!CBS_get_asn1(&spki, &spki, CBS_ASN1_SEQUENCE) ||
-        !CBS_get_asn1(&spki, &algorithm, CBS_ASN1_SEQUENCE) ||
-        !CBS_get_asn1(&algorithm, &oid, CBS_ASN1_OBJECT))
-        return false;
-    return !CBS_mem_equal(&oid, ec_public_key, sizeof ec_public_key) ||
-           CBS_peek_asn1_tag(&algorithm, CBS_ASN1_OBJECT);
-}
-
 static err_t csr_check_signature(const struct csr_parts *parts, EVP_PKEY *key)
 {
     EVP_MD_CTX ctx;
@@ -171,11 +155,9 @@ err_t csr_parse(struct bytes der, EVP_PKEY **out_public)
         return FAIL(TOO_LARGE, CSR_MAX);
     if (!csr_split(der, &parts))
         return FAIL(CSR_SYNTAX, 0);
-    if (!csr_curve_is_named(parts.spki))
-        return FAIL(KEY_WEAK, 0);
     CLEANUP(boring_key_freep) EVP_PKEY *key = EVP_parse_public_key(&parts.spki);
     if (key == NULL || CBS_len(&parts.spki) != 0)
-        return FAIL(KEY_WEAK, 0); /* of a kind that is not known, or no point on its curve */
+        return FAIL(KEY_WEAK, 0); /* as cert_check_key */
     TRY(key_check_strength(key));
     TRY(csr_check_signature(&parts, key));
 

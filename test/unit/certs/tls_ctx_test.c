@@ -692,12 +692,18 @@ static void test_sni_selects_exactly(void **state)
         {"one.linkx", -2},  {"*.link", -2},    {".one.link", -2}, {"link", -2}};
     struct sni_case none_same = {NULL, -1};
     struct sni_case none_differ = {NULL, -2};
-    struct tls_ctx *servers[2] = {NULL, NULL};
+    struct tls_ctx *servers[3] = {NULL, NULL, NULL};
+    struct bundle *other = NULL;
+    struct bytes anchors[2] = {pki.root_der, pki.intermediate_der};
 
     (void)state;
     assert_ok(tls_ctx_server(svid_b, same, 2, false, &servers[0]));
+    assert_ok(bundle_of_der(anchors, 2, PKI_DOMAIN, &other));
+    struct tls_ctx_entry trust_differs[] = {{"one.link", server_profile, pki.bundle},
+                                            {"two.link", server_profile, other}};
     assert_ok(tls_ctx_server(svid_b, differ, 2, false, &servers[1]));
-    for (size_t s = 0; s < 2; s++) {
+    assert_ok(tls_ctx_server(svid_b, trust_differs, 2, false, &servers[2]));
+    for (size_t s = 0; s < 3; s++) {
         for (size_t i = 0; i < ARRAY_LEN(known); i++)
             sni_run(servers[s], client_profile, &known[i]);
         for (size_t i = 0; i < ARRAY_LEN(unknown); i++)
@@ -705,8 +711,10 @@ static void test_sni_selects_exactly(void **state)
     }
     sni_run(servers[0], client_profile, &none_same);
     sni_run(servers[1], client_profile, &none_differ);
-    tls_ctx_unref(servers[0]);
-    tls_ctx_unref(servers[1]);
+    sni_run(servers[2], client_profile, &none_differ);
+    for (size_t s = 0; s < 3; s++)
+        tls_ctx_unref(servers[s]);
+    bundle_unref(other);
     tls_profile_unref(p13);
 }
 
