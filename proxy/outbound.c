@@ -90,6 +90,11 @@ static void outbound_connect(struct conn *conn, const struct addr *to)
         return;
     }
     conn_addr_set(&conn->destination, to);
+    /* Not even connected: our own listener would accept it and begin another, without end. */
+    if (snapshot_own_listener(conn->snapshot, to) != NULL) {
+        outbound_attempt_failed(conn, FAIL(LOOP_DETECTED, 0));
+        return;
+    }
     err = tcp_connect(conn->worker->loop, to, ms, outbound_on_connected, conn,
                       &conn->setup->connecting);
     if (!err_is_ok(err)) { /* no descriptor, no memory: another endpoint is no help */

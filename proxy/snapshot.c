@@ -459,12 +459,41 @@ static bool snapshot_is_any(const struct addr *addr)
     return addr->sa.any.sa_family == AF_INET6 && IN6_IS_ADDR_UNSPECIFIED(&addr->sa.in6.sin6_addr);
 }
 
+/* ::ffff:a.b.c.d is a.b.c.d: the same socket answers to both. */
+static struct addr snapshot_unmapped(const struct addr *addr)
+{
+    struct addr v4 = {.len = sizeof(v4.sa.in4)};
+
+    if (addr->sa.any.sa_family != AF_INET6 || !IN6_IS_ADDR_V4MAPPED(&addr->sa.in6.sin6_addr))
+        return *addr;
+    v4.sa.in4.sin_family = AF_INET;
+    v4.sa.in4.sin_port = addr->sa.in6.sin6_port;
+    memcpy(&v4.sa.in4.sin_addr, addr->sa.in6.sin6_addr.s6_addr + 12, 4);
+    return v4;
+}
+
+/* The loopback address that a connection to a wildcard goes to. */
+static struct addr snapshot_destination(const struct addr *to)
+{
+    struct addr addr = snapshot_unmapped(to);
+
+    if (snapshot_is_any(&addr) && addr.sa.any.sa_family == AF_INET)
+        addr.sa.in4.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    else if (snapshot_is_any(&addr))
+        addr.sa.in6.sin6_addr = in6addr_loopback;
+    return addr;
+}
+
 /* Whether a connection to `to` would arrive at a listener on `listen`. */
 static bool snapshot_arrives(const struct addr *listen, const struct addr *to)
 {
+    struct addr at, going;
+
     if (listen->len == 0 || addr_port(listen) != addr_port(to))
         return false;
-    return addr_equal(listen, to) || (snapshot_is_any(listen) && addr_is_loopback(to));
+    at = snapshot_unmapped(listen);
+    going = snapshot_destination(to);
+    return addr_equal(&at, &going) || (snapshot_is_any(&at) && addr_is_loopback(&going));
 }
 
 const char *snapshot_own_listener(const struct snapshot *snapshot, const struct addr *to)

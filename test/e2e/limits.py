@@ -199,6 +199,24 @@ def test_a_server_that_says_nothing_is_left(folder, binaries):
         assert pair.new_line("client")["reason"] == "handshake_timeout"
 
 
+@pytest.mark.sanitize
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "0.0.0.0", "[::ffff:127.0.0.1]",
+                                  "[::]"])
+def test_an_endpoint_that_is_this_sidecar_is_not_even_connected_to(folder, binaries, host):
+    """A connection to itself is an application's, which gets a connection to itself, and so on without end."""
+    with running(folder, binaries, "client",
+                 endpoints=lambda pair: [f"{host}:{pair.app_port}"]) as pair:
+        if host == "[::]":  # goes to ::1, where nobody listens: the twin
+            assert refused(pair.app_port)
+            assert pair.new_line("client")["error"] == "connect_refused"
+        for number in range(1, 4):
+            assert refused(pair.app_port)
+            wait_for("it is told", lambda: len(pair.lines("client")) >= number)
+        if host != "[::]":
+            assert {line["error"] for line in pair.lines("client")} == {"loop_detected"}
+            assert len(pair.lines("client")) == 3, "one each, none of its own making"
+
+
 # Limits, at one below, at and one above.
 
 
