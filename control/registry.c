@@ -314,7 +314,8 @@ void registry_close(struct registry *registry)
 
 /* ------------------------------------------------------------------ changes */
 
-/* Nothing is kept of subsystems that leave the mesh. */
+/* Nothing is kept of subsystems that leave the mesh, nor of an identity that they give up: its
+ * sidecars' addresses are not those of the next one. */
 static void registry_forget(struct registry *registry, const Mortise__V1__Mesh *mesh,
                             struct vault_batch *batch)
 {
@@ -323,9 +324,14 @@ static void registry_forget(struct registry *registry, const Mortise__V1__Mesh *
     void *value;
 
     while (map_next(&registry->members, &iter, &name, &value)) {
+        const struct member *member = value;
+        const Mortise__V1__Subsystem *subsystem = mesh_subsystem(mesh, name);
+        CLEANUP(mem_freep) char *id = NULL;
         char path[VAULT_PATH_MAX];
 
-        if (mesh_subsystem(mesh, name) != NULL)
+        if (subsystem != NULL)
+            id = mesh_spiffe_id(registry->trust_domain, subsystem);
+        if (id != NULL && strcmp(id, member->spiffe_id) == 0)
             continue;
         vault_path(VAULT_ENDPOINTS, name, path);
         vault_batch_delete(batch, path, STORE_ANY);

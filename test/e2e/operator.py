@@ -138,6 +138,52 @@ def test_concurrent_applies_keep_both_changes(mesh, folder):
     assert {f"race-{i}" for i in range(20)} <= names
 
 
+def test_a_renamed_subsystem_keeps_its_sidecar(mesh):
+    """The identity is another subsystem's from one moment to the next: its stream must not go on with neither."""
+    doc = document(links=[tuple("porter" if field == "portal" else field for field in link)
+                          for link in LINKS])
+    for subsystem in doc["subsystems"]:
+        if subsystem["name"] == "portal":
+            subsystem.update(name="porter", service_account="portal")
+    mesh.apply(doc, "--prune")
+    wait_for("the sidecar is the new subsystem's", lambda: "porter" in {
+        w["subsystem"] for w in mesh.workloads()})
+    mesh.wait_in_sync(4)
+    assert {w["subsystem"] for w in mesh.workloads()} >= {"porter", "management"}
+    mesh.ctl("rotate", "--all", "--wait")
+    management = mesh.sidecar("management").config()
+    assert mesh.network["portal"].v4 in str(management), "its endpoint is the link's"
+
+
+def test_swapped_identities_take_their_addresses_along(mesh):
+    """A name's new identity has other sidecars: where the old one's were must be forgotten at once."""
+    swap = {"portal": "analytics", "analytics": "portal"}
+    doc = document()
+    for subsystem in doc["subsystems"]:
+        subsystem["service_account"] = swap.get(subsystem["name"], subsystem["name"])
+
+    def of(name):
+        return {w["address"] for w in mesh.workloads() if w["subsystem"] == name}
+
+    def told():
+        config = mesh.sidecar("management").config()["config"]
+        links = {link["name"]: link for link in config["outbound"]}
+        return {to: set(links[f"management-{to}"]["endpoints"]) for to in swap}
+
+    before = told()
+    assert all(len(endpoints) == 1 for endpoints in before.values())
+    try:
+        mesh.apply(doc)
+        wait_for("they are swapped, and nothing of the old is left", lambda: told() == {
+            to: before[swap[to]] for to in swap})
+        assert {to: of(to) for to in swap} == told()
+    finally:
+        for subsystem in doc["subsystems"]:
+            subsystem["service_account"] = subsystem["name"]
+        mesh.apply(doc)
+        wait_for("and back", lambda: told() == before)
+
+
 def test_push_storm_ends_in_the_last_version(mesh):
     for number in range(50):
         groups = ["P-256"] if number % 2 else ["X25519"]
