@@ -142,6 +142,8 @@ CASES = {
                               "unsupported_certificate"),
     "intermediate P-224": (lambda w: w.under({"key": "p224"}), "key_weak",
                            "unsupported_certificate"),
+    "intermediate Ed25519": (lambda w: w.under({"key": "ed25519"}), "key_weak",
+                             "unsupported_certificate"),
     "signed with SHA-1": (lambda w: w.pair.rsa_root.resign(w.pair.rsa_root.issue(w.id), "sha1"),
                           "cert_weak_signature chain_invalid",
                           "unsupported_certificate decrypt_error"),
@@ -338,6 +340,26 @@ def test_no_client_certificate(pair, app):
     assert caught.value.alert == ("certificate_required" if pair.version == "TLS1_3" else
                                   "handshake_failure")
     check_told(pair, "server", caught.value.port, before, ["cert_missing"])
+    assert app.connections == reached
+
+
+@pytest.mark.parametrize("kind", ["ed25519", "p224"])
+def test_keys_that_are_not_even_asked_for(pair, outbound, app, kind):
+    """OpenSSL shows no certificate whose signatures we do not take, and as a server it gives up."""
+    cert, reached = pair.ca.issue(CLIENT_ID, key=kind), app.connections
+    pair.pace("server")
+    with pytest.raises(Refused) as caught:
+        present_to_inbound(pair, cert)
+    line = pair.line("server", caught.value.port)
+    if (kind, pair.version) == ("p224", "TLS1_2"):  # there a signature does not tell the curve
+        assert line["error"] == "key_weak"
+    else:
+        assert line["error"] == "cert_missing"
+    outbound.pace("client")
+    answer, seen, port = present_to_outbound(outbound, outbound.ca.issue(SERVER_ID, key=kind), b"x")
+    assert isinstance(answer, ConnectionResetError) and seen[0]["bytes"] == 0
+    assert outbound.line("client", port)["reason"] in ("peer_alert", "peer_certificate",
+                                                       "no_shared_parameters")
     assert app.connections == reached
 
 

@@ -31,6 +31,10 @@ def pem_of_key(key):
                              serialization.NoEncryption())
 
 
+def signed(builder, key):
+    return builder.sign(key, None if isinstance(key, ed25519.Ed25519PrivateKey) else hashes.SHA256())
+
+
 class Certificate:
     """A certificate with its key and the chain above it (without the root)."""
 
@@ -82,8 +86,7 @@ class Ca(Certificate):
         for extension, critical in extra:
             builder = builder.add_extension(extension, critical=critical)
         over = [] if above is None or above.is_root() else [above.cert, *above.above]
-        super().__init__(builder.sign(made if above is None else above.key, hashes.SHA256()), made,
-                         over)
+        super().__init__(signed(builder, made if above is None else above.key), made, over)
 
     def is_root(self):
         return self.cert.issuer == self.cert.subject
@@ -121,7 +124,7 @@ class Ca(Certificate):
         for extension, critical in extra:
             builder = builder.add_extension(extension, critical=critical)
         above = [] if self.is_root() else [self.cert, *self.above]
-        return Certificate(builder.sign(signer or self.key, hashes.SHA256()), made, above)
+        return Certificate(signed(builder, signer or self.key), made, above)
 
     def resign(self, made, digest):
         """The same certificate signed with a digest that the library does not sign certificates with any
@@ -129,9 +132,9 @@ class Ca(Certificate):
         old, new = (bytes.fromhex("06092a864886f70d0101") + bytes([n])
                     for n in (11, {"md5": 4, "sha1": 5}[digest]))
         algorithm = {"md5": hashes.MD5(), "sha1": hashes.SHA1()}[digest]
-        signed = made.cert.tbs_certificate_bytes.replace(old, new, 1)
-        signature = self.key.sign(signed, padding.PKCS1v15(), algorithm)
-        body = (signed + b"\x30\x0d" + new + b"\x05\x00" +
+        tbs = made.cert.tbs_certificate_bytes.replace(old, new, 1)
+        signature = self.key.sign(tbs, padding.PKCS1v15(), algorithm)
+        body = (tbs + b"\x30\x0d" + new + b"\x05\x00" +
                 b"\x03\x82" + (len(signature) + 1).to_bytes(2, "big") + b"\0" + signature)
         data = b"\x30\x82" + len(body).to_bytes(2, "big") + body
         return Certificate(x509.load_der_x509_certificate(data), made.key, made.above)
