@@ -12,6 +12,7 @@ struct names_entry {
     err_t err; /* of the last query */
     uint64_t until_ms;
     struct list waits;
+    bool telling; /* names_on_resolved is on the stack, with waits in a list of its own */
 };
 
 struct names {
@@ -60,7 +61,7 @@ static void names_drop_idle(struct names *names)
     while (map_next(&names->entries, &iter, &key, &value)) {
         struct names_entry *entry = value;
 
-        if (!list_empty(&entry->waits))
+        if (entry->telling || !list_empty(&entry->waits))
             continue;
         (void)map_del(&names->entries, key);
         names_entry_free(entry);
@@ -87,6 +88,7 @@ static void names_on_resolved(void *arg, err_t err, const struct addr *addrs, si
     }
 
     /* A callback may cancel any wait, or begin another: the list is worked off from its head. */
+    entry->telling = true;
     list_init(&waits);
     while (!list_empty(&entry->waits)) {
         pos = entry->waits.next;
@@ -99,6 +101,7 @@ static void names_on_resolved(void *arg, err_t err, const struct addr *addrs, si
         list_del(&wait->link);
         wait->cb(wait->arg, entry->err, entry->addrs, entry->num_addrs);
     }
+    entry->telling = false;
 }
 
 static struct names_entry *names_entry_of(struct names *names, const char *target)
@@ -130,8 +133,7 @@ void names_get(struct names *names, const char *target, uint64_t timeout_ms,
     }
     list_add_tail(&entry->waits, &wait->link);
     if (entry->query == NULL)
-        entry->query =
-            resolve_start(names->loop, target, timeout_ms, names_on_resolved, entry);
+        entry->query = resolve_start(names->loop, target, timeout_ms, names_on_resolved, entry);
 }
 
 void names_cancel(struct names_wait *wait)

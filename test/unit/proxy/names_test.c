@@ -1,16 +1,18 @@
-/* The cache of resolved names: one query for many, answers that hold, failures that do not take away
- * what is known.
+/* The cache of resolved names: one query for many, answers that hold, failures that do not take
+ * away what is known.
  *
  * Drives: F24, R71 */
+#include "proxy/names.h"
+
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
+#include <stdio.h>
 #include <string.h>
 
 #include <cmocka.h>
 
 #include "lib/base/mem.h"
-#include "proxy/names.h"
 #include "test/testlib/recorder.h"
 
 struct asked {
@@ -106,6 +108,44 @@ static void test_a_callback_may_cancel_the_next_one(void **state)
     names_free(chain.names);
 }
 
+struct crowd {
+    struct asked own;
+    struct names *names;
+    struct asked others[NAMES_MAX];
+};
+
+static void crowd_cb(void *arg, err_t err, const struct addr *addrs, size_t num)
+{
+    struct crowd *crowd = arg;
+
+    asked_cb(&crowd->own, err, addrs, num);
+    for (size_t i = 0; i < NAMES_MAX; i++) {
+        char target[32];
+
+        (void)snprintf(target, sizeof(target), "localhost:%zu", 1000 + i);
+        names_get(crowd->names, target, 5000, &crowd->others[i].wait, asked_cb, &crowd->others[i]);
+    }
+}
+
+/* An endpoint that fails makes its connection ask for the next one: the cache may become full while
+ * the others who waited for the first are still to be told. */
+static void test_an_answer_stays_while_it_is_told(void **state)
+{
+    static struct crowd crowd;
+    struct loop *loop = *state;
+    struct asked second = {.num = 0};
+
+    crowd = (struct crowd){.names = names_new(loop)};
+    names_get(crowd.names, "localhost:80", 5000, &crowd.own.wait, crowd_cb, &crowd);
+    names_get(crowd.names, "localhost:80", 5000, &second.wait, asked_cb, &second);
+    LOOP_UNTIL(loop, crowd.own.num == 1 && second.num == 1);
+    assert_true(err_is_ok(second.err));
+    assert_int_equal(second.port, 80);
+    for (size_t i = 0; i < NAMES_MAX; i++)
+        names_cancel(&crowd.others[i].wait);
+    names_free(crowd.names);
+}
+
 static void test_what_is_no_name_is_told(void **state)
 {
     struct loop *loop = *state;
@@ -141,6 +181,7 @@ int main(void)
                                         teardown),
         cmocka_unit_test_setup_teardown(test_a_cancelled_wait_is_not_called, setup, teardown),
         cmocka_unit_test_setup_teardown(test_a_callback_may_cancel_the_next_one, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_an_answer_stays_while_it_is_told, setup, teardown),
         cmocka_unit_test_setup_teardown(test_what_is_no_name_is_told, setup, teardown),
         cmocka_unit_test_setup_teardown(test_free_ends_a_query_under_way, setup, teardown),
     };
