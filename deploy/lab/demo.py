@@ -204,7 +204,9 @@ def main():
     folder = state_folder()
     folder.mkdir(parents=True, exist_ok=True)
     demo = Demo(args)
-    lock = open(folder.parent / "mortise-demo.lock", "w")
+    # The namespaces' names are the machine's, in a user namespace they are our own.
+    alone = os.geteuid() == 0 and os.environ.get("MORTISE_LAB_USERNS") != "1"
+    lock = open("/run/mortise-demo.lock" if alone else folder.parent / "mortise-demo.lock", "w")
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -232,6 +234,8 @@ def main():
     except (LabError, netns.NetnsError) as err:
         print(f"deploy/demo: {err}\nLogs: {folder}", file=sys.stderr)
         status = 1
+    for number in (signal.SIGINT, signal.SIGTERM):  # a second one would leave half of it behind
+        signal.signal(number, signal.SIG_IGN)
     demo.down()
     return status
 
