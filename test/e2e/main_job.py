@@ -1,7 +1,7 @@
 """Without this nobody knows whether the product does its job: four subsystems that speak plaintext exchange
 verified bytes over all four links, and nothing of it is readable where hosts are joined.
 
-Drives: F1, A9, D2, B5, F2, F4, A1"""
+Drives: F1, F10, A9, D2, B5, F2, F4, A1"""
 import subprocess
 
 import pytest

@@ -1,5 +1,5 @@
 /* Certificate requests from whoever asks for an identity. What is accepted has a strong key, and
- * OpenSSL's kind of parser agrees that the key signed it. Drives: R75, R36, B15. */
+ * OpenSSL's kind of parser agrees that the key signed it. Drives: R75, R36. */
 #include "certs/csr.h"
 
 #include <openssl/err.h>

@@ -1,5 +1,5 @@
 /* PEM and what is made of it: keys, bundles, identities. What is read is written and read again the
- * same. Drives: R75, B31, F53. */
+ * same. Drives: R75. */
 #include "certs/pem.h"
 
 #include <openssl/err.h>

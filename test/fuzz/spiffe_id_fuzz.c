@@ -1,6 +1,6 @@
 /* SPIFFE IDs: the parser against a second one that was written from the standard in another way;
- * what is accepted is whole, and what is refused is refused at a place within it. Drives: R75, R5,
- * B11, B16. */
+ * what is accepted is whole, and what is refused is refused at a place within it. Drives: R75, R5.
+ */
 #include "certs/spiffe_id.h"
 
 #include "lib/base/mem.h"

@@ -4,7 +4,7 @@
  *   4 and more: the extensions of an intermediate, likewise, above an ordinary leaf.
  * Signed here, because a fuzzer does not forge ECDSA: behind the signature is what the identity is
  * made of. The lowest bit is the role. Whatever is accepted must be an identity by the letter, and
- * the cache must be of the same opinion. Drives: R75, R5, B10, B11, B54, B55, F07, F13. */
+ * the cache must be of the same opinion. Drives: R75, R5. */
 #include "certs/verify.h"
 
 #include <openssl/err.h>

@@ -1,5 +1,5 @@
 /* Trust bundles: a set of CAs, whatever order and dress they come in; nothing that is no CA.
- * Drives: B35, F42, F09, R5, A7. */
+ * Drives: R5, A7. */
 #include "certs/bundle.h"
 
 #include <setjmp.h>

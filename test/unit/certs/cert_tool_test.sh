@@ -1,7 +1,7 @@
 #!/bin/sh
 # mortise-cert end to end, with OpenSSL as the judge of what it issues: chains verify, strictly and for
 # both purposes; name constraints hold; keys are private; wrong arguments and bad files are told.
-# Drives: R37, R41, R35, B15, B25, F53.
+# Drives: R37, R41, R35.
 set -eu
 
 tool=$PWD/$1

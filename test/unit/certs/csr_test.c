@@ -1,6 +1,6 @@
 /* Certificate requests: only a strong public key whose owner signed comes out, whatever else the
  * request asks for. Without it: an identity, CA rights or names chosen by whoever asks.
- * Drives: R35, R36, B15, B16, F09. */
+ * Drives: R35, R36. */
 #include "certs/csr.h"
 
 #include <setjmp.h>

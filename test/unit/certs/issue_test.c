@@ -1,6 +1,6 @@
 /* What is issued: within the issuer's life, unique, backdated, with exactly the fields that were
  * asked for; and what is not signed. Every certificate is judged by our own verifier;
- * cert_tool_test lets OpenSSL judge. Drives: R35, R36, R37, R40, R41, B12, B15, B16, B18, F42. */
+ * cert_tool_test lets OpenSSL judge. Drives: R35, R36, R37, R40, R41. */
 #include "certs/issue.h"
 
 #include <setjmp.h>

@@ -1,6 +1,6 @@
 /* Private keys: made, written, read in all the forms that tools write; weak, encrypted, broken and
  * ambiguous ones told apart. Keys are made here: none is in the repository.
- * Drives: F09, F53, R21, B31. */
+ * Drives: R21. */
 #include "certs/key.h"
 
 #include <setjmp.h>

@@ -1,5 +1,5 @@
 /* PEM as people's tools write it is read; what only looks like it is told with the line.
- * Drives: B31, B35, F53, R14. */
+ * Drives: R14. */
 #include "certs/pem.h"
 
 #include <setjmp.h>

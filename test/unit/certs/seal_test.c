@@ -1,6 +1,6 @@
 /* Sealed records: open only under their own key, at their own path, unchanged to the bit.
  * Without it: a record that somebody with write access to the store moved or changed is believed.
- * Drives: R45, R53, F41. */
+ * Drives: R45, R53. */
 #include "certs/seal.h"
 
 #include <setjmp.h>

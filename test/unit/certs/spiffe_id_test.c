@@ -1,6 +1,6 @@
 /* The grammar of SPIFFE IDs, byte by byte, and the forms that are issued.
  * Without it: two texts that one end takes for one identity and the other for two.
- * Drives: R5, F07, B11, B16, B17. */
+ * Drives: R5. */
 #include "certs/spiffe_id.h"
 
 #include <setjmp.h>

@@ -1,6 +1,5 @@
 /* Identities as they are loaded: a key with its chain, complete, in order, valid, of use; or the
- * reason why not and nothing half-loaded. Drives: B31, F01, F02, F04, F07, F08, F09, F53, R9, R10,
- * R11. */
+ * reason why not and nothing half-loaded. Drives: R9, R10, R11. */
 #include "certs/svid.h"
 
 #include <setjmp.h>

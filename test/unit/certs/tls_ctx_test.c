@@ -1,8 +1,7 @@
 /* Whole handshakes over memory between our contexts, and between one of ours and a peer that plays
  * by no rules: who is let in, who is refused, with which alert and which reason; nothing is ever
  * resumed. Without it: a certificate check that is right by itself and never called. Drives: R1,
- * R3, R4, R9, R12, R13, F01, F03, F07, F08, F10, F11, F12, F13, F14, F16, F17, B01, B02, B04, B05,
- * B14, B19, B20, B21, B26. */
+ * R3, R4, R9, R12, R13. */
 #include "certs/tls_ctx.h"
 
 #include <pthread.h>

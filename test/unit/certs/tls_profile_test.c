@@ -1,6 +1,6 @@
 /* TLS profiles: what they say is what goes over the wire; what cannot be had is told by name, with
  * the reason and what to write instead; two that could not talk are told before they try. Drives:
- * R1, A1, A2, A3, B2, F11, F12, B19. */
+ * R1, A1, A2, A3, B2. */
 #include "certs/tls_profile.h"
 
 #include <setjmp.h>

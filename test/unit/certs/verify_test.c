@@ -1,7 +1,7 @@
 /* The one identity parser: a table of chains as attackers, broken tools and other CAs make them,
  * each with the exact error, in both roles; the cache; what a refusal may cost. Without it: a
  * certificate that any library accepts by its letter becomes an identity of the mesh. Drives: R5,
- * R6, R16, F01, F02, F03, F04, F07, F08, F09, F13, B10, B11, B12, B13, B16, B17, B54, B55. */
+ * R6, R16. */
 #include "certs/verify.h"
 
 #include <limits.h>

@@ -1,6 +1,6 @@
 /* Join tokens: one key owns one, for a while.
  * Without it: a token that was seen in a log or a script joins strangers to the mesh.
- * Drives: R36, R50, F51, F34. */
+ * Drives: R36, R50. */
 #include "control/attest.h"
 
 #include <setjmp.h>

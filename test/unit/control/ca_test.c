@@ -1,6 +1,6 @@
 /* The CA: what it signs is what it was asked for and what it has on record, and nothing leaves
  * unrecorded. Without it: a certificate exists that nobody knows of, or one that says more than it
- * should. Drives: R35, R37, R39, R40, R41, F30, F39, F40. */
+ * should. Drives: R35, R37, R39, R40, R41. */
 #include "control/ca.h"
 
 #include <setjmp.h>

@@ -1,6 +1,6 @@
 /* Settings of the control plane: flag over variable over file, all faults at once, and a key that
  * is wiped. Without it: an operator finds his mistakes one by one, or the key stays readable in the
- * environment. Drives: B6, E5, R25, R45, R61, F41. */
+ * environment. Drives: B6, E5, R25, R45, R61. */
 #include "control/config.h"
 
 #include <setjmp.h>

@@ -1,7 +1,7 @@
 /* A mesh document: every fault is told, at its place, at once; merging changes what it says and
  * nothing else; what a sidecar gets follows from it. Without it: a typing error is half applied, a
  * link has no cipher in common, or a sidecar may do what no link says. Drives: A1, A8, A9, B2, R10,
- * F36, R61, F2, R13. */
+ * R61, F2, R13. */
 #include "control/mesh.h"
 
 #include <setjmp.h>

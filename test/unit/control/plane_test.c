@@ -1,6 +1,6 @@
 /* The control plane as a whole, in one loop with its callers: real sockets, real TLS.
  * Without it: each part keeps its rules and together they let a stranger in, or lose a sidecar.
- * Drives: R35, R36, R39, R44, R46, R48, R62, F2, F5, F34, F35, F41, F51, R15. */
+ * Drives: R35, R36, R39, R44, R46, R48, R62, F2, F5, R15. */
 #include "control/plane.h"
 
 #include <setjmp.h>

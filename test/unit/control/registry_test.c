@@ -1,6 +1,6 @@
 /* The registry: who ought to have what, with a version that is never given out twice, and no
  * endpoint taken away because the control plane saw nobody. Without it: a restart of the control
- * plane stops the mesh. Drives: F2, F3, F5, F18, R10, R39, F31, F32, F37, F40. */
+ * plane stops the mesh. Drives: F2, F3, F5, R10, R39. */
 #include "control/registry.h"
 
 #include <setjmp.h>

@@ -1,6 +1,6 @@
 /* What callers are told: a status for each kind of error, and of strangers' errors the name alone.
  * Without it: a sidecar retries for ever what can never succeed, or a stranger learns of the
- * inside. Drives: R62, F35, F39, F51. */
+ * inside. Drives: R62. */
 #include "control/reply.h"
 
 #include <setjmp.h>

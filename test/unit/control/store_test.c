@@ -1,6 +1,6 @@
 /* The store: both implementations keep the same rules, and SQLite's survives what happens to files.
  * Without it: two writers overwrite each other, half a transaction stays, a damaged or foreign file
- * is believed. Drives: R54, F38, F39, F40, D1, F14. */
+ * is believed. Drives: R54, D1, F14. */
 #include "control/store.h"
 
 #include <fcntl.h>

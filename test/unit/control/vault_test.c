@@ -1,6 +1,6 @@
 /* Sealed records: only the right key opens them, only at their own path, only unchanged.
  * Without it: whoever can write the store can give the control plane another CA, mesh or token.
- * Drives: R45, R53, F38, F41, D1. */
+ * Drives: R45, R53, D1. */
 #include "control/vault.h"
 
 #include <setjmp.h>

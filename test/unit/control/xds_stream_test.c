@@ -1,6 +1,6 @@
 /* One subscription's books: who answered what, and when the next response goes.
  * Without it: an acknowledgement of yesterday counts for today, a refused policy is pushed for
- * ever, or a slow sidecar gets responses piled up. Drives: F2, F35, F37, R10. */
+ * ever, or a slow sidecar gets responses piled up. Drives: F2, R10. */
 #include "control/xds_stream.h"
 
 #include <setjmp.h>

@@ -1,5 +1,5 @@
 /* The TLS handshake over a stream in memory: however it is cut, refused, damaged or broken off; and
- * what lies right behind it. Drives: R3, R4, R12, R14, R16, A2, A4, F12 */
+ * what lies right behind it. Drives: R3, R4, R12, R14, R16, A2, A4 */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>

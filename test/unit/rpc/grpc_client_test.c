@@ -1,6 +1,6 @@
 /* The gRPC channel against servers made frame by frame on a Unix socket, and against our own over
  * TLS: calls, every way in which a server can be wrong, slow or gone, reconnecting, and leaving at
- * any time. Drives: R14, R15, F2, F18. */
+ * any time. Drives: R14, R15, F2. */
 #include "lib/rpc/grpc_client.h"
 
 #include <setjmp.h>
