@@ -5,13 +5,14 @@
 
 #include "proxy/conn.h"
 
-/* access_log_open says where lines go: a file (appended to; 0600 when new), "-" for standard output,
- * "off". Called at start and, to let a file be rotated, on SIGHUP. Errors: FILE_OPEN (sub: errno). */
+/* access_log_open says where lines go: a file (appended to; 0600 when new), "-" for standard
+ * output, "off". Called at start and, to let a file be rotated, on SIGHUP. Errors: FILE_OPEN (sub:
+ * errno). */
 MUST_CHECK err_t access_log_open(const char *target);
 void access_log_close(void);
 
-/* access_log_conn writes the line. Of connections that never opened, which any peer can cause in any
- * number, only some (see log_limited). */
+/* access_log_conn writes the line. Of connections that never opened, which any peer can cause in
+ * any number, only some (see log_limited). */
 void access_log_conn(const struct conn *conn, enum close_reason reason, err_t err);
 
 #endif

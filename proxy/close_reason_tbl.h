@@ -1,16 +1,16 @@
-/* X(REASON, "name"): why a connection ended; the names stand in the access log and in metric labels.
- * Included several times; no guard. */
-X(DONE, "done")                           /* both directions ended in order */
-X(APP_RESET, "app_reset")                 /* the local application aborted */
-X(PEER_RESET, "peer_reset")               /* the other sidecar aborted, or the network did */
-X(PEER_TRUNCATED, "peer_truncated")       /* FIN without close_notify */
-X(PEER_ALERT, "peer_alert")               /* the other side refused us, or gave up */
+/* X(REASON, "name"): why a connection ended; the names stand in the access log and in metric
+ * labels. Included several times; no guard. */
+X(DONE, "done")                     /* both directions ended in order */
+X(APP_RESET, "app_reset")           /* the local application aborted */
+X(PEER_RESET, "peer_reset")         /* the other sidecar aborted, or the network did */
+X(PEER_TRUNCATED, "peer_truncated") /* FIN without close_notify */
+X(PEER_ALERT, "peer_alert")         /* the other side refused us, or gave up */
 X(NOT_TLS, "not_tls")
-X(TLS_FAILED, "tls_failed")               /* protocol error, ours is the alert */
+X(TLS_FAILED, "tls_failed") /* protocol error, ours is the alert */
 X(NO_SHARED_PARAMETERS, "no_shared_parameters")
-X(PEER_CERTIFICATE, "peer_certificate")   /* the certificate or its chain was refused */
-X(PEER_IDENTITY, "peer_identity")         /* a good certificate of somebody else */
-X(SERVER_NAME, "server_name")             /* selects no link */
+X(PEER_CERTIFICATE, "peer_certificate") /* the certificate or its chain was refused */
+X(PEER_IDENTITY, "peer_identity")       /* a good certificate of somebody else */
+X(SERVER_NAME, "server_name")           /* selects no link */
 X(HANDSHAKE_TIMEOUT, "handshake_timeout")
 X(CONNECT_FAILED, "connect_failed")
 X(CONNECT_TIMEOUT, "connect_timeout")
@@ -18,10 +18,10 @@ X(RESOLVE_FAILED, "resolve_failed")
 X(NO_ENDPOINT, "no_endpoint")
 X(LOOP, "loop")
 X(IDLE, "idle")
-X(STALLED, "stalled")                     /* the receiver took nothing for too long */
-X(DRAINED, "drained")                     /* still open at the drain deadline */
+X(STALLED, "stalled") /* the receiver took nothing for too long */
+X(DRAINED, "drained") /* still open at the drain deadline */
 X(SHUTDOWN, "shutdown")
-X(OVERLOAD, "overload")                   /* beyond a limit */
+X(OVERLOAD, "overload")                       /* beyond a limit */
 X(CERTIFICATE_EXPIRED, "certificate_expired") /* our own */
-X(RESOURCES, "resources")                 /* memory or descriptors */
+X(RESOURCES, "resources")                     /* memory or descriptors */
 X(INTERNAL, "internal")

@@ -1,5 +1,6 @@
 #include "proxy/config.h"
 
+#include <limits.h>
 #include <stddef.h>
 #include <string.h>
 
@@ -21,16 +22,16 @@ static const char *const config_log_formats[] = {"text", "json", NULL};
 
 const struct option config_options[] = {
 #define HEADING(text) {.name = "", .help = (text)},
-#define ROW(flag, type, field, default_text, least, most, row_flags, placeholder, text)            \
-    {.name = (flag),                                                                               \
-     .kind = OPTION_##type,                                                                        \
-     .offset = offsetof(struct config, field),                                                     \
-     .def = (default_text),                                                                        \
-     .min = (least),                                                                               \
-     .max = (most),                                                                                \
-     .words = CONFIG_WORDS_##type,                                                                 \
-     .flags = (row_flags),                                                                         \
-     .arg = (placeholder),                                                                         \
+#define ROW(flag, type, field, default_text, least, most, row_flags, placeholder, text) \
+    {.name = (flag),                                                                    \
+     .kind = OPTION_##type,                                                             \
+     .offset = offsetof(struct config, field),                                          \
+     .def = (default_text),                                                             \
+     .min = (least),                                                                    \
+     .max = (most),                                                                     \
+     .words = CONFIG_WORDS_##type,                                                      \
+     .flags = (row_flags),                                                              \
+     .arg = (placeholder),                                                              \
      .help = (text)},
 #include "proxy/config_tbl.h"
 #undef HEADING
@@ -80,10 +81,11 @@ char *config_nearest_key(const char *key)
 
 void config_help(FILE *out)
 {
-    options_help(config_options, "mortise-proxy --config FILE | --control HOST:PORT [SETTING…]",
-                 "The sidecar of Mortise: carries an application's plaintext connections over mutual "
-                 "TLS.",
-                 out);
+    options_help(
+        config_options, "mortise-proxy --config FILE | --control HOST:PORT [SETTING…]",
+        "The sidecar of Mortise: carries an application's plaintext connections over mutual "
+        "TLS.",
+        out);
 }
 
 void config_free(struct config *config)
@@ -106,7 +108,7 @@ void config_wipe_token(struct config *config, char **environment)
     }
 }
 
-/* ------------------------------------------------------------------------ what spans several rows */
+/* ---- what spans several rows ---- */
 
 static void config_check_addr(const char *flag, const char *text, struct faults *faults)
 {
@@ -201,15 +203,33 @@ err_t config_check(const struct config *config, struct faults *faults)
     return faults_err(faults);
 }
 
+#define CONFIG_FDS_SPARE 40     /* listeners, logs, admin pages, control channel */
+#define CONFIG_FDS_PER_WORKER 8 /* of its loop */
+
+static unsigned config_connections_max = UINT_MAX;
+
+unsigned config_set_descriptors(const struct config *config, uint64_t limit)
+{
+    uint64_t spare = CONFIG_FDS_SPARE + CONFIG_FDS_PER_WORKER * (uint64_t)(config->workers + 1);
+    uint64_t most = limit > spare + 2 ? (limit - spare) / 2 : 1;
+
+    config_connections_max = most < UINT_MAX ? (unsigned)most : UINT_MAX;
+    return config_connections_max;
+}
+
 struct tunables config_tunables(const struct config *config)
 {
+    unsigned max_connections = (unsigned)config->max_connections;
+
+    if (max_connections > config_connections_max)
+        max_connections = config_connections_max;
     return (struct tunables){
         .handshake_ms = (uint64_t)config->handshake_timeout_ms,
         .connect_ms = (uint64_t)config->connect_timeout_ms,
         .idle_ms = (uint64_t)config->idle_timeout_ms,
         .stall_ms = (uint64_t)config->stall_timeout_ms,
         .drain_ms = (uint64_t)config->drain_timeout_ms,
-        .max_connections = (unsigned)config->max_connections,
+        .max_connections = max_connections,
         .max_handshakes = (unsigned)config->max_handshakes,
         .max_handshakes_per_source = (unsigned)config->max_handshakes_per_source,
     };

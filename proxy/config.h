@@ -1,7 +1,7 @@
 /* config: the settings of mortise-proxy: flag > environment > file > default.
  *
- * What a sidecar enforces (links, profiles, trust) is not here: that is a SidecarConfig message, see
- * snapshot.h. */
+ * What a sidecar enforces (links, profiles, trust) is not here: that is a SidecarConfig message,
+ * see snapshot.h. */
 #ifndef MORTISE_PROXY_CONFIG_H
 #define MORTISE_PROXY_CONFIG_H
 
@@ -29,8 +29,8 @@ struct config {
 #undef ROW
 };
 
-/* tunables are the settings that each connection obeys; they come with its snapshot, so that a change
- * of the file reaches new connections at once. Milliseconds and numbers. */
+/* tunables are the settings that each connection obeys; they come with its snapshot, so that a
+ * change of the file reaches new connections at once. Milliseconds and numbers. */
 struct tunables {
     uint64_t handshake_ms;
     uint64_t connect_ms;
@@ -57,12 +57,12 @@ struct config_args {
 err_t config_parse(const struct config_args *args, struct config *out,
                    struct options_result *out_result, struct faults *faults);
 
-/* config_nearest_key returns the key of a file's settings that `key` may have been meant for (owned), or
- * NULL. */
+/* config_nearest_key returns the key of a file's settings that `key` may have been meant for
+ * (owned), or NULL. */
 char *config_nearest_key(const char *key);
 
-/* config_check looks at what no single row can: which mode it is, what that mode needs, addresses. Call
- * it when the file's settings are in. Errors: CONFIG_INVALID. */
+/* config_check looks at what no single row can: which mode it is, what that mode needs, addresses.
+ * Call it when the file's settings are in. Errors: CONFIG_INVALID. */
 err_t config_check(const struct config *config, struct faults *faults);
 
 /* config_is_static tells the mode: a file, or else a control plane. */
@@ -75,10 +75,16 @@ void config_free(struct config *config);
 /* config_wipe_token overwrites the join token here and where the environment holds it. */
 void config_wipe_token(struct config *config, char **environment);
 void config_help(FILE *out);
+/* config_tunables: what connections obey. max_connections is no more than config_set_descriptors
+ * left room for: listeners, logs and the control channel must not run out of descriptors because
+ * connections have them all. */
 struct tunables config_tunables(const struct config *config);
+/* config_set_descriptors notes the limit of descriptors of this process, once, before any thread
+ * runs; returns how many connections that allows at most (two each). */
+unsigned config_set_descriptors(const struct config *config, uint64_t limit);
 
-/* config_restart_needed adds, to `out`, the flags whose values differ between the two and cannot change
- * while the program runs, separated by commas; false when there are none. */
+/* config_restart_needed adds, to `out`, the flags whose values differ between the two and cannot
+ * change while the program runs, separated by commas; false when there are none. */
 bool config_restart_needed(const struct config *old, const struct config *new, struct buf *out);
 
 #endif

@@ -2,16 +2,18 @@
  *
  * HEADING(text)
  * ROW(flag, KIND, field, default, minimum, maximum, flags, argument, help)
- * Each gives the flag --FLAG, the variable MORTISE_FLAG and, in the static file, settings.flag; `field`
- * is its place in struct config. Ranges hold for INT and MS (milliseconds). */
+ * Each gives the flag --FLAG, the variable MORTISE_FLAG and, in the static file, settings.flag;
+ * `field` is its place in struct config. Ranges hold for INT and MS (milliseconds). */
 HEADING("Where the configuration comes from (one of the two)")
 ROW("config", STR, config_file, NULL, 0, 0, OPTION_FLAG_NO_FILE, "FILE",
-    "Static mode: a sidecar configuration in YAML or JSON. It and the files it names are read again "
+    "Static mode: a sidecar configuration in YAML or JSON. It and the files it names are read "
+    "again "
     "when they change, and on SIGHUP.")
 ROW("control", STR, control, NULL, 0, 0, OPTION_FLAG_NO_FILE, "HOST:PORT",
     "The control plane that gives this sidecar its certificate and its configuration.")
 ROW("check", BOOL, check, "false", 0, 0, OPTION_FLAG_NO_FILE, NULL,
-    "Check the settings and, in static mode, the configuration with all its files; print OK and end.")
+    "Check the settings and, in static mode, the configuration with all its files; print OK and "
+    "end.")
 
 HEADING("With a control plane")
 ROW("trust-domain", STR, trust_domain, NULL, 0, 0, OPTION_FLAG_NO_FILE, "NAME",

@@ -21,9 +21,8 @@ static const unsigned conn_next[CONN_NUM_STATES] = {
 };
 
 static const char *const conn_state_names[CONN_NUM_STATES] = {
-    [CONN_ACCEPTED] = "accepted", [CONN_CONNECTING] = "connecting",
-    [CONN_HANDSHAKE] = "handshake", [CONN_OPEN] = "open",
-    [CONN_DRAINING] = "draining", [CONN_REFUSED] = "refused",
+    [CONN_ACCEPTED] = "accepted", [CONN_CONNECTING] = "connecting", [CONN_HANDSHAKE] = "handshake",
+    [CONN_OPEN] = "open",         [CONN_DRAINING] = "draining",     [CONN_REFUSED] = "refused",
     [CONN_CLOSED] = "closed",
 };
 
@@ -97,7 +96,7 @@ bool conn_may_move(enum conn_state from, enum conn_state to)
     return (conn_next[from] & 1u << to) != 0;
 }
 
-/* ------------------------------------------------------------------------------------ addresses */
+/* ---- addresses ---- */
 
 void conn_addr_set(union conn_addr *out, const struct addr *addr)
 {
@@ -122,7 +121,7 @@ struct addr conn_addr_get(const union conn_addr *addr)
     return out;
 }
 
-/* ------------------------------------------------------------------------------ making and states */
+/* ---- making and states ---- */
 
 struct conn *conn_new(struct worker *worker, enum direction direction, struct snapshot *snapshot,
                       const struct link *link, const struct addr *source)
@@ -245,7 +244,7 @@ void conn_set_state(struct conn *conn, enum conn_state state)
                     conn);
 }
 
-/* ------------------------------------------------------------------------------- until it is open */
+/* ---- until it is open ---- */
 
 static void conn_on_early_read(void *arg, struct bytes data)
 {
@@ -294,9 +293,9 @@ void conn_take_mesh(struct conn *conn, struct stream *stream)
     stream_set_events(stream, &conn_mesh_events, conn);
 }
 
-/* A refused peer: the alert has been written. Closing now, with bytes of the peer unread, would make
- * the kernel send RST, and the peer might never read why. So: FIN, and what it still sends is thrown
- * away until its FIN comes. */
+/* A refused peer: the alert has been written. Closing now, with bytes of the peer unread, would
+ * make the kernel send RST, and the peer might never read why. So: FIN, and what it still sends is
+ * thrown away until its FIN comes. */
 
 static void conn_on_linger_read(void *arg, struct bytes data)
 {
@@ -446,7 +445,7 @@ void conn_start_tls(struct conn *conn, SSL_CTX *ctx, enum tls_role role, const c
     tls_handshake(tls, conn_on_handshake, conn);
 }
 
-/* ----------------------------------------------------------------------------------------- open */
+/* ---- open ---- */
 
 static void conn_setup_free(struct conn *conn)
 {
@@ -506,7 +505,7 @@ void conn_tell_bytes(struct conn *conn)
     memcpy(conn->bytes_told, now, sizeof(now));
 }
 
-/* ------------------------------------------------------------------------------------------ end */
+/* ---- end ---- */
 
 static void conn_free(void *arg)
 {

@@ -1,6 +1,6 @@
 /* conn: one connection through the sidecar, between the local application and the mesh: its states,
- * deadlines, reason of ending, and teardown. outbound.c and inbound.c drive it from accepted to open;
- * then the relay does. */
+ * deadlines, reason of ending, and teardown. outbound.c and inbound.c drive it from accepted to
+ * open; then the relay does. */
 #ifndef MORTISE_PROXY_CONN_H
 #define MORTISE_PROXY_CONN_H
 
@@ -17,7 +17,9 @@
 #define CONN_LINGER_BYTES (64 << 10) /* it may go on sending so much meanwhile */
 #define CONN_CONNECT_MIN_MS 250      /* no attempt is cut shorter to leave time for the next */
 
-#define CONN_DRAIN_HANDSHAKE_MS 1000 /* what is in its handshake when draining begins may end it */
+#define CONN_DRAIN_HANDSHAKE_MS                                      \
+    1000 /* what is in its handshake when draining begins may end it \
+          */
 
 struct worker;
 struct conn;
@@ -55,15 +57,15 @@ struct conn_setup {
     char *claimed;             /* who a denied peer says to be; not proven */
     struct tcp_connect *connecting;
     struct names_wait wait;
-    struct addr *addrs;   /* of the endpoint's name in hand */
+    struct addr *addrs; /* of the endpoint's name in hand */
     size_t num_addrs, next_addr;
     size_t first_endpoint; /* of the link, to begin with */
     size_t num_tried;
-    err_t last;            /* why the attempt before failed */
-    uint64_t until_ms;     /* of connecting, all attempts together */
+    err_t last;        /* why the attempt before failed */
+    uint64_t until_ms; /* of connecting, all attempts together */
     uint64_t handshake_from_us;
-    size_t lingered;       /* bytes thrown away in CONN_REFUSED */
-    uint16_t source;       /* of limits_handshake_begin */
+    size_t lingered; /* bytes thrown away in CONN_REFUSED */
+    uint16_t source; /* of limits_handshake_begin */
     bool counts_handshake;
     void (*then)(struct conn *conn); /* when the handshake is done */
 };
@@ -72,7 +74,7 @@ struct conn {
     struct list live; /* in its worker's list */
     struct worker *worker;
     struct snapshot *snapshot;
-    const struct link *link; /* the snapshot's; NULL until an inbound peer was authorized */
+    const struct link *link;  /* the snapshot's; NULL until an inbound peer was authorized */
     struct conn_setup *setup; /* NULL once open */
     struct peer *peer;
     struct relay relay;
@@ -94,13 +96,14 @@ struct conn *conn_new(struct worker *worker, enum direction direction, struct sn
 /* conn_set_state moves it along the state table and arms the state's deadline. */
 void conn_set_state(struct conn *conn, enum conn_state state);
 
-/* conn_take_app gives it the application's stream, conn_take_mesh the other one; before it is open. */
+/* conn_take_app gives it the application's stream, conn_take_mesh the other one; before it is open.
+ */
 void conn_take_app(struct conn *conn, struct stream *stream);
 void conn_take_mesh(struct conn *conn, struct stream *stream);
 
-/* conn_start_tls runs the handshake over setup->mesh; `authorize` is asked inside it (see tls_check; it
- * may fill setup->wanted, and conn_claim), `then(conn)` goes on when it is done and everything about it
- * was found right. */
+/* conn_start_tls runs the handshake over setup->mesh; `authorize` is asked inside it (see
+ * tls_check; it may fill setup->wanted, and conn_claim), `then(conn)` goes on when it is done and
+ * everything about it was found right. */
 void conn_start_tls(struct conn *conn, SSL_CTX *ctx, enum tls_role role, const char *server_name,
                     err_t (*authorize)(void *arg, int entry, const struct peer *peer),
                     void (*then)(struct conn *conn));
@@ -113,8 +116,8 @@ void conn_set_link(struct conn *conn, const struct link *link);
 /* conn_open starts the relay between both streams. */
 void conn_open(struct conn *conn);
 
-/* conn_close ends it: streams, metrics, access log, memory (at the end of the loop's batch). `side` is
- * RELAY_APP or RELAY_MESH, where `err` came from. The pointer is not to be used afterwards. */
+/* conn_close ends it: streams, metrics, access log, memory (at the end of the loop's batch). `side`
+ * is RELAY_APP or RELAY_MESH, where `err` came from. The pointer is not to be used afterwards. */
 void conn_close(struct conn *conn, err_t err, unsigned side);
 
 /* conn_drain puts an open connection under the drain deadline, a handshake under a short one. */

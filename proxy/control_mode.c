@@ -29,8 +29,8 @@ struct control_mode {
     char *instance;
     char *advertise; /* "" : unknown */
     struct svid *svid;
-    struct bundle *roots;                /* the mesh's, as told last */
-    Mortise__V1__SidecarConfig *config;  /* in force, or NULL */
+    struct bundle *roots;               /* the mesh's, as told last */
+    Mortise__V1__SidecarConfig *config; /* in force, or NULL */
     uint64_t version;
     char *rejected;
 };
@@ -55,7 +55,7 @@ err_t control_mode_read_roots(const struct config *settings, struct faults *faul
     return OK;
 }
 
-/* -------------------------------------------------------------------------------------- publishing */
+/* ---- publishing ---- */
 
 /* Puts `config` with the certificate and roots given into force; nothing is remembered here. */
 static err_t control_publish(struct control_mode *mode, const Mortise__V1__SidecarConfig *config,
@@ -75,8 +75,8 @@ static err_t control_publish(struct control_mode *mode, const Mortise__V1__Sidec
 }
 
 static err_t control_roots_of(struct control_mode *mode,
-                              const Mortise__V1__DiscoveryResponse *response,
-                              struct faults *faults, struct bundle **out)
+                              const Mortise__V1__DiscoveryResponse *response, struct faults *faults,
+                              struct bundle **out)
 {
     struct bytes certs[CONTROL_RESPONSE_ROOTS_MAX];
     err_t err;
@@ -156,7 +156,7 @@ static err_t control_apply(void *arg, const Mortise__V1__DiscoveryResponse *resp
     return OK;
 }
 
-/* ----------------------------------------------------------------------------------------- telling */
+/* ---- telling ---- */
 
 static void control_status(void *arg, Mortise__V1__SidecarStatus *out)
 {
@@ -193,7 +193,8 @@ static void control_on_error(void *arg)
     control_mode_changed(arg);
 }
 
-/* --------------------------------------------------------------------------------------- advertising */
+/* ---------------------------------------------------------------------------------------
+ * advertising */
 
 static void control_start_discovery(struct control_mode *mode)
 {
@@ -263,8 +264,8 @@ static void control_begin_discovery(struct control_mode *mode)
         return;
     }
     mem_free(mode->advertise);
-    mode->advertise = mem_strdup(settings->advertise != NULL ? settings->advertise
-                                                             : settings->inbound_listen);
+    mode->advertise =
+        mem_strdup(settings->advertise != NULL ? settings->advertise : settings->inbound_listen);
     control_start_discovery(mode);
 }
 
@@ -295,7 +296,7 @@ static void control_on_svid(void *arg, struct svid *svid, struct bundle *roots)
         discovery_reopen(mode->discovery);
 }
 
-/* ------------------------------------------------------------------------------------- life cycle */
+/* ---- life cycle ---- */
 
 static char *control_new_instance(void)
 {

@@ -22,7 +22,7 @@ struct discovery {
     struct discovery_params params;
     struct discovery_state state;
     struct discovery_stream *stream; /* the one in use; NULL: waiting to open one */
-    struct discovery_stream *old;    /* until the new one speaks, or it was told that it is replaced */
+    struct discovery_stream *old; /* until the new one speaks, or it was told that it is replaced */
     struct timer timer;
     struct backoff backoff;
     bool connected; /* `stream` is on a connection */
@@ -32,14 +32,12 @@ struct discovery {
 
 static void discovery_open(void *arg);
 
-/* ----------------------------------------------------------------------------------------- judging */
+/* ---- judging ---- */
 
-struct discovery_answer discovery_answer(struct discovery_state *state,
-                                         const Mortise__V1__DiscoveryResponse *response,
-                                         err_t (*apply)(void *arg,
-                                                        const Mortise__V1__DiscoveryResponse *,
-                                                        struct faults *),
-                                         void *arg, struct faults *faults)
+struct discovery_answer
+discovery_answer(struct discovery_state *state, const Mortise__V1__DiscoveryResponse *response,
+                 err_t (*apply)(void *arg, const Mortise__V1__DiscoveryResponse *, struct faults *),
+                 void *arg, struct faults *faults)
 {
     const char *code = "config_invalid";
 
@@ -61,11 +59,12 @@ struct discovery_answer discovery_answer(struct discovery_state *state,
     return (struct discovery_answer){.version = state->version, .code = code};
 }
 
-/* ----------------------------------------------------------------------------------------- sending */
+/* ---- sending ---- */
 
 static void discovery_restart(struct discovery *discovery, err_t err);
 
-static void discovery_send(struct discovery *discovery, const Mortise__V1__DiscoveryRequest *request)
+static void discovery_send(struct discovery *discovery,
+                           const Mortise__V1__DiscoveryRequest *request)
 {
     err_t err = grpc_stream_send(discovery->stream->call, &request->base);
 
@@ -139,7 +138,7 @@ static void discovery_send_answer(struct discovery *discovery,
     discovery_send(discovery, &request);
 }
 
-/* --------------------------------------------------------------------------------------- receiving */
+/* ---- receiving ---- */
 
 static void discovery_set_connected(struct discovery *discovery, bool connected)
 {
@@ -192,7 +191,8 @@ static void discovery_restart(struct discovery *discovery, err_t err)
 
     discovery_set_connected(discovery, false);
     if (discovery->told != err.code)
-        log_warn("discovery", "stream_ended", LOG_ERR("error", err), LOG_UINT("retry_ms", delay_ms));
+        log_warn("discovery", "stream_ended", LOG_ERR("error", err),
+                 LOG_UINT("retry_ms", delay_ms));
     discovery->told = err.code;
     timer_start(discovery->params.loop, &discovery->timer, delay_ms, discovery_open, discovery);
 }
@@ -221,7 +221,7 @@ static const struct grpc_stream_events discovery_events = {
     .on_done = discovery_on_done,
 };
 
-/* ------------------------------------------------------------------------------------- life cycle */
+/* ---- life cycle ---- */
 
 static void discovery_open(void *arg)
 {
@@ -243,8 +243,8 @@ struct discovery *discovery_new(const struct discovery_params *params)
     discovery->params = *params;
     discovery->instance = mem_strdup(params->instance);
     discovery->advertise = mem_strdup(params->advertise);
-    discovery->backoff = (struct backoff){.base_ms = DISCOVERY_BACKOFF_BASE_MS,
-                                          .max_ms = DISCOVERY_BACKOFF_MAX_MS};
+    discovery->backoff =
+        (struct backoff){.base_ms = DISCOVERY_BACKOFF_BASE_MS, .max_ms = DISCOVERY_BACKOFF_MAX_MS};
     return discovery;
 }
 

@@ -43,12 +43,12 @@ struct identity {
     struct identity_params params;
     enum identity_state state;
     struct timer timer;
-    int64_t due_s;          /* wall clock: when to try; 0: at once when the timer comes */
+    int64_t due_s; /* wall clock: when to try; 0: at once when the timer comes */
     struct backoff backoff;
     struct grpc_client_call *call;
-    EVP_PKEY *asked_key;    /* of the request under way; of Attest kept until it succeeds */
+    EVP_PKEY *asked_key; /* of the request under way; of Attest kept until it succeeds */
     bool attesting;
-    struct svid *svid;      /* in force */
+    struct svid *svid; /* in force */
     uint64_t epoch;
     uint64_t wanted_epoch;
     uint64_t timed_epoch; /* the timer runs for it already */
@@ -74,7 +74,7 @@ static void identity_wipe_token(struct identity *identity)
     identity->token = NULL;
 }
 
-/* --------------------------------------------------------------------------------------- waiting */
+/* ---- waiting ---- */
 
 static void identity_on_timer(void *arg);
 
@@ -111,7 +111,7 @@ static bool identity_is_expired(const struct identity *identity)
            clock_wall_s(identity->params.clock) >= identity->svid->not_after;
 }
 
-/* --------------------------------------------------------------------------------------- failing */
+/* ---- failing ---- */
 
 static void identity_failed(struct identity *identity, const char *text)
 {
@@ -136,7 +136,7 @@ static void identity_failed_err(struct identity *identity, const char *what, err
     identity_failed(identity, text);
 }
 
-/* -------------------------------------------------------------------------------------- answering */
+/* ---- answering ---- */
 
 err_t identity_check_response(const Mortise__V1__CertificateResponse *response, EVP_PKEY *key,
                               const char *trust_domain, const char *same_id, int64_t now_s,
@@ -201,7 +201,8 @@ static void identity_accept(struct identity *identity, struct svid *svid, struct
              LOG_UINT("epoch", epoch));
     stats_add(identity->params.stats, STAT_RENEWED, 1);
     identity_schedule_renewal(identity);
-    if (identity->wanted_epoch > epoch) /* raised while we asked, or not satisfied: no tight circle */
+    if (identity->wanted_epoch >
+        epoch) /* raised while we asked, or not satisfied: no tight circle */
         identity_wait_ms(identity, IDENTITY_BACKOFF_BASE_MS);
     identity->params.on_svid(identity->params.arg, svid, roots);
     if (had_error)
@@ -239,7 +240,7 @@ static void identity_on_reply(void *arg, const struct grpc_result *result,
     identity_accept(identity, svid, roots, response->certificate_epoch);
 }
 
-/* ----------------------------------------------------------------------------------------- asking */
+/* ---- asking ---- */
 
 /* The token, without the newline of a file. Errors: those of file_read_private, NOT_FOUND. */
 static err_t identity_read_token(const struct identity *identity, struct buf *out)
@@ -287,8 +288,8 @@ static void identity_ask_renew(struct identity *identity, struct buf *csr)
                                 IDENTITY_CALL_MS, identity_on_reply, identity);
 }
 
-/* A key of its own for each certificate. That of an Attest is kept until it succeeds: the token belongs
- * to the first key that presents it, and an answer may have been lost. */
+/* A key of its own for each certificate. That of an Attest is kept until it succeeds: the token
+ * belongs to the first key that presents it, and an answer may have been lost. */
 static err_t identity_make_key(struct identity *identity)
 {
     if (identity->attesting && identity->asked_key != NULL)
@@ -353,15 +354,15 @@ void identity_renew(struct identity *identity, uint64_t epoch, uint32_t spread_m
     identity_wait_ms(identity, delay_ms);
 }
 
-/* ------------------------------------------------------------------------------------- life cycle */
+/* ---- life cycle ---- */
 
 struct identity *identity_new(const struct identity_params *params)
 {
     struct identity *identity = mem_zalloc(sizeof(*identity));
 
     identity->params = *params;
-    identity->backoff = (struct backoff){.base_ms = IDENTITY_BACKOFF_BASE_MS,
-                                         .max_ms = IDENTITY_BACKOFF_MAX_MS};
+    identity->backoff =
+        (struct backoff){.base_ms = IDENTITY_BACKOFF_BASE_MS, .max_ms = IDENTITY_BACKOFF_MAX_MS};
     if (params->token_file != NULL)
         identity->token_file = mem_strdup(params->token_file);
     if (params->token != NULL)

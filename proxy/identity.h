@@ -1,10 +1,11 @@
 /* identity: how a sidecar with a control plane gets its certificate and keeps it fresh.
  *
- * The key is made here, a new one for each certificate, and never leaves. The first certificate is got
- * with a join token (Attest), the next ones with the certificate in force (Renew): at half of its life,
- * or when the control plane raises the epoch. A failure changes nothing: the old certificate stays and
- * the next attempt follows with backoff. Once the certificate has expired only a join token helps; a
- * token file is read again each time. Source: certs/renew.h, proto/mesh/identity.proto. */
+ * The key is made here, a new one for each certificate, and never leaves. The first certificate is
+ * got with a join token (Attest), the next ones with the certificate in force (Renew): at half of
+ * its life, or when the control plane raises the epoch. A failure changes nothing: the old
+ * certificate stays and the next attempt follows with backoff. Once the certificate has expired
+ * only a join token helps; a token file is read again each time. Source: certs/renew.h,
+ * proto/mesh/identity.proto. */
 #ifndef MORTISE_PROXY_IDENTITY_H
 #define MORTISE_PROXY_IDENTITY_H
 
@@ -22,8 +23,8 @@ struct identity_params {
     struct stats *stats;
     const char *token_file; /* copied; NULL: none */
     const char *token;      /* copied, wiped after use; NULL: none */
-    /* A certificate came; shared. `roots` are the mesh's as they came with it. The receiver tells the
-     * uplink when it is time to show the new one. */
+    /* A certificate came; shared. `roots` are the mesh's as they came with it. The receiver tells
+     * the uplink when it is time to show the new one. */
     void (*on_svid)(void *arg, struct svid *svid, struct bundle *roots);
     /* identity_error changed. */
     void (*on_error)(void *arg);
@@ -44,13 +45,13 @@ uint64_t identity_epoch(const struct identity *identity);
 /* Why the last attempt failed; "" when it went well. */
 const char *identity_error(const struct identity *identity);
 
-/* identity_check_response makes of the control plane's answer a checked certificate with `key` and the
- * mesh's roots: the chain leads to the roots, is valid now, is of the trust domain, says what the answer
- * says, and, where `same_id` is not NULL, who we were before. Both are references.
+/* identity_check_response makes of the control plane's answer a checked certificate with `key` and
+ * the mesh's roots: the chain leads to the roots, is valid now, is of the trust domain, says what
+ * the answer says, and, where `same_id` is not NULL, who we were before. Both are references.
  * Errors: those of bundle_of_der and svid_of_der, TRUST_DOMAIN, PEER_IDENTITY. */
 MUST_CHECK err_t identity_check_response(const Mortise__V1__CertificateResponse *response,
                                          EVP_PKEY *key, const char *trust_domain,
-                                         const char *same_id, int64_t now_s,
-                                         struct svid **out_svid, struct bundle **out_roots);
+                                         const char *same_id, int64_t now_s, struct svid **out_svid,
+                                         struct bundle **out_roots);
 
 #endif

@@ -1,5 +1,5 @@
-/* inbound: from the mesh to the local application: prove who comes, decide by which link, connect to
- * that link's target, relay. */
+/* inbound: from the mesh to the local application: prove who comes, decide by which link, connect
+ * to that link's target, relay. */
 #ifndef MORTISE_PROXY_INBOUND_H
 #define MORTISE_PROXY_INBOUND_H
 

@@ -1,5 +1,5 @@
-/* limits: how much of what peers can cause happens at once: connections, inbound handshakes, inbound
- * handshakes of one source. Shared by all workers; counts are relaxed atomics. R14. */
+/* limits: how much of what peers can cause happens at once: connections, inbound handshakes,
+ * inbound handshakes of one source. Shared by all workers; counts are relaxed atomics. R14. */
 #ifndef MORTISE_PROXY_LIMITS_H
 #define MORTISE_PROXY_LIMITS_H
 
@@ -11,8 +11,8 @@
 #include "proxy/config.h"
 #include "proxy/stats.h"
 
-/* Sources are counted in buckets by a keyed hash of their address: bounded memory, and nobody can choose
- * whose bucket to share. */
+/* Sources are counted in buckets by a keyed hash of their address: bounded memory, and nobody can
+ * choose whose bucket to share. */
 #define LIMITS_SOURCES 4096
 
 struct limits {
@@ -29,8 +29,8 @@ void limits_free(struct limits *limits);
 bool limits_connection_begin(struct limits *limits, const struct tunables *tunables);
 void limits_connection_end(struct limits *limits);
 
-/* limits_handshake_begin counts one more inbound handshake of `source`, or says which limit it met. On
- * success `*out_source` is to be given back to limits_handshake_end. */
+/* limits_handshake_begin counts one more inbound handshake of `source`, or says which limit it met.
+ * On success `*out_source` is to be given back to limits_handshake_end. */
 bool limits_handshake_begin(struct limits *limits, const struct tunables *tunables,
                             const struct addr *source, uint16_t *out_source, enum shed *out_shed);
 void limits_handshake_end(struct limits *limits, uint16_t source);

@@ -26,7 +26,6 @@
 #include "proxy/static_mode.h"
 
 #define MAIN_EXIT_CONFIG 2 /* something is wrong with what we were told */
-#define MAIN_FDS_SPARE 128 /* beside two of each connection: listeners, logs, the control channel */
 
 extern char **environ;
 
@@ -50,11 +49,12 @@ static void main_move_faults(struct faults *to, struct faults *from)
 
 static void main_print_version(void)
 {
-    (void)printf("mortise-proxy %s\n"
-                 "BoringSSL (API %d), libuv %s, nghttp2 %s, protobuf-c %s, jansson %s, libyaml %s\n",
-                 MORTISE_VERSION, BORINGSSL_API_VERSION, uv_version_string(),
-                 nghttp2_version(0)->version_str, protobuf_c_version(), jansson_version_str(),
-                 yaml_get_version_string());
+    (void)printf(
+        "mortise-proxy %s\n"
+        "BoringSSL (API %d), libuv %s, nghttp2 %s, protobuf-c %s, jansson %s, libyaml %s\n",
+        MORTISE_VERSION, BORINGSSL_API_VERSION, uv_version_string(),
+        nghttp2_version(0)->version_str, protobuf_c_version(), jansson_version_str(),
+        yaml_get_version_string());
 }
 
 static void main_print_faults(const struct faults *faults)
@@ -67,7 +67,7 @@ static void main_print_faults(const struct faults *faults)
         (void)fprintf(stderr, "  and %zu more\n", faults->total - faults->num);
 }
 
-/* ----------------------------------------------------------------------------------------- signals */
+/* ---- signals ---- */
 
 static void main_on_stop(uv_signal_t *handle, int number)
 {
@@ -107,13 +107,13 @@ static void main_watch_signals(struct program *program)
     }
 }
 
-/* ------------------------------------------------------------------------------------------ limits */
+/* ---- limits ---- */
 
 static void main_set_limits(const struct config *settings)
 {
     const struct rlimit none = {0, 0};
     struct rlimit files;
-    rlim_t wanted = (rlim_t)settings->max_connections * 2 + MAIN_FDS_SPARE;
+    unsigned most;
 
     /* Keys are in this process: no core file of it. */
     (void)setrlimit(RLIMIT_CORE, &none);
@@ -123,10 +123,13 @@ static void main_set_limits(const struct config *settings)
         files.rlim_cur = files.rlim_max;
         (void)setrlimit(RLIMIT_NOFILE, &files);
     }
-    if (files.rlim_max != RLIM_INFINITY && files.rlim_max < wanted)
+    if (files.rlim_max == RLIM_INFINITY)
+        return;
+    most = config_set_descriptors(settings, files.rlim_max);
+    if (most < (uint64_t)settings->max_connections)
         log_warn("main", "few_descriptors", LOG_UINT("limit", files.rlim_max),
-                 LOG_UINT("wanted", wanted),
-                 LOG_INT("max_connections", settings->max_connections));
+                 LOG_INT("max_connections", settings->max_connections),
+                 LOG_UINT("lowered_to", most));
 }
 
 static err_t main_set_logs(const struct config *settings, struct faults *faults)
@@ -143,7 +146,7 @@ static err_t main_set_logs(const struct config *settings, struct faults *faults)
     return faults_err(faults);
 }
 
-/* ----------------------------------------------------------------------------------------- running */
+/* ---- running ---- */
 
 static err_t main_run(struct program *program, struct sidecar_params *params, struct faults *faults)
 {
@@ -189,7 +192,7 @@ static err_t main_static(struct program *program, struct faults *faults)
     }
     if (err_is_ok(err) && !program->settings.check) {
         main_set_limits(&program->settings);
-        loaded.settings = program->settings; /* borrowed, for the deadlines in it */
+        loaded.settings = program->settings; /* lent, for the deadlines in it */
         err = main_run(program, &params, faults);
         loaded.settings = (struct config){.config_file = NULL};
     }

@@ -1,6 +1,6 @@
 /* names: a worker's cache of resolved endpoint names. Queries for one name are one query; an answer
- * holds for some seconds, and when the resolver fails the last answer goes on being used: who is at the
- * other end is judged by its certificate, never by its address. */
+ * holds for some seconds, and when the resolver fails the last answer goes on being used: who is at
+ * the other end is judged by its certificate, never by its address. */
 #ifndef MORTISE_PROXY_NAMES_H
 #define MORTISE_PROXY_NAMES_H
 
@@ -27,8 +27,9 @@ struct names_wait {
     void *arg;
 };
 
-/* names_get looks `target` ("name:port") up and calls wait->cb once: from within if the answer is known,
- * else later. `timeout_ms` bounds a query that this call begins. Errors told: RESOLVE_FAILED, TIMEOUT. */
+/* names_get looks `target` ("name:port") up and calls wait->cb once: from within if the answer is
+ * known, else later. `timeout_ms` bounds a query that this call begins. Errors told:
+ * RESOLVE_FAILED, TIMEOUT. */
 void names_get(struct names *names, const char *target, uint64_t timeout_ms,
                struct names_wait *wait, names_cb cb, void *arg);
 /* names_cancel: the callback will not come. May be called at any time after names_get. */

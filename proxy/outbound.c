@@ -64,8 +64,8 @@ static void outbound_on_connected(void *arg, err_t err, struct stream *stream)
                    outbound_authorize, conn_open);
 }
 
-/* Time for one attempt: an even share of what is left, so that one silent endpoint does not take all
- * of it. */
+/* Time for one attempt: an even share of what is left, so that one silent endpoint does not take
+ * all of it. */
 static uint64_t outbound_attempt_ms(const struct conn *conn)
 {
     const struct conn_setup *setup = conn->setup;
@@ -116,8 +116,7 @@ static void outbound_on_resolved(void *arg, err_t err, const struct addr *addrs,
     mem_free(setup->addrs);
     setup->addrs = mem_array(num, sizeof(*addrs));
     for (size_t i = 0; i < num; i++)
-        setup->addrs[i] =
-            addrs[(setup->first_endpoint / conn->link->num_endpoints + i) % num];
+        setup->addrs[i] = addrs[(setup->first_endpoint / conn->link->num_endpoints + i) % num];
     setup->num_addrs = num;
     setup->next_addr = 0;
     outbound_try_next(conn);
@@ -148,8 +147,8 @@ static void outbound_try_next(struct conn *conn)
 
 void outbound_start(struct worker *worker, const struct worker_accepted *accepted)
 {
-    struct conn *conn = conn_new(worker, DIRECTION_OUTBOUND, accepted->snapshot, accepted->link,
-                                 &accepted->source);
+    struct conn *conn =
+        conn_new(worker, DIRECTION_OUTBOUND, accepted->snapshot, accepted->link, &accepted->source);
     struct stream *app;
     err_t err;
 

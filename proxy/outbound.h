@@ -1,5 +1,5 @@
-/* outbound: from the local application to the mesh: connect to one of the link's endpoints, prove who
- * is there, relay. Nothing of the application is read before the tunnel stands. */
+/* outbound: from the local application to the mesh: connect to one of the link's endpoints, prove
+ * who is there, relay. Nothing of the application is read before the tunnel stands. */
 #ifndef MORTISE_PROXY_OUTBOUND_H
 #define MORTISE_PROXY_OUTBOUND_H
 

@@ -21,7 +21,7 @@ void pages_ready(void *arg, struct faults *reasons)
     sidecar_why_not_ready(arg, reasons);
 }
 
-/* ------------------------------------------------------------------------------------ writing JSON */
+/* ---- writing JSON ---- */
 
 /* Everything here goes into a response body, whose maximum is far above what a page can have. */
 static void pages_add(struct buf *out, const char *text)
@@ -56,7 +56,7 @@ static void pages_field_time(struct buf *out, const char *key, int64_t unix_s)
     pages_field_str(out, key, text);
 }
 
-/* ----------------------------------------------------------------------------------------- /config */
+/* ---- /config ---- */
 
 static void pages_add_identity(struct buf *out, const struct svid *svid)
 {
@@ -165,11 +165,10 @@ static void pages_config(void *arg, const struct http1_request *request,
     pages_field_str(out, "build", MORTISE_VERSION);
     pages_add(out, ",");
     pages_field_str(out, "mode", sidecar_control(sidecar) != NULL ? "control" : "static");
-    CHECK(err_is_ok(buf_printf(out, ",\"ready\":%s,\"generation\":%" PRIu64 ",\"version\":%" PRIu64
-                                    ",",
-                               reasons.total == 0 ? "true" : "false",
-                               snapshot != NULL ? snapshot->generation : 0,
-                               snapshot != NULL ? snapshot->version : 0)));
+    CHECK(err_is_ok(buf_printf(
+        out, ",\"ready\":%s,\"generation\":%" PRIu64 ",\"version\":%" PRIu64 ",",
+        reasons.total == 0 ? "true" : "false", snapshot != NULL ? snapshot->generation : 0,
+        snapshot != NULL ? snapshot->version : 0)));
     pages_field_str(out, "rejected", sidecar_rejected(sidecar));
     if (sidecar_control(sidecar) != NULL)
         pages_add_control(out, sidecar_control(sidecar));
@@ -185,7 +184,7 @@ static void pages_config(void *arg, const struct http1_request *request,
     pages_add(out, "}\n");
 }
 
-/* ------------------------------------------------------------------------------------ /connections */
+/* ---- /connections ---- */
 
 struct pages_connections {
     struct buf *out;

@@ -59,7 +59,7 @@ void ports_free(struct ports *ports)
     mem_free(ports);
 }
 
-/* ------------------------------------------------------------------------------------- accepting */
+/* ---- accepting ---- */
 
 static void port_turn_away(struct port *port, int fd, enum shed shed)
 {
@@ -86,9 +86,8 @@ static void port_on_accept(void *arg, int fd, const struct addr *peer)
         port_turn_away(port, fd, SHED_CONNECTIONS);
         return;
     }
-    if (port->outbound == NULL &&
-        !limits_handshake_begin(shared->limits, &snapshot->tunables, peer, &accepted.limit_source,
-                                &shed)) {
+    if (port->outbound == NULL && !limits_handshake_begin(shared->limits, &snapshot->tunables, peer,
+                                                          &accepted.limit_source, &shed)) {
         limits_connection_end(shared->limits);
         port_turn_away(port, fd, shed);
         return;
@@ -98,14 +97,13 @@ static void port_on_accept(void *arg, int fd, const struct addr *peer)
     worker_give(worker_least_loaded(shared), &accepted);
 }
 
-/* -------------------------------------------------------------------------------------- applying */
+/* ---- applying ---- */
 
 static struct port *ports_find(struct ports *ports, const struct addr *addr)
 {
     struct list *pos, *tmp;
 
-    LIST_EACH(pos, tmp, &ports->list)
-    {
+    LIST_EACH (pos, tmp, &ports->list) {
         struct port *port = LIST_ITEM(pos, struct port, link);
 
         if (addr_equal(&port->addr, addr))
@@ -161,8 +159,7 @@ static void ports_sweep(struct ports *ports, bool fault)
 {
     struct list *pos, *tmp;
 
-    LIST_EACH(pos, tmp, &ports->list)
-    {
+    LIST_EACH (pos, tmp, &ports->list) {
         struct port *port = LIST_ITEM(pos, struct port, link);
 
         if (fault ? !port->started : !port->wanted)
@@ -187,7 +184,7 @@ err_t ports_apply(struct ports *ports, struct snapshot *snapshot, struct faults 
 
     if (ports->closed)
         return FAIL(DRAINING, 0);
-    LIST_EACH(pos, tmp, &ports->list)
+    LIST_EACH (pos, tmp, &ports->list)
         LIST_ITEM(pos, struct port, link)->wanted = false;
     ports_bind(ports, snapshot, faults);
     if (faults->total > 0) {
@@ -196,8 +193,7 @@ err_t ports_apply(struct ports *ports, struct snapshot *snapshot, struct faults 
     }
     ports->snapshot = snapshot_ref(snapshot);
     ports_sweep(ports, false);
-    LIST_EACH(pos, tmp, &ports->list)
-    {
+    LIST_EACH (pos, tmp, &ports->list) {
         struct port *port = LIST_ITEM(pos, struct port, link);
 
         port->outbound = ports_outbound_of(snapshot, &port->addr);

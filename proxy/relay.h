@@ -1,11 +1,11 @@
-/* relay copies bytes between two streams, both ways, until both directions have ended. It knows nothing
- * but stream.h.
+/* relay copies bytes between two streams, both ways, until both directions have ended. It knows
+ * nothing but stream.h.
  *
  * Back-pressure: while one side's queue is not empty the other is not read, so that a blocked
- * connection holds at most what one read gave. End of one direction is passed on and the other goes on
- * (half-close). An abort of one side becomes an abort of the other, so that a truncated transfer is
- * seen as one. The hot path allocates nothing and touches no timer: it notes the time; the owner's timer
- * asks relay_due. */
+ * connection holds at most what one read gave. End of one direction is passed on and the other goes
+ * on (half-close). An abort of one side becomes an abort of the other, so that a truncated transfer
+ * is seen as one. The hot path allocates nothing and touches no timer: it notes the time; the
+ * owner's timer asks relay_due. */
 #ifndef MORTISE_PROXY_RELAY_H
 #define MORTISE_PROXY_RELAY_H
 
@@ -29,8 +29,8 @@ struct relay_side {
 
 enum { RELAY_APP, RELAY_MESH };
 
-/* Called once when it is over and both streams are closed. OK: in order. Otherwise `side` (RELAY_APP
- * or RELAY_MESH) is where it broke. Not called after relay_abort. */
+/* Called once when it is over and both streams are closed. OK: in order. Otherwise `side`
+ * (RELAY_APP or RELAY_MESH) is where it broke. Not called after relay_abort. */
 typedef void (*relay_done_cb)(void *arg, err_t err, unsigned side);
 /* A queue began to stall: the owner's timer may have to come earlier (see relay_due). */
 typedef void (*relay_stall_cb)(void *arg);
@@ -44,8 +44,8 @@ struct relay {
     void *arg;
 };
 
-/* relay_start takes both streams, reading stopped, and begins. It may be over before it returns only
- * through callbacks of the streams' own loop, never from within. */
+/* relay_start takes both streams, reading stopped, and begins. It may be over before it returns
+ * only through callbacks of the streams' own loop, never from within. */
 void relay_start(struct relay *relay, struct stream *app, struct stream *mesh,
                  relay_done_cb on_done, relay_stall_cb on_stall, void *arg);
 
@@ -55,8 +55,9 @@ void relay_abort(struct relay *relay);
 /* relay_bytes: application bytes read from that side so far. */
 uint64_t relay_bytes(const struct relay *relay, unsigned side);
 
-/* relay_due says whether one of the two deadlines has passed at now_ms: IDLE, SLOW_PEER (`*out_side` is
- * the one that does not read), or OK, and then in how many milliseconds to ask again. */
+/* relay_due says whether one of the two deadlines has passed at now_ms: IDLE, SLOW_PEER
+ * (`*out_side` is the one that does not read), or OK, and then in how many milliseconds to ask
+ * again. */
 MUST_CHECK err_t relay_due(struct relay *relay, uint64_t now_ms, uint64_t idle_ms,
                            uint64_t stall_ms, uint64_t *out_again_ms, unsigned *out_side);
 

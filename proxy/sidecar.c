@@ -14,7 +14,8 @@
 #define SIDECAR_TICK_MS 1000
 #define SIDECAR_SAMPLE_TICKS 5 /* metrics of process and live connections */
 #define SIDECAR_DRAIN_LOOK_MS 20
-#define SIDECAR_DRAIN_GRACE_MS 500 /* the workers cut at the deadline, and say so of each connection */
+#define SIDECAR_DRAIN_GRACE_MS \
+    500 /* the workers cut at the deadline, and say so of each connection */
 #define SIDECAR_WORKERS_MAX 256
 #define SIDECAR_TRIM_MIN 256 /* connections gone since the memory was given back last */
 
@@ -36,11 +37,11 @@ struct sidecar {
     struct timer drain;
     uint64_t drain_until_ms;
     unsigned drain_open; /* connections at the last look before that */
-    bool ready; /* as last told */
+    bool ready;          /* as last told */
     bool draining;
 };
 
-/* --------------------------------------------------------------------------------------- readiness */
+/* ---- readiness ---- */
 
 void sidecar_why_not_ready(const struct sidecar *sidecar, struct faults *reasons)
 {
@@ -90,7 +91,7 @@ static void sidecar_look_ready(struct sidecar *sidecar)
         control_mode_changed(sidecar->control_mode);
 }
 
-/* -------------------------------------------------------------------------------------- publishing */
+/* ---- publishing ---- */
 
 struct sidecar_apply {
     struct snapshot *snapshot;
@@ -118,8 +119,8 @@ static void sidecar_told_snapshot(struct sidecar *sidecar, const struct snapshot
              LOG_UINT("inbound", snapshot->num_inbound));
 }
 
-/* A snapshot comes into force by worker 0 taking it, because all connections begin there. It binds what
- * is new first, so that this changes everything or nothing. */
+/* A snapshot comes into force by worker 0 taking it, because all connections begin there. It binds
+ * what is new first, so that this changes everything or nothing. */
 static err_t sidecar_publish(void *arg, struct snapshot_input *in, struct faults *faults)
 {
     struct sidecar *sidecar = arg;
@@ -159,7 +160,8 @@ static bool sidecar_told_ready(void *arg)
     return sidecar->ready;
 }
 
-/* ------------------------------------------------------------------------------------------- duties */
+/* -------------------------------------------------------------------------------------------
+ * duties */
 
 static unsigned sidecar_open_connections(const struct sidecar *sidecar)
 {
@@ -246,7 +248,7 @@ void sidecar_drain(struct sidecar *sidecar)
     sidecar_on_drain(sidecar);
 }
 
-/* ------------------------------------------------------------------------------------- life cycle */
+/* ---- life cycle ---- */
 
 static size_t sidecar_num_workers(const struct config *settings)
 {

@@ -29,9 +29,9 @@ struct sidecar_params {
 };
 
 struct sidecar;
-/* sidecar_new starts everything. Nothing accepts before certificate and policy are there: in static mode
- * that is when it returns, else when the control plane has given both. Errors: CONFIG_INVALID (an
- * address that cannot be bound, too) with the faults. */
+/* sidecar_new starts everything. Nothing accepts before certificate and policy are there: in static
+ * mode that is when it returns, else when the control plane has given both. Errors: CONFIG_INVALID
+ * (an address that cannot be bound, too) with the faults. */
 MUST_CHECK err_t sidecar_new(const struct sidecar_params *params, struct faults *faults,
                              struct sidecar **out);
 /* sidecar_free closes everything at once. */
@@ -39,8 +39,8 @@ void sidecar_free(struct sidecar *sidecar);
 
 /* SIGHUP: files are read again, log files opened again. */
 void sidecar_reload(struct sidecar *sidecar);
-/* sidecar_drain begins the end: not ready, no new connections; the loop is stopped when the last one has
- * ended or the drain deadline has passed. */
+/* sidecar_drain begins the end: not ready, no new connections; the loop is stopped when the last
+ * one has ended or the drain deadline has passed. */
 void sidecar_drain(struct sidecar *sidecar);
 
 /* What pages.c shows. */

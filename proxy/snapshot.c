@@ -43,7 +43,8 @@ struct snapshot_builder {
     size_t num_profiles;
     Mortise__V1__TlsProfile *builtin[TLS_PROFILE_DEFAULTS];
     size_t num_builtin;
-    struct snapshot_client *clients; /* contexts made so far: links with one profile and store share */
+    struct snapshot_client
+        *clients; /* contexts made so far: links with one profile and store share */
     size_t num_clients;
     struct snapshot *snapshot;
 };
@@ -62,11 +63,11 @@ static void snapshot_fault(struct snapshot_builder *b, const char *format, ...)
 }
 
 /* A fault of one field below the current path. */
-#define FIELD_FAULT(b, field, ...)                                                                 \
-    do {                                                                                           \
-        size_t field_mark_ = fault_path_field(&(b)->path, (field));                                \
-        snapshot_fault((b), __VA_ARGS__);                                                          \
-        fault_path_pop(&(b)->path, field_mark_);                                                   \
+#define FIELD_FAULT(b, field, ...)                                  \
+    do {                                                            \
+        size_t field_mark_ = fault_path_field(&(b)->path, (field)); \
+        snapshot_fault((b), __VA_ARGS__);                           \
+        fault_path_pop(&(b)->path, field_mark_);                    \
     } while (0)
 
 static bool snapshot_is_empty(const char *str)
@@ -74,7 +75,7 @@ static bool snapshot_is_empty(const char *str)
     return str == NULL || str[0] == '\0';
 }
 
-/* -------------------------------------------------------------------------------- names and words */
+/* ---- names and words ---- */
 
 /* [a-z0-9]([-a-z0-9]{0,61}[a-z0-9])? */
 static bool snapshot_is_label(const char *text)
@@ -117,10 +118,11 @@ static void snapshot_check_name(struct snapshot_builder *b, const char *what, co
         return;
     }
     if (!snapshot_is_label(name)) {
-        FIELD_FAULT(b, "name",
-                    "\"%s\" is not a name: wanted are at most 63 of a-z, 0-9 and '-', which neither "
-                    "begins nor ends it",
-                    name);
+        FIELD_FAULT(
+            b, "name",
+            "\"%s\" is not a name: wanted are at most 63 of a-z, 0-9 and '-', which neither "
+            "begins nor ends it",
+            name);
         return;
     }
     for (size_t i = 0; i < index; i++) {
@@ -178,7 +180,7 @@ static void snapshot_known(const char *const *names, size_t num, char *out, size
     }
 }
 
-/* ---------------------------------------------------------------------------------- truststores */
+/* ---- truststores ---- */
 
 static void snapshot_build_bundle(struct snapshot_builder *b, const Mortise__V1__Truststore *msg,
                                   struct bytes file, const char *trust_domain,
@@ -287,7 +289,7 @@ static const struct snapshot_store *snapshot_find_store(struct snapshot_builder 
     return NULL;
 }
 
-/* ------------------------------------------------------------------------------------- profiles */
+/* ---- profiles ---- */
 
 static void snapshot_add_profile(struct snapshot_builder *b, const Mortise__V1__TlsProfile *msg)
 {
@@ -361,7 +363,8 @@ static const struct snapshot_profile *snapshot_find_profile(struct snapshot_buil
     return NULL;
 }
 
-/* ------------------------------------------------------------------------- what links have in common */
+/* ------------------------------------------------------------------------- what links have in
+ * common */
 
 static void snapshot_check_spiffe_ids(struct snapshot_builder *b, const Mortise__V1__PeerMatch *msg,
                                       const struct snapshot_store *store)
@@ -374,8 +377,9 @@ static void snapshot_check_spiffe_ids(struct snapshot_builder *b, const Mortise_
         err_t err = spiffe_id_parse(bytes_of_str(msg->spiffe_ids[i]), &id);
 
         if (!err_is_ok(err))
-            snapshot_fault(b, "\"%s\" is not a SPIFFE ID (byte %d): wanted is "
-                              "spiffe://TRUST-DOMAIN/PATH",
+            snapshot_fault(b,
+                           "\"%s\" is not a SPIFFE ID (byte %d): wanted is "
+                           "spiffe://TRUST-DOMAIN/PATH",
                            msg->spiffe_ids[i], (int)err.sub + 1);
         else if (id.path.len == 0)
             snapshot_fault(b, "\"%s\" is a trust domain's own ID, which no peer has",
@@ -395,7 +399,8 @@ static void snapshot_check_peers(struct snapshot_builder *b, const Mortise__V1__
     size_t top = fault_path_field(&b->path, "peers");
 
     if (msg == NULL || msg->n_spiffe_ids + msg->n_dns_names == 0) {
-        snapshot_fault(b, "is missing: name who may be at the other end, in spiffe_ids or dns_names");
+        snapshot_fault(b,
+                       "is missing: name who may be at the other end, in spiffe_ids or dns_names");
         fault_path_pop(&b->path, top);
         return;
     }
@@ -445,7 +450,8 @@ static bool snapshot_addr(struct snapshot_builder *b, const char *field, const c
         return false;
     }
     if (loopback && !addr_is_loopback(&addr)) {
-        FIELD_FAULT(b, field, "\"%s\" is not a loopback address; plaintext stays on loopback", text);
+        FIELD_FAULT(b, field, "\"%s\" is not a loopback address; plaintext stays on loopback",
+                    text);
         return false;
     }
     *out = addr;
@@ -507,7 +513,7 @@ const char *snapshot_own_listener(const struct snapshot *snapshot, const struct 
     return NULL;
 }
 
-/* ------------------------------------------------------------------------------------- outbound */
+/* ---- outbound ---- */
 
 static void snapshot_build_endpoints(struct snapshot_builder *b, const Mortise__V1__Outbound *msg,
                                      struct link *link)
@@ -615,9 +621,10 @@ static void snapshot_build_outbounds(struct snapshot_builder *b)
     fault_path_pop(&b->path, top);
 }
 
-/* -------------------------------------------------------------------------------------- inbound */
+/* ---- inbound ---- */
 
-/* With a control plane the sidecar's own setting says where it listens, whatever the message has. */
+/* With a control plane the sidecar's own setting says where it listens, whatever the message has.
+ */
 static void snapshot_take_inbound_listen(struct snapshot_builder *b, Mortise__V1__Inbound *msg)
 {
     char text[ADDR_TEXT_MAX];
@@ -643,9 +650,9 @@ static void snapshot_build_inbound_listen(struct snapshot_builder *b, Mortise__V
     for (size_t i = 0; i < b->snapshot->num_outbound; i++) {
         const struct link *other = &b->snapshot->outbound[i];
 
-        if (other->listen.len != 0 && (addr_equal(listen, &other->listen) ||
-                                       (snapshot_is_any(listen) &&
-                                        addr_port(listen) == addr_port(&other->listen))))
+        if (other->listen.len != 0 &&
+            (addr_equal(listen, &other->listen) ||
+             (snapshot_is_any(listen) && addr_port(listen) == addr_port(&other->listen))))
             FIELD_FAULT(b, "listen", "%s is where outbound[%zu] (%s) listens already", msg->listen,
                         i, other->name);
     }
@@ -732,7 +739,7 @@ static void snapshot_build_inbounds(struct snapshot_builder *b)
     mem_free(entries);
 }
 
-/* -------------------------------------------------------------------------------- our own identity */
+/* ---- our own identity ---- */
 
 static err_t snapshot_verify_own(const struct svid *svid, const struct bundle *bundle,
                                  int64_t now_s)
@@ -778,7 +785,7 @@ static void snapshot_check_identity(struct snapshot_builder *b)
                    store->name, err_text(err.code), err_name(err.code));
 }
 
-/* ---------------------------------------------------------------------------------------- whole */
+/* ---- whole ---- */
 
 static void snapshot_builder_fini(struct snapshot_builder *b)
 {

@@ -1,6 +1,6 @@
 /* snapshot: everything a new connection needs, of one generation: TLS contexts, links with their
- * expectations, endpoints and targets, deadlines. Immutable and shared; a connection keeps the one it
- * began with. A change builds a whole new one, or nothing. */
+ * expectations, endpoints and targets, deadlines. Immutable and shared; a connection keeps the one
+ * it began with. A change builds a whole new one, or nothing. */
 #ifndef MORTISE_PROXY_SNAPSHOT_H
 #define MORTISE_PROXY_SNAPSHOT_H
 
@@ -98,9 +98,9 @@ static inline bool snapshot_expired(const struct snapshot *snapshot, int64_t now
     return now_s >= snapshot->svid->not_after;
 }
 
-/* snapshot_own_listener returns what of this sidecar listens where a connection to `to` would arrive:
- * the name of an outbound link, "inbound", or NULL. An any-address listener counts for loopback
- * addresses only: whether another address is ours is not known here. */
+/* snapshot_own_listener returns what of this sidecar listens where a connection to `to` would
+ * arrive: the name of an outbound link, "inbound", or NULL. An any-address listener counts for
+ * loopback addresses only: whether another address is ours is not known here. */
 const char *snapshot_own_listener(const struct snapshot *snapshot, const struct addr *to);
 
 #endif

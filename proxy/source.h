@@ -1,5 +1,5 @@
-/* source: what static_mode and control_mode, the two places a configuration can come from, are given
- * by the sidecar: how to put a snapshot into force and whom to tell of changes. */
+/* source: what static_mode and control_mode, the two places a configuration can come from, are
+ * given by the sidecar: how to put a snapshot into force and whom to tell of changes. */
 #ifndef MORTISE_PROXY_SOURCE_H
 #define MORTISE_PROXY_SOURCE_H
 

@@ -16,9 +16,9 @@ struct static_setting {
 };
 
 struct static_reader {
-    const char *path; /* of the configuration */
-    struct static_setting *pairs; /* of its settings, applied when all is parsed: their faults then stand
-                                   * beside the others */
+    const char *path;             /* of the configuration */
+    struct static_setting *pairs; /* of its settings, applied when all is parsed: their faults then
+                                   * stand beside the others */
     size_t num_pairs;
     struct watch_files *files;
     struct faults *faults;
@@ -27,15 +27,16 @@ struct static_reader {
     SHA256_CTX digest;
 };
 
-/* -------------------------------------------------------------------------------------- one file */
+/* ---- one file ---- */
 
 static void static_file_fault(struct static_reader *reader, const char *field, const char *path,
                               err_t err)
 {
     if (err_is(err, E_FILE_UNSAFE))
-        faults_add(reader->faults, field,
-                   "%s: may be read or changed by others, or is not ours: chmod 600 (it is refused)",
-                   path);
+        faults_add(
+            reader->faults, field,
+            "%s: may be read or changed by others, or is not ours: chmod 600 (it is refused)",
+            path);
     else if (err_is(err, E_TOO_LARGE))
         faults_add(reader->faults, field, "%s: larger than %d bytes", path, (int)err.sub);
     else
@@ -78,14 +79,13 @@ static char *static_path(const struct static_reader *reader, const char *name)
     return mem_printf("%.*s%s", (int)(slash - reader->path + 1), reader->path, name);
 }
 
-/* ---------------------------------------------------------------------------------- configuration */
+/* ---- configuration ---- */
 
 static void static_on_setting(void *arg, const char *key, const char *value)
 {
     struct static_reader *reader = arg;
 
-    reader->pairs =
-        mem_realloc(reader->pairs, (reader->num_pairs + 1) * sizeof(*reader->pairs));
+    reader->pairs = mem_realloc(reader->pairs, (reader->num_pairs + 1) * sizeof(*reader->pairs));
     reader->pairs[reader->num_pairs++] =
         (struct static_setting){.key = mem_strdup(key), .value = mem_strdup(value)};
 }
@@ -131,7 +131,7 @@ static void static_read_message(struct static_reader *reader)
     static_apply_settings(reader);
 }
 
-/* --------------------------------------------------------------------------------------- identity */
+/* ---- identity ---- */
 
 static const char *static_svid_field(err_t err)
 {
@@ -168,11 +168,11 @@ static void static_read_identity(struct static_reader *reader, int64_t now_s)
     }
     cert_path = static_path(reader, msg->cert_file);
     key_path = static_path(reader, msg->key_file);
-    readable = static_read(reader, "identity.cert_file", cert_path, STATIC_CONFIG_CA_MAX, false,
-                           &cert);
-    readable = static_read(reader, "identity.key_file", key_path, STATIC_CONFIG_KEY_MAX, true,
-                           &key) &&
-               readable;
+    readable =
+        static_read(reader, "identity.cert_file", cert_path, STATIC_CONFIG_CA_MAX, false, &cert);
+    readable =
+        static_read(reader, "identity.key_file", key_path, STATIC_CONFIG_KEY_MAX, true, &key) &&
+        readable;
     if (!readable)
         return;
     err = svid_of_pem(buf_view(&cert), buf_view(&key), NULL, now_s, &reader->out->svid);
@@ -180,7 +180,7 @@ static void static_read_identity(struct static_reader *reader, int64_t now_s)
         static_svid_fault(reader, err);
 }
 
-/* ------------------------------------------------------------------------------------------- CAs */
+/* ---- CAs ---- */
 
 static void static_read_cas(struct static_reader *reader)
 {
@@ -210,7 +210,7 @@ static void static_read_cas(struct static_reader *reader)
     }
 }
 
-/* ----------------------------------------------------------------------------------------- whole */
+/* ---- whole ---- */
 
 err_t static_config_load(const struct config_args *args, int64_t now_s, struct watch_files *files,
                          struct faults *faults, struct static_config *out)

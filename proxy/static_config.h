@@ -1,6 +1,6 @@
-/* static_config: a sidecar configuration read from files, without a control plane: the YAML with its
- * `settings`, and the certificate, key and CA files that it names. All of it is read, or every fault
- * told; nothing is in force by that alone. */
+/* static_config: a sidecar configuration read from files, without a control plane: the YAML with
+ * its `settings`, and the certificate, key and CA files that it names. All of it is read, or every
+ * fault told; nothing is in force by that alone. */
 #ifndef MORTISE_PROXY_STATIC_CONFIG_H
 #define MORTISE_PROXY_STATIC_CONFIG_H
 
@@ -22,12 +22,13 @@ struct static_config {
     struct buf *ca_files; /* content of truststores[i].ca_file; empty where there is none */
     struct bytes *cas;    /* views of them, as snapshot_input wants */
     size_t num_cas;
-    uint8_t digest[32];   /* of all that was read */
+    uint8_t digest[32]; /* of all that was read */
 };
 
-/* static_config_load reads the file that args say (--config, CHECKed) and all that it names. `files` (zeroed, or
- * of an earlier call) becomes the list of what to watch, on error too: a file that is missing now may
- * appear. `out` is released with static_config_fini, on error too. Errors: CONFIG_INVALID. */
+/* static_config_load reads the file that args say (--config, CHECKed) and all that it names.
+ * `files` (zeroed, or of an earlier call) becomes the list of what to watch, on error too: a file
+ * that is missing now may appear. `out` is released with static_config_fini, on error too. Errors:
+ * CONFIG_INVALID. */
 MUST_CHECK err_t static_config_load(const struct config_args *args, int64_t now_s,
                                     struct watch_files *files, struct faults *faults,
                                     struct static_config *out);

@@ -10,9 +10,9 @@ struct static_mode {
     struct watch_files files;
     struct watch *watch;
     struct timer retry;
-    bool failing;         /* the last reading was refused, not yet told */
-    uint64_t changed_ms;  /* when the change that failed was seen */
-    uint8_t digest[32];   /* of what is in force */
+    bool failing;        /* the last reading was refused, not yet told */
+    uint64_t changed_ms; /* when the change that failed was seen */
+    uint8_t digest[32];  /* of what is in force */
     char *rejected;
 };
 
@@ -51,7 +51,8 @@ static err_t static_publish(struct static_mode *mode, const struct static_config
     return OK;
 }
 
-/* ------------------------------------------------------------------------------------- reading again */
+/* ------------------------------------------------------------------------------------- reading
+ * again */
 
 static void static_tell_restart(const struct static_mode *mode, const struct config *settings)
 {
@@ -86,7 +87,8 @@ static void static_rejected(struct static_mode *mode, const struct faults *fault
 
 static void static_on_retry(void *arg);
 
-/* A failure may be one file of a pair that is still to come: it is tried again before it is told. */
+/* A failure may be one file of a pair that is still to come: it is tried again before it is told.
+ */
 static void static_failed(struct static_mode *mode, const struct faults *faults, bool at_once)
 {
     uint64_t now_ms = loop_now_ms(mode->params.loop);
@@ -147,7 +149,7 @@ void static_mode_reload(struct static_mode *mode)
     static_read_again(mode, true);
 }
 
-/* ------------------------------------------------------------------------------------- life cycle */
+/* ---- life cycle ---- */
 
 err_t static_mode_new(const struct source_params *params, const struct static_config *first,
                       struct watch_files *files, struct faults *faults, struct static_mode **out)

@@ -1,6 +1,7 @@
-/* static_mode: a sidecar without a control plane. Its configuration, certificate, key and CA files are
- * read again when one of them changes, and on SIGHUP; what is whole and right is swapped in live, what
- * is not (a pair replaced by half) is refused with the reason, and what was in force stays. */
+/* static_mode: a sidecar without a control plane. Its configuration, certificate, key and CA files
+ * are read again when one of them changes, and on SIGHUP; what is whole and right is swapped in
+ * live, what is not (a pair replaced by half) is refused with the reason, and what was in force
+ * stays. */
 #ifndef MORTISE_PROXY_STATIC_MODE_H
 #define MORTISE_PROXY_STATIC_MODE_H
 
@@ -22,7 +23,8 @@ void static_mode_free(struct static_mode *mode);
 /* Why what the files say is not in force; NULL: it is. */
 const char *static_mode_rejected(const struct static_mode *mode);
 
-/* static_mode_check builds what `loaded` describes without putting it into force; the faults say all. */
+/* static_mode_check builds what `loaded` describes without putting it into force; the faults say
+ * all. */
 err_t static_mode_check(const struct static_config *loaded, int64_t now_s, struct stats *stats,
                         struct faults *faults);
 

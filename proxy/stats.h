@@ -20,7 +20,14 @@ enum close_reason {
 const char *close_reason_name(enum close_reason reason);
 
 /* Limits that shed a connection before it began. */
-enum shed { SHED_CONNECTIONS, SHED_HANDSHAKES, SHED_SOURCE, SHED_EXPIRED, SHED_RESOURCES, SHED_NUM };
+enum shed {
+    SHED_CONNECTIONS,
+    SHED_HANDSHAKES,
+    SHED_SOURCE,
+    SHED_EXPIRED,
+    SHED_RESOURCES,
+    SHED_NUM
+};
 
 /* stats_link is what a link counts at each connection, looked up once. */
 struct stats_link {
@@ -57,7 +64,8 @@ void stats_set(struct stats *stats, enum stat_id stat, int64_t value);
 void stats_shed(struct stats *stats, enum shed shed);
 /* A handshake ended: OK with its duration, or why not. */
 void stats_handshake(struct stats *stats, enum direction direction, err_t err, uint64_t us);
-void stats_connect_error(struct stats *stats, enum direction direction, const char *link, err_t err);
+void stats_connect_error(struct stats *stats, enum direction direction, const char *link,
+                         err_t err);
 /* A connection began, or ended after having been counted as open. */
 void stats_opened(struct stats *stats, const struct stats_link *link);
 void stats_closed(struct stats *stats, enum direction direction, const struct stats_link *link,

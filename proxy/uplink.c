@@ -110,7 +110,8 @@ static void uplink_on_state(void *arg, bool connected, err_t err, uint32_t retry
         return;
     }
     if (uplink->told == err.code) {
-        log_debug("uplink", "connect_failed", LOG_ERR("error", err), LOG_UINT("retry_ms", retry_ms));
+        log_debug("uplink", "connect_failed", LOG_ERR("error", err),
+                  LOG_UINT("retry_ms", retry_ms));
         return;
     }
     uplink->told = err.code;

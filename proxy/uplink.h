@@ -1,6 +1,6 @@
-/* uplink: the one channel to the control plane. It says who may be at the other end (the control plane's
- * own SPIFFE ID, not merely a certificate of the mesh) and which certificate we show: none before we
- * have one. R44. */
+/* uplink: the one channel to the control plane. It says who may be at the other end (the control
+ * plane's own SPIFFE ID, not merely a certificate of the mesh) and which certificate we show: none
+ * before we have one. R44. */
 #ifndef MORTISE_PROXY_UPLINK_H
 #define MORTISE_PROXY_UPLINK_H
 

@@ -1,6 +1,6 @@
-/* watch: tells when one of some files may have changed: rewritten, replaced, appeared, or reached by
- * another symbolic link (as Kubernetes swaps secrets). It looks once a second, which works on every
- * file system; the content decides what a change is, and that is its user's to see. */
+/* watch: tells when one of some files may have changed: rewritten, replaced, appeared, or reached
+ * by another symbolic link (as Kubernetes swaps secrets). It looks once a second, which works on
+ * every file system; the content decides what a change is, and that is its user's to see. */
 #ifndef MORTISE_PROXY_WATCH_H
 #define MORTISE_PROXY_WATCH_H
 
@@ -37,8 +37,8 @@ void watch_files_clear(struct watch_files *files);
 bool watch_files_changed(struct watch_files *files);
 
 struct watch;
-/* watch_new looks at `files` (borrowed) every WATCH_EVERY_MS and calls on_change(arg). The callback may
- * fill the list anew. */
+/* watch_new looks at `files` (borrowed) every WATCH_EVERY_MS and calls on_change(arg). The callback
+ * may fill the list anew. */
 struct watch *watch_new(struct loop *loop, struct watch_files *files, void (*on_change)(void *arg),
                         void *arg);
 void watch_free(struct watch *watch);

@@ -30,7 +30,7 @@ static void worker_drop_mail(struct mail *mail)
     own->drop(own);
 }
 
-/* ---------------------------------------------------------------------------- accepted connections */
+/* ---- accepted connections ---- */
 
 struct worker_accept_mail {
     struct worker_mail mail;
@@ -100,7 +100,7 @@ void worker_conn_ended(struct worker *worker)
     atomic_fetch_sub_explicit(&worker->load, 1, memory_order_relaxed);
 }
 
-/* ----------------------------------------------------------------------------------------- calls */
+/* ---- calls ---- */
 
 struct worker_call_mail {
     struct worker_mail mail;
@@ -138,7 +138,7 @@ void worker_call(struct worker *worker, void (*fn)(struct worker *worker, void *
     uv_sem_destroy(&own.done);
 }
 
-/* ---------------------------------------------------------------------------------------- duties */
+/* ---- duties ---- */
 
 struct worker_tick_mail {
     struct worker_mail mail;
@@ -152,7 +152,7 @@ static void worker_run_tick(struct worker *worker, struct worker_mail *mail)
 
     stats_lag(worker->shared->stats, true, clock_mono_us() - own->posted_us);
     mem_free(own);
-    LIST_EACH(pos, tmp, &worker->live)
+    LIST_EACH (pos, tmp, &worker->live)
         conn_tell_bytes(LIST_ITEM(pos, struct conn, live));
 }
 
@@ -179,7 +179,7 @@ static void worker_begin_drain(struct worker *worker, void *arg)
     worker->draining = true;
     if (worker->ports != NULL)
         ports_close(worker->ports);
-    LIST_EACH(pos, tmp, &worker->live)
+    LIST_EACH (pos, tmp, &worker->live)
         conn_drain(LIST_ITEM(pos, struct conn, live));
 }
 
@@ -199,7 +199,7 @@ static void worker_close_all(struct worker *worker, void *arg)
     loop_stop(worker->loop);
 }
 
-/* ------------------------------------------------------------------------------------- life cycle */
+/* ---- life cycle ---- */
 
 struct worker *worker_new(struct worker_shared *shared, unsigned index)
 {

@@ -1,7 +1,7 @@
 /* worker: one thread that carries traffic: its loop, its connections, what they share.
  *
- * Worker 0 owns all listeners (ports.h) and hands each connection, with the snapshot it begins with,
- * to the worker that has the fewest. Nothing mutable is shared but counters. */
+ * Worker 0 owns all listeners (ports.h) and hands each connection, with the snapshot it begins
+ * with, to the worker that has the fewest. Nothing mutable is shared but counters. */
 #ifndef MORTISE_PROXY_WORKER_H
 #define MORTISE_PROXY_WORKER_H
 
@@ -72,7 +72,8 @@ void worker_conn_ended(struct worker *worker);
 /* worker_call runs fn(worker, arg) on the worker's thread and waits for it. Main thread only. The
  * worker never waits for the main thread, so this ends after the batch in hand. */
 void worker_call(struct worker *worker, void (*fn)(struct worker *worker, void *arg), void *arg);
-/* worker_tick asks for the periodic duties (metrics of live connections, loop lag) without waiting. */
+/* worker_tick asks for the periodic duties (metrics of live connections, loop lag) without waiting.
+ */
 void worker_tick(struct worker *worker);
 /* worker_drain begins the end: listeners close, open connections come under the drain deadline. */
 void worker_drain(struct worker *worker);

@@ -1,6 +1,8 @@
 /* Who may be at the other end: deny unless a link says yes.
  *
- * Drives: R3, R13, R12, B14, B17, B26 */
+ * Drives: R3, R13, R12 */
+#include "proxy/authz.h"
+
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -9,7 +11,6 @@
 #include <cmocka.h>
 
 #include "lib/base/mem.h"
-#include "proxy/authz.h"
 
 /* A peer as verification would give it. */
 struct somebody {
@@ -36,9 +37,15 @@ static const char *const id_c[] = {"spiffe://mesh.test/ns/x/sa/c",
                                    "spiffe://mesh.test/ns/x/sa/both"};
 
 static struct link links[] = {
-    {.direction = DIRECTION_INBOUND, .index = 0, .peers = {.spiffe_ids = id_a, .num_spiffe_ids = 1}},
-    {.direction = DIRECTION_INBOUND, .index = 1, .peers = {.spiffe_ids = id_b, .num_spiffe_ids = 2}},
-    {.direction = DIRECTION_INBOUND, .index = 2, .peers = {.spiffe_ids = id_c, .num_spiffe_ids = 2}},
+    {.direction = DIRECTION_INBOUND,
+     .index = 0,
+     .peers = {.spiffe_ids = id_a, .num_spiffe_ids = 1}},
+    {.direction = DIRECTION_INBOUND,
+     .index = 1,
+     .peers = {.spiffe_ids = id_b, .num_spiffe_ids = 2}},
+    {.direction = DIRECTION_INBOUND,
+     .index = 2,
+     .peers = {.spiffe_ids = id_c, .num_spiffe_ids = 2}},
 };
 static const struct snapshot snapshot = {.inbound = links, .num_inbound = 3};
 
@@ -105,12 +112,12 @@ static void test_without_a_name_the_one_link_that_allows(void **state)
     assert_ptr_equal(out, &links[2]);
     out = NULL;
     /* Two allow it: none is guessed. */
-    assert_true(
-        err_is(authz_client(&snapshot, -1, somebody(&who, id_b[1], NULL), &out), E_TLS_SNI_UNKNOWN));
+    assert_true(err_is(authz_client(&snapshot, -1, somebody(&who, id_b[1], NULL), &out),
+                       E_TLS_SNI_UNKNOWN));
     assert_null(out);
-    assert_true(err_is(
-        authz_client(&snapshot, -1, somebody(&who, "spiffe://mesh.test/z", NULL), &out),
-        E_PEER_DENIED));
+    assert_true(
+        err_is(authz_client(&snapshot, -1, somebody(&who, "spiffe://mesh.test/z", NULL), &out),
+               E_PEER_DENIED));
 }
 
 static void test_nobody_is_denied_before_any_rule(void **state)

@@ -1,6 +1,8 @@
 /* The settings: their table, what spans several rows, and that all faults come at once.
  *
  * Drives: R14, R15, B6, R61 */
+#include "proxy/config.h"
+
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -10,7 +12,6 @@
 
 #include "lib/base/log.h"
 #include "lib/base/mem.h"
-#include "proxy/config.h"
 
 struct parsed {
     struct config config;
@@ -65,7 +66,7 @@ static void test_defaults_are_safe(void **state)
     assert_int_equal(tunables.stall_ms, 30000);
     assert_int_equal(tunables.drain_ms, 30000);
     assert_true(tunables.max_connections > 0 && tunables.max_handshakes > 0);
-    assert_null(parsed.config.admin_listen);   /* nothing that administers is open by itself */
+    assert_null(parsed.config.admin_listen); /* nothing that administers is open by itself */
     assert_null(parsed.config.metrics_listen);
     assert_true(config_is_static(&parsed.config));
     parsed_fini(&parsed);

@@ -1,6 +1,8 @@
 /* A connection's state table, the reasons it can end for, and its compact addresses.
  *
  * Drives: R15, R71, F1 */
+#include "proxy/conn.h"
+
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -9,14 +11,13 @@
 #include <cmocka.h>
 
 #include "lib/base/mem.h"
-#include "proxy/conn.h"
 
 static void test_the_two_ways_to_open(void **state)
 {
     static const enum conn_state outbound[] = {CONN_ACCEPTED, CONN_CONNECTING, CONN_HANDSHAKE,
                                                CONN_OPEN,     CONN_DRAINING,   CONN_CLOSED};
     static const enum conn_state inbound[] = {CONN_ACCEPTED, CONN_HANDSHAKE, CONN_CONNECTING,
-                                              CONN_OPEN,     CONN_CLOSED};
+                                              CONN_OPEN, CONN_CLOSED};
 
     (void)state;
     for (size_t i = 1; i < ARRAY_LEN(outbound); i++)
@@ -75,9 +76,8 @@ static void test_no_certificate_error_is_called_internal(void **state)
             continue; /* the operator's */
         for (size_t i = 0; i < ARRAY_LEN(prefixes); i++) {
             if (strncmp(name, prefixes[i], strlen(prefixes[i])) == 0)
-                assert_int_not_equal(
-                    conn_reason((err_t){(enum err_code)code, 0, NULL}, RELAY_MESH),
-                    CLOSE_INTERNAL);
+                assert_int_not_equal(conn_reason((err_t){(enum err_code)code, 0, NULL}, RELAY_MESH),
+                                     CLOSE_INTERNAL);
         }
     }
 }

@@ -1,14 +1,15 @@
-/* The answer to a pushed configuration: ACK only for what is in force, NACK with the faults otherwise.
+/* The answer to a pushed configuration: ACK only for what is in force, NACK with the faults
+ * otherwise.
  *
- * Drives: F2, R10, F33, F36, F35 */
+ * Drives: F2, R10 */
+#include "proxy/discovery.h"
+
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <string.h>
 
 #include <cmocka.h>
-
-#include "proxy/discovery.h"
 
 /* What is pushed to, and what it says. */
 struct target {
@@ -135,8 +136,9 @@ static void test_what_lacks_a_part_is_refused(void **unused)
     for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
         struct pushed pushed;
         struct faults faults;
-        struct discovery_answer got = answer(
-            &state, &target, push(&pushed, rows[i].version, rows[i].nonce, rows[i].config), &faults);
+        struct discovery_answer got =
+            answer(&state, &target, push(&pushed, rows[i].version, rows[i].nonce, rows[i].config),
+                   &faults);
 
         assert_string_equal(got.code, "config_invalid");
         assert_int_equal(got.version, 0);

@@ -1,7 +1,7 @@
 /* Whole connections through two sets of workers in one process: an application, the outbound side,
  * the inbound side, an application; and what listens following the snapshot.
  *
- * Drives: F1, F3, R9, R13, R14, R18, B14, B74, F21, F36, D6 */
+ * Drives: F1, F3, R9, R13, R14, R18, D6 */
 #include <errno.h>
 #include <poll.h>
 #include <pthread.h>
@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -40,6 +41,7 @@ struct flow {
     int app; /* the listening application behind the server side */
     uint16_t app_port, out_port, in_port;
     pthread_mutex_t lock;
+    pthread_cond_t more;
     char lines[65536]; /* of the access log */
     size_t lines_len;
 };
@@ -54,6 +56,7 @@ static void keep_line(void *arg, const char *line, size_t len)
         flow->lines_len += len;
         flow->lines[flow->lines_len] = '\0';
     }
+    (void)pthread_cond_broadcast(&flow->more);
     (void)pthread_mutex_unlock(&flow->lock);
 }
 
@@ -199,6 +202,7 @@ static int setup(void **state)
                                       bytes_of_str(flow->world.client->key_pem), NULL,
                                       flow->world.now_s, &flow->client_svid)));
     (void)pthread_mutex_init(&flow->lock, NULL);
+    (void)pthread_cond_init(&flow->more, NULL);
     log_set_sink(keep_line, flow);
     assert_true(err_is_ok(access_log_open("-")));
     flow->app = bound_socket(&flow->app_port);
@@ -225,6 +229,7 @@ static int teardown(void **state)
     access_log_close();
     log_set_sink(NULL, NULL);
     (void)close(flow->app);
+    (void)pthread_cond_destroy(&flow->more);
     (void)pthread_mutex_destroy(&flow->lock);
     svid_unref(flow->client_svid);
     world_fini(&flow->world);

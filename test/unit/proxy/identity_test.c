@@ -1,6 +1,8 @@
 /* What a sidecar accepts as its own certificate: our key, the mesh's CA, the identity we had.
  *
- * Drives: F4, R9, R11, R35, F34 */
+ * Drives: F4, R9, R11, R35 */
+#include "proxy/identity.h"
+
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -9,7 +11,6 @@
 #include <cmocka.h>
 
 #include "lib/base/mem.h"
-#include "proxy/identity.h"
 #include "test/unit/proxy/world.h"
 
 struct answer {
@@ -89,8 +90,7 @@ static void test_another_identity_than_before_or_than_said(void **state)
     struct answer answer;
 
     answer_init(&answer, world->leaf, world->root, WORLD_ID);
-    assert_true(
-        err_is(check(world, &answer, world->leaf->key, WORLD_CLIENT_ID), E_PEER_IDENTITY));
+    assert_true(err_is(check(world, &answer, world->leaf->key, WORLD_CLIENT_ID), E_PEER_IDENTITY));
     answer.msg.spiffe_id = (char *)(uintptr_t)WORLD_CLIENT_ID;
     assert_true(err_is(check(world, &answer, world->leaf->key, NULL), E_PEER_IDENTITY));
 }
@@ -122,10 +122,10 @@ static void test_another_trust_domain(void **state)
 static void test_one_that_has_expired(void **state)
 {
     struct world *world = *state;
-    struct testca *leaf = testca_issue(
-        world->root, &(struct testca_params){.uri_sans = TESTCA_LIST(WORLD_ID),
-                                             .not_before = world->now_s - 7200,
-                                             .not_after = world->now_s - 60});
+    struct testca *leaf =
+        testca_issue(world->root, &(struct testca_params){.uri_sans = TESTCA_LIST(WORLD_ID),
+                                                          .not_before = world->now_s - 7200,
+                                                          .not_after = world->now_s - 60});
     struct answer answer;
 
     answer_init(&answer, leaf, world->root, WORLD_ID);

@@ -1,14 +1,14 @@
 /* The limits of what peers can cause at once: at one below, at, and one above.
  *
- * Drives: R14, F19, B51, B52 */
+ * Drives: R14 */
+#include "proxy/limits.h"
+
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdio.h>
 
 #include <cmocka.h>
-
-#include "proxy/limits.h"
 
 static struct addr addr_of(const char *text)
 {

@@ -1,7 +1,7 @@
 /* The cache of resolved names: one query for many, answers that hold, failures that do not take
  * away what is known.
  *
- * Drives: F24, R71 */
+ * Drives: R71 */
 #include "proxy/names.h"
 
 #include <setjmp.h>

@@ -1,6 +1,8 @@
 /* The relay over streams in memory: bytes, half-close, back-pressure, aborts, deadlines.
  *
- * Drives: F1, R15, R71, F20, B33 */
+ * Drives: F1, R15, R71 */
+#include "proxy/relay.h"
+
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -9,7 +11,6 @@
 #include <cmocka.h>
 
 #include "lib/base/mem.h"
-#include "proxy/relay.h"
 #include "test/testlib/memstream.h"
 #include "test/testlib/recorder.h"
 
@@ -330,9 +331,9 @@ static void test_a_receiver_that_takes_nothing_is_told_apart_from_a_slow_one(voi
         err_is_ok(relay_due(&f->relay, from_ms + STALL_MS, IDLE_MS, STALL_MS, &again_ms, &side)));
     assert_int_equal(again_ms, STALL_MS);
 
-    assert_true(err_is(
-        relay_due(&f->relay, from_ms + 2 * STALL_MS, IDLE_MS, STALL_MS, &again_ms, &side),
-        E_SLOW_PEER));
+    assert_true(
+        err_is(relay_due(&f->relay, from_ms + 2 * STALL_MS, IDLE_MS, STALL_MS, &again_ms, &side),
+               E_SLOW_PEER));
     assert_int_equal(side, RELAY_MESH);
 }
 

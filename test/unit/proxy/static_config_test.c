@@ -1,6 +1,6 @@
 /* Configuration from files, and noticing that they change.
  *
- * Drives: E2, B6, F53, B31, B34, R25 */
+ * Drives: E2, B6, R25 */
 #include <fcntl.h>
 #include <setjmp.h>
 #include <stdarg.h>

@@ -9,18 +9,18 @@
 #include "lib/rpc/json_pb.h"
 #include "lib/rpc/pb.h"
 
-#define WORLD_LINKS                                                                                \
-    "outbound:\n"                                                                                  \
-    "  - {name: portal-db, listen: '127.0.0.1:15101', endpoints: ['10.0.0.7:15443'],\n"            \
-    "     peers: {spiffe_ids: ['spiffe://mesh.test/ns/apim/sa/db']},\n"                            \
-    "     profile: client, truststore: mesh}\n"                                                    \
-    "profiles:\n"                                                                                  \
-    "  - {name: client, role: CLIENT, min_version: TLS1_3}\n"                                      \
+#define WORLD_LINKS                                                                     \
+    "outbound:\n"                                                                       \
+    "  - {name: portal-db, listen: '127.0.0.1:15101', endpoints: ['10.0.0.7:15443'],\n" \
+    "     peers: {spiffe_ids: ['spiffe://mesh.test/ns/apim/sa/db']},\n"                 \
+    "     profile: client, truststore: mesh}\n"                                         \
+    "profiles:\n"                                                                       \
+    "  - {name: client, role: CLIENT, min_version: TLS1_3}\n"                           \
     "  - {name: server, role: SERVER, min_version: TLS1_3}\n"
-#define WORLD_INBOUND                                                                              \
-    "  links:\n"                                                                                   \
-    "    - {name: management-portal, target: '127.0.0.1:8080',\n"                                  \
-    "       peers: {spiffe_ids: ['spiffe://mesh.test/ns/apim/sa/management']},\n"                  \
+#define WORLD_INBOUND                                                             \
+    "  links:\n"                                                                  \
+    "    - {name: management-portal, target: '127.0.0.1:8080',\n"                 \
+    "       peers: {spiffe_ids: ['spiffe://mesh.test/ns/apim/sa/management']},\n" \
     "       profile: server, truststore: mesh}\n"
 
 const char world_good_static[] =
@@ -44,15 +44,15 @@ void world_init(struct world *world)
     world->root = testca_new(&(struct testca_params){.name = "root"});
     world->leaf =
         testca_issue(world->root, &(struct testca_params){.uri_sans = TESTCA_LIST(WORLD_ID)});
-    world->client = testca_issue(
-        world->root, &(struct testca_params){.uri_sans = TESTCA_LIST(WORLD_CLIENT_ID)});
+    world->client = testca_issue(world->root,
+                                 &(struct testca_params){.uri_sans = TESTCA_LIST(WORLD_CLIENT_ID)});
     world_check(err_is_ok(svid_of_pem(bytes_of_str(world->leaf->cert_pem),
                                       bytes_of_str(world->leaf->key_pem), NULL, world->now_s,
                                       &world->svid)),
                 "svid");
-    world_check(err_is_ok(bundle_of_pem(bytes_of_str(world->root->cert_pem), WORLD_DOMAIN,
-                                        &world->roots)),
-                "roots");
+    world_check(
+        err_is_ok(bundle_of_pem(bytes_of_str(world->root->cert_pem), WORLD_DOMAIN, &world->roots)),
+        "roots");
     world->stats = stats_new();
 }
 

@@ -29,8 +29,8 @@ void world_fini(struct world *world);
 /* world_config parses YAML; it stops the test on a fault. Released with pb_free. */
 Mortise__V1__SidecarConfig *world_config(const char *yaml);
 
-/* world_build builds a snapshot of YAML as a control plane would send it (`control`) or as static mode
- * reads it; a truststore's ca_file "root" is the CA's. NULL: the faults say why. */
+/* world_build builds a snapshot of YAML as a control plane would send it (`control`) or as static
+ * mode reads it; a truststore's ca_file "root" is the CA's. NULL: the faults say why. */
 struct snapshot *world_build(struct world *world, const char *yaml, bool control);
 
 /* world_has_fault: one of the faults has that path and a message with `text` in it. */
