@@ -8,7 +8,7 @@
 void build_print(const char *program, FILE *out)
 {
     fprintf(out, "%s " BUILD_VERSION "\n", program);
-    fprintf(out, "BoringSSL (%s)\n", OpenSSL_version(OPENSSL_VERSION));
+    fprintf(out, "BoringSSL (API %d)\n", BORINGSSL_API_VERSION);
     fprintf(out, "libuv %s\n", uv_version_string());
     fprintf(out, "nghttp2 %s\n", nghttp2_version(0)->version_str);
     fprintf(out, "protobuf-c %s\n", protobuf_c_version());
