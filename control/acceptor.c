@@ -15,6 +15,11 @@
 #define ACCEPTOR_CACHE \
     1024 /* verified chains that are remembered: a sidecar reconnects with its own */
 
+/* Connections without a certificate, which only Attest needs, and that for a moment: they must not
+ * take the places of members, nor one source those of the others. */
+#define ACCEPTOR_STRANGERS_MAX 256
+#define ACCEPTOR_STRANGERS_PER_SOURCE 32
+
 struct acceptor {
     struct loop *loop;
     struct acceptor_params params;
@@ -96,6 +101,37 @@ static void handshake_on_timeout(void *arg)
     handshake_fail(arg, FAIL(HANDSHAKE_TIMEOUT, 0));
 }
 
+struct stranger_count {
+    const char *source;
+    unsigned total;
+    unsigned of_source;
+};
+
+/* Counts, and matches none. */
+static bool stranger_count_one(void *arg, const struct grpc_peer *peer)
+{
+    struct stranger_count *count = arg;
+    const struct caller *caller = peer->identity;
+    char source[ADDR_TEXT_MAX];
+
+    if (caller->peer != NULL)
+        return false;
+    caller_source(&peer->addr, source);
+    count->total++;
+    count->of_source += strcmp(source, count->source) == 0;
+    return false;
+}
+
+static err_t handshake_check_strangers(const struct handshake *handshake)
+{
+    struct stranger_count count = {.source = handshake->source};
+
+    grpc_server_close_if(handshake->acceptor->params.server, stranger_count_one, &count);
+    if (count.total >= ACCEPTOR_STRANGERS_MAX || count.of_source >= ACCEPTOR_STRANGERS_PER_SOURCE)
+        return FAIL(OVERLOAD, count.total);
+    return OK;
+}
+
 static err_t handshake_identify(struct handshake *handshake, struct caller **out)
 {
     struct tls_check *check = &handshake->check;
@@ -103,6 +139,8 @@ static err_t handshake_identify(struct handshake *handshake, struct caller **out
     struct peer *peer;
 
     TRY(tls_check_finish(check, ssl));
+    if (check->peer == NULL)
+        TRY(handshake_check_strangers(handshake));
     peer = check->peer != NULL ? peer_ref(check->peer) : NULL;
     return caller_new(peer, ssl, loop_now_ms(handshake->acceptor->loop), out);
 }
