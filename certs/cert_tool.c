@@ -18,6 +18,7 @@
 #include "certs/tls_profile.h"
 #include "lib/base/clock.h"
 #include "lib/base/file.h"
+#include "lib/base/version.h"
 
 #define TOOL_DNS_MAX 16
 #define TOOL_LIST_MAX 64
@@ -42,7 +43,7 @@ static const char usage[] =
     "          [--groups A,B...] [--signature-algorithms A,B...]\n"
     "      Says what a profile offers on the wire: a built-in one, or one made of the options.\n"
     "\n"
-    "  -h, --help; --force: replace files that are there.\n"
+    "  -h, --help; --version; --force: replace files that are there.\n"
     "Files are PEM. Keys are written with mode 0600.\n";
 
 enum tool_option {
@@ -63,6 +64,7 @@ enum tool_option {
     TOOL_GROUPS,
     TOOL_SIGALGS,
     TOOL_FORCE,
+    TOOL_VERSION,
 };
 
 static const struct option tool_options[] = {
@@ -84,6 +86,7 @@ static const struct option tool_options[] = {
     {"signature-algorithms", required_argument, NULL, TOOL_SIGALGS},
     {"force", no_argument, NULL, TOOL_FORCE},
     {"help", no_argument, NULL, 'h'},
+    {"version", no_argument, NULL, TOOL_VERSION},
     {NULL, 0, NULL, 0},
 };
 
@@ -538,6 +541,9 @@ static void tool_parse(struct tool *tool, int argc, char **argv)
         switch (option) {
         case 'h':
             (void)fputs(usage, stdout);
+            exit(0);
+        case TOOL_VERSION:
+            (void)printf("mortise-cert %s\n", MORTISE_VERSION);
             exit(0);
         case TOOL_FORCE:
             tool->force = true;
