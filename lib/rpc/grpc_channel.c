@@ -411,10 +411,10 @@ static void grpc_channel_connect(struct grpc_channel *channel)
 static void grpc_channel_serve(struct grpc_channel *channel)
 {
     struct grpc_link *conn = channel->conn;
-    err_t err = OK;
 
     while (channel->state != GRPC_CHANNEL_CLOSED && !list_empty(&channel->waiting)) {
         struct list *first = channel->waiting.next;
+        err_t err;
 
         if (conn == NULL && channel->state == GRPC_CHANNEL_IDLE)
             grpc_channel_connect(channel);

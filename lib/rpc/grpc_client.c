@@ -93,6 +93,15 @@ static enum grpc_status grpc_status_of_err(err_t err)
     return GRPC_UNAVAILABLE;
 }
 
+/* A call on the connection got an answer. If it is the one in use the backoff begins anew: waiting
+ * for its failure would be too late, when a reconnect takes its place before. */
+static void grpc_cc_prove(struct grpc_link *link)
+{
+    link->proven = true;
+    if (link->channel->conn == link)
+        backoff_reset(&link->channel->backoff);
+}
+
 /* The answer is complete: judges it. */
 static void grpc_cc_complete(struct grpc_client_call *call)
 {
@@ -113,7 +122,7 @@ static void grpc_cc_complete(struct grpc_client_call *call)
         grpc_cc_finish(call, GRPC_INTERNAL, FAIL(GRPC_FRAME, 0), "no message in the reply", 0);
         return;
     }
-    call->conn->proven = true;
+    grpc_cc_prove(call->conn);
     grpc_cc_finish(call, call->status,
                    call->status == GRPC_OK ? OK : FAIL(GRPC_STATUS, call->status), call->message,
                    0);
@@ -270,7 +279,7 @@ static void grpc_cc_deliver(struct grpc_client_call *call, struct bytes message)
         return;
     }
     if (!call->unary) {
-        call->conn->proven = true;
+        grpc_cc_prove(call->conn);
         call->events->on_message(call->arg, msg);
         pb_free(msg);
         return;

@@ -819,6 +819,39 @@ static void test_drain_lets_calls_finish(void **state)
     app_free(app);
 }
 
+/* A client that takes its leave may still finish what it began. */
+static void test_clients_goaway_ends_in_order(void **state)
+{
+    struct app *app = app_new();
+
+    (void)state;
+    wire_headers(&app->wire, 0, 1, WIRE_LIST(WIRE_POST("/t/Chat")));
+    wire_settle(&app->wire);
+    wire_send(&app->wire, NGHTTP2_GOAWAY, 0, 0, "\0\0\0\0\0\0\0\0", 8);
+    wire_grpc(&app->wire, WIRE_END_STREAM, 1, HELLO);
+    check_status(app, 1, GRPC_OK);
+    move_clock(app, 1000);
+    move_clock(app, 1000);
+    assert_int_equal(app->wire.recorder.num_eofs, 1);
+    assert_int_equal(grpc_server_num_connections(app->server), 0);
+    app_free(app);
+}
+
+/* More than may wait for the client: the call ends with a status, not the connection. */
+static void test_reply_above_what_may_wait(void **state)
+{
+    struct h2_limits limits = h2_limits_default;
+    struct app *app;
+
+    (void)state;
+    limits.out_bytes = 10;
+    app = app_with(&(struct grpc_server_params){.authorize = app_authorize, .limits = &limits});
+    wire_headers(&app->wire, 0, 1, WIRE_LIST(WIRE_POST("/t/Echo")));
+    wire_grpc(&app->wire, WIRE_END_STREAM, 1, HELLO);
+    check_status(app, 1, GRPC_RESOURCE_EXHAUSTED);
+    app_free(app);
+}
+
 static void test_connections_above_the_limit_are_closed(void **state)
 {
     struct app *app =
@@ -924,6 +957,8 @@ int main(void)
         cmocka_unit_test(test_lost_connection_ends_all_calls),
         cmocka_unit_test(test_floods_end_the_connection),
         cmocka_unit_test(test_drain_lets_calls_finish),
+        cmocka_unit_test(test_clients_goaway_ends_in_order),
+        cmocka_unit_test(test_reply_above_what_may_wait),
         cmocka_unit_test(test_connections_above_the_limit_are_closed),
         cmocka_unit_test(test_connections_are_closed_by_peer),
         cmocka_unit_test(test_server_freed_in_every_event),

@@ -835,6 +835,31 @@ static void test_malformed_requests_are_reset(void **state)
     app_free(app);
 }
 
+/* Requests whose end contradicts their beginning. */
+static void test_malformed_bodies_are_reset(void **state)
+{
+    struct app *app = server_new();
+    const char *const *head = WIRE_LIST(WIRE_POST("/"), "content-length: 5");
+
+    (void)state;
+    wire_headers(&app->wire, 0, 1, head);
+    wire_send(&app->wire, NGHTTP2_DATA, WIRE_END_STREAM, 1, "four", 4);
+    wire_headers(&app->wire, 0, 3, head);
+    wire_send(&app->wire, NGHTTP2_DATA, 0, 3, "longer", 6);
+    wire_headers(&app->wire, WIRE_END_STREAM, 5, head);
+    wire_headers(&app->wire, 0, 7, WIRE_LIST(WIRE_POST("/")));
+    wire_headers(&app->wire, WIRE_END_STREAM, 7, WIRE_LIST(":path: /again"));
+    wire_headers(&app->wire, 0, 9, WIRE_LIST(WIRE_POST("/")));
+    wire_headers(&app->wire, 0, 9, WIRE_LIST("x: trailers that do not end"));
+    wire_settle(&app->wire);
+    assert_int_equal(wire_count(&app->wire, NGHTTP2_RST_STREAM), 5);
+    assert_int_equal(app->wire.last_reset_code, NGHTTP2_PROTOCOL_ERROR);
+    assert_false(app_said(app, "data end"));
+    assert_false(app_said(app, "headers trailers"));
+    check_alive(app);
+    app_free(app);
+}
+
 static void test_streams_below_at_and_above_the_limit(void **state)
 {
     struct app *app = app_new();
@@ -1016,6 +1041,26 @@ static void test_a_talking_peer_is_not_asked(void **state)
     }
     assert_int_equal(wire_count(&app->wire, NGHTTP2_PING), 0);
     check_alive(app);
+    app_free(app);
+}
+
+/* Anything at all proves the peer alive: the answer may stand behind much else. */
+static void test_a_peer_that_sends_instead_of_answering_is_alive(void **state)
+{
+    struct app *app = server_new();
+
+    (void)state;
+    move_clock(app, 20000);
+    assert_int_equal(wire_count(&app->wire, NGHTTP2_PING), 1);
+    move_clock(app, 9000);
+    wire_u32(&app->wire, NGHTTP2_WINDOW_UPDATE, 0, 1);
+    wire_settle(&app->wire);
+    move_clock(app, 1000);
+    move_clock(app, 18999);
+    check_alive(app);
+    assert_int_equal(wire_count(&app->wire, NGHTTP2_PING), 1);
+    move_clock(app, 1);
+    assert_int_equal(wire_count(&app->wire, NGHTTP2_PING), 2);
     app_free(app);
 }
 
@@ -1428,6 +1473,7 @@ int main(void)
         cmocka_unit_test(test_header_bytes_below_at_and_above_the_limit),
         cmocka_unit_test(test_compression_bomb_costs_nothing),
         cmocka_unit_test(test_malformed_requests_are_reset),
+        cmocka_unit_test(test_malformed_bodies_are_reset),
         cmocka_unit_test(test_streams_below_at_and_above_the_limit),
         cmocka_unit_test(test_streams_above_the_limit_are_refused_kindly_at_first),
         cmocka_unit_test(test_wrong_preface_is_answered_with_goaway),
@@ -1437,6 +1483,7 @@ int main(void)
         cmocka_unit_test(test_drain_without_streams_ends_though_the_ping_is_not_answered),
         cmocka_unit_test(test_keepalive_asks_and_gives_up),
         cmocka_unit_test(test_a_talking_peer_is_not_asked),
+        cmocka_unit_test(test_a_peer_that_sends_instead_of_answering_is_alive),
         cmocka_unit_test(test_connection_errors_tell_every_stream),
         cmocka_unit_test(test_client_request_and_answer),
         cmocka_unit_test(test_client_keeps_to_the_servers_limit_of_streams),

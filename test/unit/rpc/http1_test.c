@@ -435,6 +435,25 @@ static void test_stalled_reader_gets_one_answer_at_a_time(void **state)
     web_free(web);
 }
 
+/* The last answer of a connection arrives whole, however slowly it is taken. */
+static void test_last_answer_is_taken_slowly(void **state)
+{
+    struct web *web = web_new();
+
+    (void)state;
+    web->answer_len = 100000;
+    memstream_script(web->served)->stall = true;
+    web_send(web, "GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+    assert_int_equal(web->recorder.num_eofs, 0);
+    memstream_script(web->served)->stall = false;
+    memstream_script(web->served)->write_max = 5000;
+    memstream_go(web->served);
+    looptest_settle(loop);
+    assert_in_range(web->recorder.num_bytes, 100000, 101000);
+    assert_int_equal(web->recorder.num_eofs, 1);
+    web_free(web);
+}
+
 static void test_stalled_reader_is_closed_in_time(void **state)
 {
     struct web *web = web_new();
@@ -618,6 +637,7 @@ int main(void)
         cmocka_unit_test(test_header_count_below_at_and_above_the_limit),
         cmocka_unit_test(test_pipelined_requests_are_answered_in_order),
         cmocka_unit_test(test_stalled_reader_gets_one_answer_at_a_time),
+        cmocka_unit_test(test_last_answer_is_taken_slowly),
         cmocka_unit_test(test_stalled_reader_is_closed_in_time),
         cmocka_unit_test(test_slow_request_is_closed_in_time),
         cmocka_unit_test(test_idle_connection_is_closed_in_time),

@@ -598,6 +598,36 @@ static void test_bombs_are_refused_in_time(void **state)
     }
 }
 
+/* Keys of one map and values of a whole text. */
+static void test_numbers_of_keys_and_values_have_limits(void **state)
+{
+    struct buf keys = {NULL, 0, 0, 0, 0};
+    char *values = repeated("a,", 1 << 20), *text = mem_printf("{\"words\": [%s]}", values);
+    char *faults;
+
+    (void)state;
+    for (int i = 0; i < 1024; i++)
+        assert_true(err_is_ok(buf_printf(&keys, "k%d: 1\n", i)));
+    mem_free(parse_faults(JSON_PB_YAML, buf_view(&keys), SAMPLE, E_CONFIG_INVALID)); /* unknown */
+    assert_true(err_is_ok(buf_add_str(&keys, "more: 1\n")));
+    faults = parse_faults(JSON_PB_YAML, buf_view(&keys), SAMPLE, E_YAML_SYNTAX);
+    assert_string_equal(faults, "t:1025:1: too many keys\n");
+    mem_free(faults);
+    faults = parse_faults(JSON_PB_YAML, bytes_of_str(text), SAMPLE, E_TOO_LARGE);
+    assert_string_equal(faults, "t: more than 1048576 values\n");
+    mem_free(faults);
+    mem_free(text);
+    mem_free(values);
+    values = repeated("0,", 1 << 20);
+    text = mem_printf("{\"numbers\": [%s0]}", values);
+    faults = parse_faults(JSON_PB_JSON, bytes_of_str(text), SAMPLE, E_TOO_LARGE);
+    assert_string_equal(faults, "t: more than 1048576 values\n");
+    mem_free(faults);
+    mem_free(text);
+    mem_free(values);
+    buf_fini(&keys);
+}
+
 static void test_more_faults_than_are_kept_are_counted(void **state)
 {
     struct faults *faults = mem_zalloc(sizeof(*faults));
@@ -743,6 +773,7 @@ int main(void)
         cmocka_unit_test(test_depth_below_at_and_above_the_limit),
         cmocka_unit_test(test_size_below_at_and_above_the_limit),
         cmocka_unit_test(test_bombs_are_refused_in_time),
+        cmocka_unit_test(test_numbers_of_keys_and_values_have_limits),
         cmocka_unit_test(test_more_faults_than_are_kept_are_counted),
         cmocka_unit_test(test_unknown_enum_numbers_are_shown),
         cmocka_unit_test(test_numbers_that_are_none_are_written_by_name),
