@@ -248,6 +248,33 @@ static void mesh_check_client_port(struct mesh_checker *checker, const Mortise__
         map_put(&checker->ports, key, (void *)(uintptr_t)link);
 }
 
+static const Mortise__V1__TlsProfile *mesh_profile_of(const struct mesh_checker *checker,
+                                                      const struct tls_profile *compiled)
+{
+    for (size_t i = 0; i < checker->mesh->n_profiles; i++)
+        if (checker->profiles[i] == compiled)
+            return checker->mesh->profiles[i];
+    return NULL;
+}
+
+/* In TLS 1.2 a client's groups bind the curve of the server's certificate as well (RFC 8422 section
+ * 5.1), and the mesh's certificates are P-256: without it every handshake would fail. */
+static void mesh_check_curve(struct mesh_checker *checker, const Mortise__V1__TlsProfile *client,
+                             const Mortise__V1__TlsProfile *server)
+{
+    if (client->n_groups == 0 || (client->max_version != MORTISE__V1__TLS_VERSION__TLS1_2 &&
+                                  server->max_version != MORTISE__V1__TLS_VERSION__TLS1_2))
+        return;
+    for (size_t i = 0; i < client->n_groups; i++)
+        if (strcmp(client->groups[i], "P-256") == 0)
+            return;
+    mesh_fault(
+        checker, "client_profile",
+        "\"%s\" has no group P-256, which TLS 1.2 needs for the mesh's certificates: add it, "
+        "or allow TLS1_3 at both ends",
+        client->name);
+}
+
 static void mesh_check_link(struct mesh_checker *checker, const Mortise__V1__Link *link)
 {
     const Mortise__V1__TlsProfile__Role any = MORTISE__V1__TLS_PROFILE__ROLE__ROLE_UNSPECIFIED;
@@ -272,7 +299,9 @@ static void mesh_check_link(struct mesh_checker *checker, const Mortise__V1__Lin
     /* An empty intersection is a fault in the list. */
     err = tls_profile_intersect(client_profile, server_profile, checker->path.text, checker->faults,
                                 NULL);
-    (void)err;
+    if (err_is_ok(err))
+        mesh_check_curve(checker, mesh_profile_of(checker, client_profile),
+                         mesh_profile_of(checker, server_profile));
 }
 
 /* Where an application listens its own sidecar cannot. */

@@ -95,6 +95,25 @@ static const struct row rows[] = {
     {"subsystems: [{name: a}, {name: b}]\n"
      "links: [{name: l, client: a, server: b, client_port: 1, server_port: 2}]",
      "links[0].client_profile", "no profile \"default-tls-client\"; there are: none"},
+    /* TLS 1.2: the client's groups bind the certificate's curve */
+    {"subsystems: [{name: a}, {name: b}]\n"
+     "profiles: [{name: c2, role: CLIENT, groups: [X25519]}, {name: s2, role: SERVER, max_version: "
+     "TLS1_2}]\n"
+     "links: [{name: l, client: a, server: b, client_port: 1, server_port: 2, client_profile: c2, "
+     "server_profile: s2}]",
+     "links[0].client_profile", "has no group P-256"},
+    {"subsystems: [{name: a}, {name: b}]\n"
+     "profiles: [{name: c2, role: CLIENT, groups: [X25519, P-256]}, {name: s2, role: SERVER, "
+     "max_version: TLS1_2}]\n"
+     "links: [{name: l, client: a, server: b, client_port: 1, server_port: 2, client_profile: c2, "
+     "server_profile: s2}]",
+     NULL, NULL},
+    {"subsystems: [{name: a}, {name: b}]\n"
+     "profiles: [{name: c2, role: CLIENT, groups: [X25519]}, {name: s2, role: SERVER, max_version: "
+     "TLS1_3}]\n"
+     "links: [{name: l, client: a, server: b, client_port: 1, server_port: 2, client_profile: c2, "
+     "server_profile: s2}]",
+     NULL, NULL},
     /* ports */
     {GOOD "links: [{name: l, client: a, server: b, server_port: 2, client_profile: cl, "
           "server_profile: sv}]",
