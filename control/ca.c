@@ -377,9 +377,10 @@ err_t ca_maintain(struct ca *ca)
 
     if (now_s < ca->last_issued_s)
         return FAIL(CLOCK_BACKWARDS, 0); /* judge nothing by a clock that went back */
+    TRY(ca_purge(ca, now_s));            /* first: it makes room in a store that is full */
     if (now_s - ca->slot.not_before > (ca->slot.not_after - ca->slot.not_before) / 2)
         TRY(ca_renew_issuer(ca, now_s));
-    return ca_purge(ca, now_s);
+    return OK;
 }
 
 struct bundle *ca_bundle(const struct ca *ca)

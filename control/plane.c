@@ -331,10 +331,10 @@ static void plane_on_tick(void *arg)
 static void plane_on_maintain(void *arg)
 {
     struct plane *plane = arg;
-    err_t err = ca_maintain(plane->ca);
+    err_t err = attest_purge(plane->vault, clock_wall_s(loop_clock(plane->loop)));
 
     if (err_is_ok(err))
-        err = attest_purge(plane->vault, clock_wall_s(loop_clock(plane->loop)));
+        err = ca_maintain(plane->ca);
     if (err_is_ok(err) && ++plane->maintained % PLANE_CHECK_EVERY == 0)
         err = vault_check(plane->vault);
     if (!err_is_ok(err))

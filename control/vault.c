@@ -98,6 +98,22 @@ static err_t vault_open(struct vault *vault, const char *path, struct bytes seal
     return err_is(err, E_KEK_UNAVAILABLE) ? err : FAIL(STORE_CORRUPT, err.sub);
 }
 
+/* Releases an opened record; its bytes fields may be keys and are wiped. */
+static void vault_release(ProtobufCMessage *msg)
+{
+    if (msg == NULL)
+        return;
+    for (unsigned i = 0; i < msg->descriptor->n_fields; i++) {
+        const ProtobufCFieldDescriptor *field = &msg->descriptor->fields[i];
+        const ProtobufCBinaryData *data = (const void *)((const char *)msg + field->offset);
+
+        if (field->type == PROTOBUF_C_TYPE_BYTES && field->label != PROTOBUF_C_LABEL_REPEATED &&
+            (field->flags & PROTOBUF_C_FIELD_FLAG_ONEOF) == 0 && data->data != NULL)
+            mem_wipe(data->data, data->len);
+    }
+    pb_free(msg);
+}
+
 err_t vault_verify(struct vault *vault, struct faults *faults)
 {
     struct store_items items;
@@ -109,7 +125,7 @@ err_t vault_verify(struct vault *vault, struct faults *faults)
         ProtobufCMessage *msg = NULL;
         err_t err = vault_open(vault, item->key, bytes_of(item->value, item->len), &msg);
 
-        pb_free(msg);
+        vault_release(msg);
         if (err_is_ok(err))
             continue;
         faults_add(faults, item->key, "%s",
@@ -148,7 +164,7 @@ err_t vault_each(struct vault *vault, const char *prefix, vault_each_fn fn, void
         err = vault_open(vault, item->key, bytes_of(item->value, item->len), &msg);
         if (err_is_ok(err))
             err = fn(arg, item->key, item->version, msg);
-        pb_free(msg);
+        vault_release(msg);
     }
     store_items_fini(&items);
     return err;

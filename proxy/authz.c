@@ -17,9 +17,10 @@ err_t authz_client(const struct snapshot *snapshot, int entry, const struct peer
     if (peer == NULL)
         return FAIL(CERT_MISSING, 0);
     if (entry >= 0) {
-        const struct link *link = &snapshot->inbound[entry];
+        const struct link *link;
 
         CHECK((size_t)entry < snapshot->num_inbound);
+        link = &snapshot->inbound[entry];
         if (!peer_matches(peer, &link->peers))
             return FAIL(PEER_DENIED, 0);
         *out = link;

@@ -91,7 +91,7 @@ static err_t uplink_handshake_done(void *arg, SSL *ssl, err_t err)
     struct uplink *uplink = arg;
 
     if (!uplink->checking)
-        return err;
+        return err_is_ok(err) ? FAIL(BUG, 0) : err; /* nobody verified: closed */
     if (!err_is_ok(uplink->check.err))
         err = uplink->check.err;
     if (err_is_ok(err))
