@@ -610,6 +610,36 @@ static void test_connections_without_an_answer_do_not_reset_the_backoff(void **s
     app_free(app);
 }
 
+/* What worked is remembered although another connection has taken its place: a sidecar that renews
+ * its certificate often must not wait half a minute at the next outage. */
+static void test_answer_resets_the_backoff_though_a_reconnect_follows(void **state)
+{
+    struct app *app = app_new();
+
+    (void)state;
+    app_deafen(app);
+    app_unary(app, 0);
+    settle(app);
+    for (int i = 0; i < 6; i++) {
+        check_said(app, "state connect_");
+        buf_clear(&app->log);
+        if (i == 5)
+            app_listen(app);
+        move_clock(app, app->retry_ms);
+        settle(app);
+    }
+    answer(app, 0, 1);
+    check_said(app, "state connected\n" DONE_HELLO);
+    grpc_channel_reconnect(app->channel);
+    app_unary(app, 0);
+    settle(app);
+    assert_int_equal(app->num_wires, 2);
+    assert_true(err_is_ok(stream_shutdown(app->wires[1].raw))); /* before any answer on it */
+    settle(app);
+    assert_in_range(app->retry_ms, 100, 200);
+    app_free(app);
+}
+
 static void test_server_that_says_nothing_is_given_up(void **state)
 {
     struct app *app = app_new();
@@ -1244,6 +1274,7 @@ int main(void)
         cmocka_unit_test(test_deadline_while_connecting_tells_why),
         cmocka_unit_test(test_connections_are_tried_again_ever_later),
         cmocka_unit_test(test_connections_without_an_answer_do_not_reset_the_backoff),
+        cmocka_unit_test(test_answer_resets_the_backoff_though_a_reconnect_follows),
         cmocka_unit_test(test_server_that_says_nothing_is_given_up),
         cmocka_unit_test(test_server_that_speaks_something_else_is_given_up),
         cmocka_unit_test(test_keepalive_ends_calls_on_a_dead_connection),
