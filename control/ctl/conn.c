@@ -130,8 +130,8 @@ static void conn_on_state(void *arg, bool connected, err_t err, uint32_t retry_m
         conn->reached = true;
         return;
     }
-    /* A person waits: the first failure is the answer. */
-    if (!conn->done && !conn->reached) {
+    /* A person waits: the first failure is the answer. (After GOAWAY calls under way go on.) */
+    if (!conn->done && !(conn->reached && err_is(err, E_H2_GOAWAY))) {
         conn->unreachable = err;
         conn->done = true;
         loop_stop(conn->loop);
@@ -306,6 +306,12 @@ static void conn_tell_unreachable(const struct conn *conn)
     const char *why = err_text(conn->unreachable.code);
     const char *hint = "is mortise-control running there, and is --server its --listen address?";
 
+    if (conn->reached) {
+        ctl_tell("lost the connection: %s; what was asked may have been done or not: look with "
+                 "mortisectl get",
+                 why);
+        return;
+    }
     if (conn->is_unix)
         hint =
             "is mortise-control running? Its socket is DATA_DIR/operator.sock by default: give it "
@@ -331,8 +337,10 @@ static void conn_tell_status(const struct grpc_result *result)
 
 static void conn_end(struct conn *conn, const struct grpc_result *result)
 {
-    conn->done = true;
     conn->call = NULL;
+    if (conn->done)
+        return; /* the connection was lost, which is told */
+    conn->done = true;
     conn->ok = result->status == GRPC_OK;
     if (!conn->ok)
         conn_tell_status(result);
