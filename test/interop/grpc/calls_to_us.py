@@ -10,6 +10,7 @@ import grpc
 import pytest
 
 from deploy.lab.programs import own_environment, wait_for
+from test.testlib.fixtures import CONFIG
 
 BIG = {"max_receive_message_length": 8 << 20, "max_send_message_length": 8 << 20}
 
@@ -55,7 +56,7 @@ def test_server_streaming_as_fast_as_it_is_read(stub, schema, server):
     first = [next(call).index for _ in range(10)]
     assert first == list(range(10))
     # 100 MB in all; while nobody reads, the server holds one message and not the rest.
-    assert server.memory_kib() < 20000
+    assert CONFIG != "opt" or server.memory_kib() < 20000
     assert [reply.index for reply in call] == list(range(10, 20000))
 
 
@@ -120,7 +121,8 @@ def test_cancelled_calls_leave_nothing(stub, schema, server):
         next(call)
         call.cancel()
     assert stub.Unary(schema[0].EchoRequest(text="next"), timeout=20).text == "next"
-    wait_for("memory of cancelled calls", lambda: server.memory_kib() < before + 8192)
+    if CONFIG == "opt":  # a sanitizer keeps what was freed
+        wait_for("memory of cancelled calls", lambda: server.memory_kib() < before + 8192)
 
 
 def test_unknown_methods_and_services(server, schema):
