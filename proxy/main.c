@@ -127,7 +127,7 @@ static void main_set_limits(const struct config *settings)
         return;
     most = config_set_descriptors(settings, files.rlim_max);
     if (most < (uint64_t)settings->max_connections)
-        log_warn("main", "few_descriptors", LOG_UINT("limit", files.rlim_max),
+        log_info("main", "few_descriptors", LOG_UINT("limit", files.rlim_max),
                  LOG_INT("max_connections", settings->max_connections),
                  LOG_UINT("lowered_to", most));
 }

@@ -67,26 +67,31 @@ void sidecar_why_not_ready(const struct sidecar *sidecar, struct faults *reasons
                    facts.rejected != NULL ? " (the one sent was refused)" : "");
 }
 
-static bool sidecar_is_ready(const struct sidecar *sidecar)
+static void sidecar_tell_ready(const struct sidecar *sidecar, const struct faults *reasons)
 {
-    CLEANUP(faults_fini) struct faults reasons = {.num = 0};
-
-    sidecar_why_not_ready(sidecar, &reasons);
-    return reasons.total == 0 && sidecar->snapshot != NULL;
+    if (sidecar->ready) {
+        log_info("sidecar", "ready", LOG_UINT("generation", sidecar->snapshot->generation));
+        return;
+    }
+    for (size_t i = 0; i < reasons->num; i++)
+        log_event(sidecar->draining ? LOG_INFO : LOG_WARN, "sidecar", "not_ready",
+                  (const struct log_field[]){LOG_STR("about", reasons->items[i].path),
+                                             LOG_STR("reason", reasons->items[i].message)},
+                  2);
 }
 
 static void sidecar_look_ready(struct sidecar *sidecar)
 {
-    bool ready = sidecar_is_ready(sidecar);
+    CLEANUP(faults_fini) struct faults reasons = {.num = 0};
+    bool ready;
 
+    sidecar_why_not_ready(sidecar, &reasons);
+    ready = reasons.total == 0 && sidecar->snapshot != NULL;
     if (ready == sidecar->ready)
         return;
     sidecar->ready = ready;
     stats_set(sidecar->stats, STAT_READY, ready);
-    if (ready)
-        log_info("sidecar", "ready", LOG_UINT("generation", sidecar->snapshot->generation));
-    else
-        log_warn("sidecar", "not_ready");
+    sidecar_tell_ready(sidecar, &reasons);
     if (sidecar->control_mode != NULL)
         control_mode_changed(sidecar->control_mode);
 }
