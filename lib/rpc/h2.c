@@ -18,6 +18,7 @@
 
 #define H2_FEED ((size_t)4096) /* bytes between two looks at h2->fault: 455 empty frames */
 #define H2_WRITE_BATCH ((size_t)64 << 10)
+#define H2_PUMP_BATCHES 4          /* writes in a row for a peer that reads as fast as we send */
 #define H2_OUT_KEEP ((size_t)4096) /* a write buffer beyond that is released when it is empty */
 #define H2_STALL_MS 30000          /* the peer reads nothing of what is queued */
 #define H2_NOTICE_MS 1000          /* for the PING between the two GOAWAY of an orderly end */
@@ -300,9 +301,16 @@ static void h2_call_writable(struct h2 *h2)
 /* Writes what nghttp2 wants to send while the lower stream takes it at once. */
 static void h2_pump(struct h2 *h2)
 {
-    while (h2_is_live(h2) && h2->lower->queued == 0 && h2_collect(h2)) {
-        err_t err = stream_write(h2->lower, buf_view(&h2->out));
+    for (int batches = 0; h2_is_live(h2) && h2->lower->queued == 0; batches++) {
+        err_t err;
 
+        if (batches == H2_PUMP_BATCHES) { /* the others have their turn */
+            h2_schedule(h2);
+            break;
+        }
+        if (!h2_collect(h2))
+            break;
+        err = stream_write(h2->lower, buf_view(&h2->out));
         buf_clear(&h2->out);
         if (!err_is_ok(err)) {
             h2_broken(h2, err);
