@@ -12,8 +12,8 @@
 #include "lib/net/tcp.h"
 #include "lib/net/tls.h"
 
-#define ACCEPTOR_CACHE \
-    1024 /* verified chains that are remembered: a sidecar reconnects with its own */
+/* Verified chains that are remembered: few come twice before they are renewed. */
+#define ACCEPTOR_CACHE 64
 
 /* Connections without a certificate, which only Attest needs, and that for a moment: they must not
  * take the places of members, nor one source those of the others. */

@@ -335,6 +335,7 @@ static err_t store_sqlite_lock(struct store_sqlite *sqlite)
         "PRAGMA secure_delete = ON",
         "PRAGMA temp_store = MEMORY",
         "PRAGMA mmap_size = 0",
+        "PRAGMA cache_size = -512", /* KiB: the records in use; old certificates are rarely read */
         "BEGIN EXCLUSIVE",
         "COMMIT",
     };
