@@ -61,6 +61,7 @@ static void main_protect(void)
         fprintf(stderr, "mortise-control: cannot protect memory: %s\n", strerror(errno));
 #endif
     (void)signal(SIGPIPE, SIG_IGN);
+    (void)signal(SIGHUP, SIG_IGN); /* nothing is read again; a log rotator must not end us */
 }
 
 static void main_tell(const struct faults *faults)

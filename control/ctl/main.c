@@ -7,8 +7,12 @@
 
 #include "control/build.h"
 #include "control/ctl/ctl.h"
+#include "control/ctl/table.h"
 #include "lib/base/mem.h"
 #include "lib/base/str.h"
+
+#define CTL_PREFIX "MORTISE_"
+#define CTL_HELP_COLUMN 24 /* where the summaries of commands begin */
 
 /* ---------------------------------------------------------------------- help */
 
@@ -21,7 +25,8 @@ static void ctl_help(FILE *out)
         char name[64];
 
         (void)snprintf(name, sizeof(name), "%s %s", command->name, command->operands);
-        fprintf(out, "  %-24s %s\n", name, command->summary);
+        fprintf(out, "  %s%*s %s\n", name, CTL_HELP_COLUMN - (int)table_width(name), "",
+                command->summary);
     }
     fprintf(
         out,
@@ -93,33 +98,29 @@ static void ctl_unknown(const char *word)
         ctl_tell("no command \"%s\" (mortisectl --help lists them)", word);
 }
 
-/* The variables that are ours; those of the other programs are no mistakes here. */
+/* A copy of the list of variables, for ctl_keep_known. */
 static char **ctl_environment(void)
 {
-    static const char *const names[] = {
-        "MORTISE_SOCKET=", "MORTISE_SERVER=", "MORTISE_CERT=",
-        "MORTISE_KEY=",    "MORTISE_ROOTS=",  "MORTISE_TRUST_DOMAIN="};
-    char **out = mem_array(ARRAY_LEN(names) + 1, sizeof(*out));
     size_t num = 0;
 
-    for (char **entry = environ; *entry != NULL; entry++) {
-        for (size_t i = 0; i < ARRAY_LEN(names) && num < ARRAY_LEN(names); i++) {
-            if (strncmp(*entry, names[i], strlen(names[i])) == 0)
-                out[num++] = *entry;
-        }
-    }
-    return out;
+    while (environ[num] != NULL)
+        num++;
+    return mem_dup(environ, (num + 1) * sizeof(*environ));
 }
 
-/* A variable that the command has no row for would be a fault: only those that it has are passed
- * on. */
+/* A variable of another program, or of another command, that is nearly one of this command's rows
+ * would be told as a mistake: only those that it has are passed on. */
 static void ctl_keep_known(const struct option *table, char **environment)
 {
     size_t kept = 0;
 
     for (size_t i = 0; environment[i] != NULL; i++) {
-        const char *name = environment[i] + sizeof("MORTISE_") - 1;
-        size_t len = strcspn(name, "=");
+        const char *name = environment[i] + sizeof(CTL_PREFIX) - 1;
+        size_t len;
+
+        if (strncmp(environment[i], CTL_PREFIX, sizeof(CTL_PREFIX) - 1) != 0)
+            continue;
+        len = strcspn(name, "=");
 
         for (const struct option *row = table; row->name != NULL; row++) {
             size_t at = 0;
@@ -144,7 +145,7 @@ static int ctl_check_operands(const struct ctl_command *command, int num, char *
     if (!second_is_missing && num >= command->min_operands &&
         (command->max_operands < 0 || num <= command->max_operands))
         return CTL_OK;
-    if (!second_is_missing && num > command->max_operands)
+    if (!second_is_missing && command->max_operands >= 0 && num > command->max_operands)
         ctl_tell("%s: one too many", operands[command->max_operands]);
     ctl_tell("usage: mortisectl %s %s (mortisectl %s --help)", command->name, command->operands,
              command->name);

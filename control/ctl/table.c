@@ -44,8 +44,7 @@ void table_addf(struct table *table, const char *format, ...)
     table_add(table, text);
 }
 
-/* Columns on the screen: characters, not bytes. */
-static size_t table_width(const char *text)
+size_t table_width(const char *text)
 {
     size_t width = 0;
 

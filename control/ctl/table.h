@@ -26,6 +26,10 @@ void table_print(struct table *table);
 #define TABLE_TIME_MAX 64
 void table_time(int64_t unix_s, int64_t now_s, char out[TABLE_TIME_MAX]);
 
+/* table_width is the number of columns of a text without control characters: characters, not bytes.
+ */
+size_t table_width(const char *text);
+
 /* table_is_terminal: whether standard output is one that shows colours (and NO_COLOR is not set).
  */
 bool table_is_terminal(void);
