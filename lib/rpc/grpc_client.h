@@ -50,9 +50,9 @@ struct grpc_result {
     err_t err;           /* what broke when no status came from the server */
 };
 
-/* grpc_unary: one request, one reply. `reply` is borrowed and NULL unless status is OK. A call
- * waits for the connection (first try and retries) up to its deadline. The callback comes once,
- * from the loop, unless cancelled. */
+/* grpc_unary: one request, one reply within deadline_ms from now (0: no deadline). `reply` is
+ * borrowed and NULL unless status is OK. A call waits for the connection (first try and retries) up
+ * to its deadline. The callback comes once, from the loop, unless cancelled. */
 typedef void (*grpc_unary_cb)(void *arg, const struct grpc_result *result,
                               const ProtobufCMessage *reply);
 struct grpc_client_call *grpc_unary(struct grpc_channel *channel, const char *path,

@@ -10,10 +10,10 @@
 
 #define PB_DEPTH_MAX 16 /* our deepest message nests 6 */
 
-/* pb_unpack checks `in` against the descriptor without allocating (size, depth, lengths, wire types;
- * strings are UTF-8 without NUL; a message field that is not repeated comes once), then unpacks it
- * with an allocator that has a budget of `in.len * 64 + 64 KiB`. The owned message is released with
- * pb_free. Errors: TOO_LARGE, PB_TOO_DEEP, PB_SYNTAX. */
+/* pb_unpack checks `in` against the descriptor without allocating (size, depth, lengths, wire
+ * types; strings are UTF-8 without NUL; a message field that is not repeated comes once), then
+ * unpacks it with an allocator that has a budget of `in.len * 64 + 64 KiB`. The owned message is
+ * released with pb_free. Errors: TOO_LARGE, PB_TOO_DEEP, PB_SYNTAX. */
 MUST_CHECK err_t pb_unpack(const ProtobufCMessageDescriptor *desc, struct bytes in, size_t max,
                            ProtobufCMessage **out);
 void pb_free(ProtobufCMessage *msg);
