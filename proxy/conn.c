@@ -452,6 +452,7 @@ static void conn_setup_free(struct conn *conn)
     struct conn_setup *setup = conn->setup;
 
     conn->setup = NULL;
+    turns_end(&setup->turn);
     tls_check_fini(&setup->check);
     mem_free(setup->claimed);
     mem_free(setup->addrs);

@@ -12,6 +12,7 @@
 #include "proxy/relay.h"
 #include "proxy/snapshot.h"
 #include "proxy/stats.h"
+#include "proxy/turns.h"
 
 #define CONN_LINGER_MS 1000          /* for a refused peer to read why */
 #define CONN_LINGER_BYTES (64 << 10) /* it may go on sending so much meanwhile */
@@ -50,6 +51,7 @@ struct addr conn_addr_get(const union conn_addr *addr);
 
 /* What a connection needs only until it is open. */
 struct conn_setup {
+    struct turn turn; /* outbound */
     struct stream *app;
     struct stream *mesh; /* TCP, then the TLS session on it */
     struct tls_check check;

@@ -59,6 +59,7 @@ static void outbound_on_connected(void *arg, err_t err, struct stream *stream)
         outbound_attempt_failed(conn, FAIL(LOOP_DETECTED, 0));
         return;
     }
+    turns_connected(&conn->setup->turn);
     conn_take_mesh(conn, stream);
     conn_start_tls(conn, tls_ctx_ssl(conn->link->tls), TLS_CLIENT, conn->link->server_name,
                    outbound_authorize, conn_open);
@@ -145,6 +146,11 @@ static void outbound_try_next(struct conn *conn)
                   outbound_on_resolved, conn);
 }
 
+static void outbound_on_turn(void *arg)
+{
+    outbound_try_next(arg);
+}
+
 void outbound_start(struct worker *worker, const struct worker_accepted *accepted)
 {
     struct conn *conn =
@@ -167,6 +173,6 @@ void outbound_start(struct worker *worker, const struct worker_accepted *accepte
         return;
     }
     conn_take_app(conn, app);
-    conn_set_state(conn, CONN_CONNECTING);
-    outbound_try_next(conn);
+    conn_set_state(conn, CONN_CONNECTING); /* its deadline holds for waiting, too */
+    turns_take(worker->turns, conn->link->name, &conn->setup->turn, outbound_on_turn, conn);
 }

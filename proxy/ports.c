@@ -126,8 +126,8 @@ static void ports_want(struct ports *ports, const struct addr *addr, const char 
         err = listener_new(ports->worker->loop, &params, &port->listener);
         if (!err_is_ok(err)) {
             addr_format(addr, text);
-            faults_add(faults, path, "cannot listen on %s: %s%s%s", text, err_text(err.code),
-                       err.sub != 0 ? ": " : "", err.sub != 0 ? strerror(err.sub) : "");
+            faults_add(faults, path, "cannot listen on %s: %s", text,
+                       err_is(err, E_IO) ? strerror(err.sub) : err_text(err.code));
             mem_free(port);
             return;
         }

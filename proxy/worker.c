@@ -201,6 +201,13 @@ static void worker_close_all(struct worker *worker, void *arg)
 
 /* ---- life cycle ---- */
 
+static unsigned worker_turns(const struct worker_shared *shared)
+{
+    unsigned share = (unsigned)(TURNS_MAX / shared->num_workers);
+
+    return share > 0 ? share : 1;
+}
+
 struct worker *worker_new(struct worker_shared *shared, unsigned index)
 {
     struct worker *worker = mem_zalloc(sizeof(*worker));
@@ -211,6 +218,7 @@ struct worker *worker_new(struct worker_shared *shared, unsigned index)
     worker->mailbox = mailbox_new(worker->loop, worker_on_mail, worker);
     worker->cache = verify_cache_new(WORKER_VERIFY_CACHE);
     worker->names = names_new(worker->loop);
+    worker->turns = turns_new(worker->loop, worker_turns(shared));
     list_init(&worker->live);
     if (index == 0)
         worker->ports = ports_new(worker);
@@ -240,6 +248,7 @@ void worker_free(struct worker *worker)
     mailbox_close(worker->mailbox, worker_drop_mail);
     names_free(worker->names);
     loop_free(worker->loop);
+    turns_free(worker->turns); /* what was deferred may have touched it */
     verify_cache_free(worker->cache);
     mem_free(worker);
 }

@@ -17,6 +17,7 @@
 #include "proxy/names.h"
 #include "proxy/snapshot.h"
 #include "proxy/stats.h"
+#include "proxy/turns.h"
 
 #define WORKER_VERIFY_CACHE 1024 /* peers whose chains are remembered, a thread */
 
@@ -39,6 +40,7 @@ struct worker {
     struct mailbox *mailbox;
     struct verify_cache *cache;
     struct names *names;
+    struct turns *turns; /* of outbound connections */
     struct ports *ports; /* worker 0's */
     struct list live;    /* of struct conn */
     atomic_uint load;    /* connections given to it and not yet freed */
