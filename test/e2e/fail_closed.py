@@ -16,6 +16,7 @@ def listening(host, port):
     done = host.run("python3", "-c", (
         "import socket,sys\n"
         "try: socket.create_connection(('127.0.0.1',%d),2).close()\n"
+        "except ConnectionResetError: pass\n"  # accepted, and ended: no endpoint is known yet
         "except OSError: sys.exit(1)") % port)
     return done.returncode == 0
 
