@@ -1,11 +1,12 @@
-/* A pushed configuration, from its bytes to a snapshot: limits of the message, then the validator. What
- * is accepted must be whole, what is refused must say why, and nothing may be left behind.
- * Drives: R75, R10, R9, F35, F36, B68. */
+/* A pushed configuration, from its bytes to a snapshot: limits of the message, then the validator.
+ * What is accepted must be whole, what is refused must say why, and nothing may be left behind.
+ * Drives: R75, R10, R9. */
+#include "proxy/discovery.h"
+
 #include <string.h>
 
 #include "lib/base/log.h"
 #include "lib/rpc/pb.h"
-#include "proxy/discovery.h"
 #include "proxy/snapshot.h"
 #include "test/unit/proxy/world.h"
 
