@@ -1,6 +1,6 @@
 /* Turns of connections being opened: first come first served, and nobody is held up for ever.
  *
- * Drives: R14, F19, F21, F32 */
+ * Drives: R14 */
 #include "proxy/turns.h"
 
 #include <setjmp.h>
