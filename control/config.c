@@ -13,67 +13,18 @@
 
 #define CONFIG_FILE_MAX 65536
 #define CONFIG_KEK_MAX 4096
-#define CONFIG_PREFIX "MORTISE_"
 #define CONFIG_KEK_VARIABLE "MORTISE_KEK"
 
 static const char *const config_log_formats[] = {"text", "json", NULL};
 
-#define CONFIG_WORDS_STR NULL
-#define CONFIG_WORDS_BOOL NULL
-#define CONFIG_WORDS_INT NULL
-#define CONFIG_WORDS_SIZE NULL
-#define CONFIG_WORDS_MS NULL
-#define CONFIG_WORDS_ENUM config_log_formats /* the only one there is */
-
 const struct option config_options[] = {
-#define HEADING(text) {.name = "", .help = (text)},
-#define ROW(flag, type, field, default_text, least, most, row_flags, placeholder, text) \
-    {.name = (flag),                                                                    \
-     .kind = OPTION_##type,                                                             \
-     .offset = offsetof(struct config, field),                                          \
-     .def = (default_text),                                                             \
-     .min = (least),                                                                    \
-     .max = (most),                                                                     \
-     .words = CONFIG_WORDS_##type,                                                      \
-     .flags = (row_flags),                                                              \
-     .arg = (placeholder),                                                              \
-     .help = (text)},
+#define HEADING(text) OPTIONS_HEADING(text),
+#define ROW(...) OPTIONS_ROW(struct config, config_log_formats, __VA_ARGS__),
 #include "control/config_tbl.h"
 #undef HEADING
 #undef ROW
     {.name = NULL},
 };
-
-/* ---------------------------------------------------------------- environment */
-
-/* What the sister programs are told by variables is none of ours, and no mistake either: an
- * operator's shell has them all. */
-static bool config_is_foreign(const char *entry)
-{
-    static const char *const names[] = {
-        "MORTISE_SOCKET=", "MORTISE_JOIN_TOKEN=", "MORTISE_JOIN_TOKEN_FILE="};
-
-    for (size_t i = 0; i < ARRAY_LEN(names); i++) {
-        if (strncmp(entry, names[i], strlen(names[i])) == 0)
-            return true;
-    }
-    return false;
-}
-
-static char **config_environment(char *const *environment)
-{
-    size_t num = 0, kept = 0;
-    char **out;
-
-    while (environment[num] != NULL)
-        num++;
-    out = mem_array(num + 1, sizeof(*out));
-    for (size_t i = 0; i < num; i++) {
-        if (!config_is_foreign(environment[i]))
-            out[kept++] = environment[i];
-    }
-    return out;
-}
 
 /* ----------------------------------------------------------------------- file */
 
@@ -82,30 +33,6 @@ struct config_reader {
     const struct options_result *flags;
     struct faults *faults;
 };
-
-/* The key most like `key`; owned, NULL when none is near. */
-static char *config_nearest(const char *key)
-{
-    const char *names[ARRAY_LEN(config_options)];
-    CLEANUP(mem_freep) char *flag = mem_strdup(key);
-    size_t num = 0;
-    char *found;
-    int nearest;
-
-    for (char *pos = flag; *pos != '\0'; pos++)
-        *pos = *pos == '_' ? '-' : *pos;
-    for (const struct option *row = config_options; row->name != NULL; row++) {
-        if (row->name[0] != '\0' && (row->flags & OPTION_FLAG_NO_FILE) == 0)
-            names[num++] = row->name;
-    }
-    nearest = str_nearest(flag, names, num);
-    if (nearest < 0)
-        return NULL;
-    found = mem_strdup(names[nearest]);
-    for (char *pos = found; *pos != '\0'; pos++)
-        *pos = *pos == '-' ? '_' : *pos;
-    return found;
-}
 
 /* Names of files and folders in the file are relative to it. */
 static char *config_file_value(const struct config_reader *reader, const char *key,
@@ -135,7 +62,7 @@ static void config_on_member(void *arg, const char *key, const char *value)
     if (options_set_file(config_options, key, text, path, reader->config, &reader->flags->seen,
                          reader->faults))
         return;
-    nearest = config_nearest(key);
+    nearest = options_nearest_key(config_options, key);
     if (nearest != NULL)
         faults_add(reader->faults, path, "no such setting; meant was %s?", nearest);
     else
@@ -256,10 +183,8 @@ static void config_check(struct config *config, struct faults *faults)
 err_t config_load(int argc, char **argv, char *const *environment, struct config *out,
                   struct options_result *out_result, struct faults *faults)
 {
-    char **own = config_environment(environment);
-    err_t err = options_parse(config_options, argc, argv, own, out, out_result, faults);
+    err_t err = options_parse(config_options, argc, argv, environment, out, out_result, faults);
 
-    mem_free(own);
     if (err_is_ok(err) && (out_result->help || out_result->version))
         return OK;
     if (err_is_ok(err) && out_result->first_operand < argc)
@@ -288,21 +213,6 @@ void config_help(FILE *out)
 
 /* ------------------------------------------------------------------------- key */
 
-static void config_wipe_kek(struct config *config, char **environment)
-{
-    size_t len = sizeof(CONFIG_KEK_VARIABLE) - 1;
-
-    if (config->kek != NULL) {
-        mem_wipe(config->kek, strlen(config->kek));
-        mem_free(config->kek);
-        config->kek = NULL;
-    }
-    for (char **entry = environment; *entry != NULL; entry++) {
-        if (strncmp(*entry, CONFIG_KEK_VARIABLE, len) == 0 && (*entry)[len] == '=')
-            mem_wipe(*entry + len + 1, strlen(*entry + len + 1));
-    }
-}
-
 static err_t config_parse_kek(const char *path, struct bytes text, struct faults *faults,
                               struct seal_key *out)
 {
@@ -324,7 +234,7 @@ err_t config_kek(struct config *config, char **environment, struct faults *fault
 
     if (config->kek != NULL) {
         err = config_parse_kek(CONFIG_KEK_VARIABLE, bytes_of_str(config->kek), faults, out);
-        config_wipe_kek(config, environment);
+        options_forget(config_options, "kek", config, environment);
         return err;
     }
     err = file_read_private(config->kek_file, CONFIG_KEK_MAX, &text);

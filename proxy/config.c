@@ -9,30 +9,13 @@
 #include "lib/base/mem.h"
 #include "lib/base/str.h"
 
-#define CONFIG_ENV_PREFIX "MORTISE_"
 #define CONFIG_TOKEN_VARIABLE "MORTISE_JOIN_TOKEN"
 
 static const char *const config_log_formats[] = {"text", "json", NULL};
 
-#define CONFIG_WORDS_STR NULL
-#define CONFIG_WORDS_BOOL NULL
-#define CONFIG_WORDS_INT NULL
-#define CONFIG_WORDS_MS NULL
-#define CONFIG_WORDS_ENUM config_log_formats /* the only one there is */
-
 const struct option config_options[] = {
-#define HEADING(text) {.name = "", .help = (text)},
-#define ROW(flag, type, field, default_text, least, most, row_flags, placeholder, text) \
-    {.name = (flag),                                                                    \
-     .kind = OPTION_##type,                                                             \
-     .offset = offsetof(struct config, field),                                          \
-     .def = (default_text),                                                             \
-     .min = (least),                                                                    \
-     .max = (most),                                                                     \
-     .words = CONFIG_WORDS_##type,                                                      \
-     .flags = (row_flags),                                                              \
-     .arg = (placeholder),                                                              \
-     .help = (text)},
+#define HEADING(text) OPTIONS_HEADING(text),
+#define ROW(...) OPTIONS_ROW(struct config, config_log_formats, __VA_ARGS__),
 #include "proxy/config_tbl.h"
 #undef HEADING
 #undef ROW
@@ -48,35 +31,6 @@ err_t config_parse(const struct config_args *args, struct config *out,
         faults_add(faults, args->argv[out_result->first_operand],
                    "unexpected; every setting is a flag (see --help)");
     return faults_err(faults);
-}
-
-static void config_swap_chars(char *text, char from, char to)
-{
-    for (; *text != '\0'; text++) {
-        if (*text == from)
-            *text = to;
-    }
-}
-
-char *config_nearest_key(const char *key)
-{
-    const char *flags[ARRAY_LEN(config_options)];
-    CLEANUP(mem_freep) char *flag = mem_strdup(key);
-    char *found;
-    size_t num = 0;
-    int nearest;
-
-    config_swap_chars(flag, '_', '-');
-    for (const struct option *row = config_options; row->name != NULL; row++) {
-        if (row->name[0] != '\0' && (row->flags & OPTION_FLAG_NO_FILE) == 0)
-            flags[num++] = row->name;
-    }
-    nearest = str_nearest(flag, flags, num);
-    if (nearest < 0)
-        return NULL;
-    found = mem_strdup(flags[nearest]);
-    config_swap_chars(found, '-', '_');
-    return found;
 }
 
 void config_help(FILE *out)
@@ -95,17 +49,7 @@ void config_free(struct config *config)
 
 void config_wipe_token(struct config *config, char **environment)
 {
-    size_t name_len = strlen(CONFIG_TOKEN_VARIABLE);
-
-    if (config->join_token != NULL) {
-        mem_wipe(config->join_token, strlen(config->join_token));
-        mem_free(config->join_token);
-        config->join_token = NULL;
-    }
-    for (char **entry = environment; *entry != NULL; entry++) {
-        if (strncmp(*entry, CONFIG_TOKEN_VARIABLE, name_len) == 0 && (*entry)[name_len] == '=')
-            mem_wipe(*entry + name_len + 1, strlen(*entry + name_len + 1));
-    }
+    options_forget(config_options, "join-token", config, environment);
 }
 
 /* ---- what spans several rows ---- */

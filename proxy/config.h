@@ -57,10 +57,6 @@ struct config_args {
 err_t config_parse(const struct config_args *args, struct config *out,
                    struct options_result *out_result, struct faults *faults);
 
-/* config_nearest_key returns the key of a file's settings that `key` may have been meant for
- * (owned), or NULL. */
-char *config_nearest_key(const char *key);
-
 /* config_check looks at what no single row can: which mode it is, what that mode needs, addresses.
  * Call it when the file's settings are in. Errors: CONFIG_INVALID. */
 err_t config_check(const struct config *config, struct faults *faults);

@@ -98,7 +98,7 @@ static void static_apply_setting(struct static_reader *reader, const struct stat
     if (options_set_file(config_options, pair->key, pair->value, path, &reader->out->settings,
                          &reader->flags.seen, reader->faults))
         return;
-    nearest = config_nearest_key(pair->key);
+    nearest = options_nearest_key(config_options, pair->key);
     if (nearest != NULL)
         faults_add(reader->faults, path, "no such setting; meant was %s?", nearest);
     else

@@ -406,6 +406,45 @@ bool options_set_file(const struct option *table, const char *key, const char *v
     return false;
 }
 
+char *options_nearest_key(const struct option *table, const char *key)
+{
+    char keys[OPTIONS_ROWS_MAX][OPTION_NAME_MAX];
+    const char *names[OPTIONS_ROWS_MAX];
+    size_t num = 0;
+    int nearest;
+
+    for (const struct option *row = table; row->name != NULL; row++) {
+        if (option_is_heading(row) || (row->flags & OPTION_FLAG_NO_FILE) != 0)
+            continue;
+        option_key(row, keys[num]);
+        names[num] = keys[num];
+        num++;
+    }
+    nearest = str_nearest(key, names, num);
+    return nearest >= 0 ? mem_strdup(names[nearest]) : NULL;
+}
+
+void options_forget(const struct option *table, const char *name, void *config,
+                    char *const *environment)
+{
+    char variable[OPTION_NAME_MAX];
+    const struct option *row = table;
+    size_t len;
+
+    while (row->name != NULL && strcmp(row->name, name) != 0)
+        row++;
+    CHECK(row->name != NULL && row->kind == OPTION_STR && (row->flags & OPTION_FLAG_NO_ARGV) != 0);
+    option_clear(row, config);
+    option_env_name(row, variable);
+    len = strlen(variable);
+    for (; *environment != NULL; environment++) {
+        char *value = *environment + len + 1;
+
+        if (strncmp(*environment, variable, len) == 0 && (*environment)[len] == '=')
+            mem_wipe(value, strlen(value));
+    }
+}
+
 void options_check_required(const struct option *table, void *config, struct faults *faults)
 {
     options_check_rows(table, config, true, faults);

@@ -49,6 +49,21 @@ struct option {
     const char *help; /* one or two sentences */
 };
 
+/* OPTIONS_ROW makes a row from a line of a table that several places include: `type` is the end of
+ * an option_kind, `enum_words` are the words of the table's OPTION_ENUM rows. */
+#define OPTIONS_ROW(structure, enum_words, flag, type, field, default_text, least, most,   \
+                    row_flags, argument, text)                                             \
+    {                                                                                      \
+        .name = (flag), .kind = OPTION_##type, .offset = offsetof(structure, field),       \
+        .def = (default_text), .min = (least), .max = (most),                              \
+        .words = OPTION_##type == OPTION_ENUM ? (enum_words) : NULL, .flags = (row_flags), \
+        .arg = (argument), .help = (text)                                                  \
+    }
+#define OPTIONS_HEADING(text)      \
+    {                              \
+        .name = "", .help = (text) \
+    }
+
 /* options_seen remembers which rows a flag or variable set (bit = row index). */
 struct options_seen {
     uint64_t bits[4]; /* at most 256 rows */
@@ -82,6 +97,15 @@ MUST_CHECK err_t options_parse(const struct option *table, int argc, char **argv
 bool options_set_file(const struct option *table, const char *key, const char *value,
                       const char *path, void *config, const struct options_seen *seen,
                       struct faults *faults);
+
+/* options_nearest_key returns the file key most like `key`, owned, or NULL: for the fault when
+ * options_set_file knows none. */
+char *options_nearest_key(const struct option *table, const char *key);
+
+/* options_forget overwrites and unsets the string of the row `name`, and overwrites its variable's
+ * value in `environment`, where the kernel shows it to our user: for a secret that was used. */
+void options_forget(const struct option *table, const char *name, void *config,
+                    char *const *environment);
 
 /* options_check_required adds a fault for each OPTION_FLAG_REQUIRED row, a string or list, that is
  * not set: called once when all sources are read, also by a program without a file. (Rows with

@@ -173,11 +173,12 @@ static void test_keys_of_a_file_are_suggested(void **state)
     char *key;
 
     (void)state;
-    key = config_nearest_key("idle_timout");
+    key = options_nearest_key(config_options, "idle_timout");
     assert_string_equal(key, "idle_timeout");
     mem_free(key);
-    assert_null(config_nearest_key("zzzzzzzzzz"));
-    assert_null(config_nearest_key("join_token")); /* not from a file: not suggested */
+    assert_null(options_nearest_key(config_options, "zzzzzzzzzz"));
+    assert_null(
+        options_nearest_key(config_options, "join_token")); /* not from a file: not suggested */
 }
 
 static void test_what_only_a_restart_changes_is_named(void **state)
