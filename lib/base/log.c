@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <inttypes.h>
+#include <limits.h>
 #include <poll.h>
 #include <pthread.h>
 #include <stdarg.h>
@@ -17,7 +18,7 @@
 #define LOG_OVERRIDES_MAX 32 /* components with a level of their own */
 #define LOG_LIMITERS_MAX 256 /* (component, event) pairs; the rest share the last */
 #define LOG_TAIL_MAX 64      /* kept free for truncated, suppressed and lost, and the end */
-#define LOG_WRITE_WAIT_MS 1000
+#define LOG_PATIENCE_MS 200  /* with a reader that stopped; then none until it takes bytes again */
 
 static const char *const log_level_names[LOG_NUM_LEVELS] = {"error", "warn", "info", "debug"};
 
@@ -40,8 +41,9 @@ static atomic_int log_format = LOG_FORMAT_TEXT;
 static _Atomic(const struct clock *) log_clock = &clock_system;
 
 struct log_out {
-    int fd;    /* -1: none */
-    bool torn; /* the last line ended in its middle */
+    int fd;     /* -1: none */
+    bool torn;  /* the last line ended in its middle */
+    bool stuck; /* its reader let the last line wait in vain */
 };
 
 /* Where lines go; the lock also keeps long lines whole. */
@@ -226,31 +228,32 @@ void log_set_clock(const struct clock *clock)
     atomic_store(&log_clock, clock != NULL ? clock : &clock_system);
 }
 
-/* Under the lock. A line that cannot begin is lost and counted: a full pipe must not stop the
- * program when its descriptor is non-blocking. One that has begun waits, but not for ever. */
+/* Whether a write of at most PIPE_BUF bytes will not block. */
+static bool log_may_write(struct log_out *out)
+{
+    struct pollfd fd = {.fd = out->fd, .events = POLLOUT};
+
+    out->stuck = poll(&fd, 1, out->stuck ? 0 : LOG_PATIENCE_MS) <= 0;
+    return !out->stuck;
+}
+
+/* Under the lock, which every thread that logs waits for: a reader that has stopped, of a blocking
+ * pipe too, costs one short wait and then its lines, which are counted, never the program. */
 static bool log_write_all(struct log_out *out, const char *line, size_t len)
 {
     size_t done = 0;
 
-    while (done < len) {
-        ssize_t wrote = write(out->fd, line + done, len - done);
+    while (done < len && log_may_write(out)) {
+        size_t num = len - done < PIPE_BUF ? len - done : PIPE_BUF;
+        ssize_t wrote = write(out->fd, line + done, num);
 
-        if (wrote >= 0) {
+        if (wrote >= 0)
             done += (size_t)wrote;
-            continue;
-        }
-        if (errno == EINTR)
-            continue;
-        if (errno == EAGAIN && done > 0) {
-            struct pollfd fd = {.fd = out->fd, .events = POLLOUT};
-
-            if (poll(&fd, 1, LOG_WRITE_WAIT_MS) > 0)
-                continue;
-        }
-        out->torn = out->torn || done > 0;
-        return false;
+        else if (errno != EINTR)
+            break;
     }
-    return true;
+    out->torn = out->torn || (done > 0 && done < len);
+    return done == len;
 }
 
 /* ---- a line ---- */

@@ -99,8 +99,8 @@ void log_set_sink(void (*sink)(void *arg, const char *line, size_t len), void *a
 /* log_set_clock is for tests: the time that log_limited goes by (borrowed); NULL is the system's.
  */
 void log_set_clock(const struct clock *clock);
-/* log_lines_lost counts the lines that could not be written: disk full, or a non-blocking
- * descriptor whose reader is too slow. */
+/* log_lines_lost counts the lines that could not be written: disk full, or a pipe or socket whose
+ * reader has stopped. Nobody waits for such a reader: a full pipe must not stop the program. */
 uint64_t log_lines_lost(void);
 
 #endif

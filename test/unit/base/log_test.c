@@ -558,6 +558,41 @@ static void test_a_full_pipe_loses_whole_lines_and_counts_them(void **state)
     (void)close(fds[1]);
 }
 
+/* The reader of standard output's pipe stops, and the pipe blocks: that stopped every thread that
+ * logs. SIGALRM ends the test if it does so again. */
+static void test_a_blocking_pipe_without_reader_stops_nobody(void **state)
+{
+    uint64_t lost = log_lines_lost();
+    char text[4096];
+    int fds[2];
+    ssize_t len;
+
+    (void)state;
+    assert_int_equal(pipe2(fds, O_CLOEXEC), 0);
+    log_set_sink(NULL, NULL);
+    log_set_fd(fds[1]);
+    (void)alarm(20);
+    for (unsigned i = 0; i < 20000; i++)
+        log_info("main", "filling", LOG_UINT("n", i));
+    (void)alarm(0);
+    assert_true(log_lines_lost() > lost + 1000);
+
+    /* It reads again: lines come again, whole. */
+    assert_int_equal(fcntl(fds[0], F_SETFL, O_NONBLOCK), 0);
+    while (read(fds[0], text, sizeof(text)) > 0)
+        continue;
+    lost = log_lines_lost();
+    log_info("main", "again");
+    log_set_fd(STDERR_FILENO);
+    assert_int_equal(log_lines_lost(), lost);
+    len = read(fds[0], text, sizeof(text) - 1);
+    assert_true(len > 0);
+    text[len] = '\0';
+    assert_string_equal(after_time(text), "level=info component=main event=again\n");
+    (void)close(fds[0]);
+    (void)close(fds[1]);
+}
+
 static size_t read_all(int fd, char *out, size_t size)
 {
     size_t len = 0;
@@ -801,6 +836,7 @@ int main(void)
         TEST(test_events_beyond_the_table_share_one_limit),
         TEST(test_lines_go_to_the_descriptor),
         TEST(test_a_full_pipe_loses_whole_lines_and_counts_them),
+        TEST(test_a_blocking_pipe_without_reader_stops_nobody),
         TEST(test_a_line_that_was_begun_and_given_up_ends_before_the_next),
         TEST(test_one_component_may_have_a_descriptor_of_its_own),
         TEST(test_a_closed_descriptor_loses_lines_but_not_the_program),
