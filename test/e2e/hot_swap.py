@@ -141,14 +141,24 @@ def test_old_streams_kept_the_generation_they_began_with(mesh, load):
 def test_policy_change_reaches_new_connections_only(mesh):
     """The twin of the rotation: the profile changes, and what is open stays."""
     mesh.apply(document(client={"groups": ["P-256"]}, server={"groups": ["P-256"]}), "--wait")
+    began = time.time()
     load = Load(mesh)
     try:
+        applying = time.time()
         mesh.apply(document(), "--wait")
-        wait_for("some more connections", lambda: load.last().get("short", 0) > 100, 60)
+        changed = time.time()
+        short = load.last().get("short", 0)
+        wait_for("some more connections", lambda: load.last().get("short", 0) > short + 100, 60)
         totals = load.finish()["links"]["echo"]
     finally:
         load.stop()
     assert totals["dropped"] == 0 and totals["corrupted"] == 0, totals["problems"]
-    groups = [e["group"] for e in mesh.sidecar("management").events("connection")
-              if e["direction"] == "outbound"]
-    assert "P-256" in groups[-(STREAMS + 500):] and "X25519" in groups[-STREAMS:]
+    old, new = set(), set()
+    for entry in mesh.sidecar("management").events("connection"):
+        if entry["direction"] == "outbound":
+            opened = seconds(entry["time"]) - entry["duration_ms"] / 1000
+            if began < opened < applying:
+                old.add(entry["group"])
+            elif opened > changed:
+                new.add(entry["group"])
+    assert (old, new) == ({"P-256"}, {"X25519"})
