@@ -88,16 +88,20 @@ static uint64_t http1_timeout_ms(const struct http1_conn *conn)
 }
 
 /* The setter. HEAD, BODY and REPLY share one deadline a request: it is armed when the connection
- * becomes idle and not again before the answer is out. */
+ * becomes idle and not again before the answer is out. Who becomes idle goes to the end of the
+ * list: so it is in the order of deadlines, see http1_make_room. */
 static void http1_set_state(struct http1_conn *conn, enum http1_state state)
 {
     CHECK((http1_next[conn->state] & 1u << state) != 0);
     conn->state = state;
-    if (state == HTTP1_HEAD)
+    if (state == HTTP1_HEAD) {
         timer_start(conn->server->loop, &conn->timer, http1_timeout_ms(conn), http1_on_timeout,
                     conn);
-    else if (state == HTTP1_LINGER)
+        list_del(&conn->link);
+        list_add_tail(&conn->server->conns, &conn->link);
+    } else if (state == HTTP1_LINGER) {
         timer_start(conn->server->loop, &conn->timer, HTTP1_LINGER_MS, http1_on_timeout, conn);
+    }
 }
 
 static void http1_conn_free(void *arg)
@@ -648,10 +652,29 @@ struct http1_server *http1_server_new(struct loop *loop, const struct http1_para
     return server;
 }
 
+/* The table is full. Connections that say nothing, or a byte now and then, must not shut out who
+ * asks whether the program is ready: the one that has owed its request for longest gives way. Never
+ * one that an answer is on its way to. */
+static void http1_make_room(struct http1_server *server)
+{
+    struct list *pos, *tmp;
+
+    LIST_EACH (pos, tmp, &server->conns) {
+        struct http1_conn *conn = LIST_ITEM(pos, struct http1_conn, link);
+
+        if (conn->state != HTTP1_REPLY) {
+            http1_close(conn);
+            return;
+        }
+    }
+}
+
 void http1_server_accept(struct http1_server *server, struct stream *stream)
 {
     struct http1_conn *conn = NULL;
 
+    if (server->num_conns >= server->params.max_connections)
+        http1_make_room(server);
     if (server->num_conns < server->params.max_connections)
         conn = mem_try(sizeof(*conn));
     if (conn == NULL) {

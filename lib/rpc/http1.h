@@ -28,9 +28,11 @@ typedef void (*http1_handler)(void *arg, const struct http1_request *request,
 struct http1_params {
     http1_handler handler; /* answers at once */
     void *arg;
-    size_t body_max;          /* 413 beyond */
-    uint64_t timeout_ms;      /* for a whole request, and idle between two; 10 s when 0 */
-    unsigned max_connections; /* 64 when 0; more are closed at once */
+    size_t body_max;     /* 413 beyond */
+    uint64_t timeout_ms; /* for a whole request, and idle between two; 10 s when 0 */
+    /* 64 when 0. One more takes the place of the one that has owed its request for longest, and is
+     * closed at once only when answers are on their way to all of them. */
+    unsigned max_connections;
 };
 
 struct http1_server;

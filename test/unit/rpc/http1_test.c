@@ -524,38 +524,115 @@ static void test_refusal_lingers(void **state)
     web_free(web);
 }
 
-static void test_connections_above_the_limit_are_closed(void **state)
+/* Clients of a server that takes two. */
+struct crowd {
+    struct web web;
+    struct stream *clients[4], *served[4];
+    struct recorder recorders[4];
+};
+
+static void crowd_join(struct crowd *crowd, unsigned number)
 {
-    struct web web = {.server = NULL};
+    memstream_pair(loop, &crowd->served[number], &crowd->clients[number]);
+    crowd->recorders[number] = (struct recorder){.stream = NULL};
+    recorder_attach(&crowd->recorders[number], crowd->clients[number]);
+    stream_read_start(crowd->clients[number]);
+    http1_server_accept(crowd->web.server, crowd->served[number]);
+    looptest_settle(loop);
+}
+
+static void crowd_say(struct crowd *crowd, unsigned number, const char *text)
+{
+    assert_true(err_is_ok(stream_write(crowd->clients[number], bytes_of_str(text))));
+    looptest_settle(loop);
+}
+
+static struct crowd *crowd_new(unsigned num)
+{
+    struct crowd *crowd = mem_zalloc(sizeof(*crowd));
     struct http1_params params = {
-        .handler = web_handle, .arg = &web, .max_connections = 2, .body_max = 1};
-    struct stream *clients[3], *served;
-    struct recorder recorders[3] = {{.stream = NULL}};
+        .handler = web_handle, .arg = &crowd->web, .max_connections = 2, .body_max = 1};
+
+    crowd->web.server = http1_server_new(loop, &params);
+    for (unsigned i = 0; i < num; i++)
+        crowd_join(crowd, i);
+    return crowd;
+}
+
+static void crowd_free(struct crowd *crowd)
+{
+    http1_server_free(crowd->web.server);
+    for (unsigned i = 0; i < 4; i++) {
+        if (crowd->clients[i] != NULL)
+            stream_close(crowd->clients[i]);
+        recorder_fini(&crowd->recorders[i]);
+    }
+    buf_fini(&crowd->web.log);
+    looptest_settle(loop);
+    mem_free(crowd);
+}
+
+static void test_one_more_takes_the_place_of_the_idle_one(void **state)
+{
+    struct crowd *crowd = crowd_new(2);
 
     (void)state;
-    web.server = http1_server_new(loop, &params);
-    for (int i = 0; i < 3; i++) {
-        memstream_pair(loop, &served, &clients[i]);
-        recorder_attach(&recorders[i], clients[i]);
-        stream_read_start(clients[i]);
-        http1_server_accept(web.server, served);
+    assert_int_equal(crowd->recorders[0].num_eofs, 0);
+    /* The first has had its answer: the second has owed a request for longer. */
+    crowd_say(crowd, 0, "GET /0 HTTP/1.1\r\nHost: x\r\n\r\n");
+    assert_int_not_equal(crowd->recorders[0].num_bytes, 0);
+    crowd_join(crowd, 2);
+    assert_int_equal(crowd->recorders[0].num_eofs, 0);
+    assert_int_equal(crowd->recorders[1].num_eofs, 1);
+    crowd_say(crowd, 2, "GET /2 HTTP/1.1\r\nHost: x\r\n\r\n");
+    assert_int_not_equal(crowd->recorders[2].num_bytes, 0);
+    stream_close(crowd->clients[2]); /* one goes: the next needs nobody's place */
+    crowd->clients[2] = NULL;
+    looptest_settle(loop);
+    crowd_join(crowd, 3);
+    assert_int_equal(crowd->recorders[0].num_eofs, 0);
+    assert_int_equal(crowd->recorders[3].num_eofs, 0);
+    crowd_free(crowd);
+}
+
+static void test_a_byte_now_and_then_keeps_no_place(void **state)
+{
+    struct crowd *crowd = crowd_new(2);
+
+    (void)state;
+    crowd_say(crowd, 1, "G");
+    crowd_say(crowd, 0, "GET / HT");
+    crowd_say(crowd, 0, "TP/1.1\r\n");
+    crowd_join(crowd, 2);
+    assert_int_equal(crowd->recorders[0].num_eofs, 1);
+    assert_int_equal(crowd->recorders[1].num_eofs, 0);
+    crowd_say(crowd, 2, "GET /2 HTTP/1.1\r\nHost: x\r\n\r\n");
+    assert_int_not_equal(crowd->recorders[2].num_bytes, 0);
+    crowd_free(crowd);
+}
+
+static void test_who_is_being_answered_keeps_its_place(void **state)
+{
+    struct crowd *crowd = crowd_new(2);
+
+    (void)state;
+    crowd->web.answer_len = 100000;
+    for (unsigned i = 0; i < 2; i++) {
+        memstream_script(crowd->served[i])->stall = true;
+        crowd_say(crowd, i, "GET / HTTP/1.1\r\nHost: x\r\n\r\n");
     }
-    looptest_settle(loop);
-    assert_int_equal(recorders[1].num_eofs, 0);
-    assert_int_equal(recorders[2].num_eofs, 1);
-    stream_close(clients[0]); /* one goes, the next may come */
-    looptest_settle(loop);
-    memstream_pair(loop, &served, &clients[0]);
-    recorders[0] = (struct recorder){.stream = NULL};
-    recorder_attach(&recorders[0], clients[0]);
-    stream_read_start(clients[0]);
-    http1_server_accept(web.server, served);
-    looptest_settle(loop);
-    assert_int_equal(recorders[0].num_eofs, 0);
-    http1_server_free(web.server);
-    for (int i = 0; i < 3; i++)
-        stream_close(clients[i]);
-    looptest_settle(loop);
+    crowd_join(crowd, 2);
+    assert_int_equal(crowd->recorders[2].num_eofs, 1);
+    for (unsigned i = 0; i < 2; i++) {
+        memstream_script(crowd->served[i])->stall = false;
+        memstream_go(crowd->served[i]);
+        looptest_settle(loop);
+        assert_int_equal(crowd->recorders[i].num_eofs, 0);
+        assert_true(crowd->recorders[i].num_bytes > crowd->web.answer_len);
+    }
+    crowd_join(crowd, 3); /* both are idle again */
+    assert_int_equal(crowd->recorders[3].num_eofs, 0);
+    crowd_free(crowd);
 }
 
 static void test_server_freed_by_its_handler(void **state)
@@ -642,7 +719,9 @@ int main(void)
         cmocka_unit_test(test_slow_request_is_closed_in_time),
         cmocka_unit_test(test_idle_connection_is_closed_in_time),
         cmocka_unit_test(test_refusal_lingers),
-        cmocka_unit_test(test_connections_above_the_limit_are_closed),
+        cmocka_unit_test(test_one_more_takes_the_place_of_the_idle_one),
+        cmocka_unit_test(test_a_byte_now_and_then_keeps_no_place),
+        cmocka_unit_test(test_who_is_being_answered_keeps_its_place),
         cmocka_unit_test(test_server_freed_by_its_handler),
         cmocka_unit_test(test_errors_of_the_stream_end_it),
         cmocka_unit_test(test_half_closed_client_is_answered),
