@@ -167,6 +167,8 @@ void conn_claim(struct conn *conn, const struct peer *peer)
     conn->setup->claimed = name != NULL ? mem_strdup(name) : NULL;
 }
 
+static void conn_handshake_failed(struct conn *conn, err_t err, bool alerted);
+
 static void conn_on_deadline(void *arg)
 {
     struct conn *conn = arg;
@@ -181,7 +183,7 @@ static void conn_on_deadline(void *arg)
     case CONN_HANDSHAKE:
         stats_handshake(conn->worker->shared->stats, conn->direction, FAIL(HANDSHAKE_TIMEOUT, 0),
                         0);
-        conn_close(conn, FAIL(HANDSHAKE_TIMEOUT, 0), RELAY_MESH);
+        conn_handshake_failed(conn, FAIL(HANDSHAKE_TIMEOUT, 0), false);
         return;
     case CONN_DRAINING:
         conn_close(conn, FAIL(DRAINING, 0), RELAY_APP);
@@ -216,9 +218,9 @@ static uint64_t conn_deadline_ms(const struct conn *conn)
 
     switch ((enum conn_state)conn->state) {
     case CONN_CONNECTING:
-        return tunables->connect_ms;
+        return conn->setup->limit_ms != 0 ? conn->setup->limit_ms : tunables->connect_ms;
     case CONN_HANDSHAKE:
-        return tunables->handshake_ms;
+        return conn->setup->limit_ms != 0 ? conn->setup->limit_ms : tunables->handshake_ms;
     case CONN_OPEN:
         return tunables->idle_ms;
     case CONN_DRAINING:
@@ -368,6 +370,34 @@ static void conn_refuse(struct conn *conn, err_t err)
     stream_read_start(lower);
 }
 
+void conn_drop_mesh(struct conn *conn, bool alerted)
+{
+    struct conn_setup *setup = conn->setup;
+
+    /* FIN behind an alert, which the peer may still read. No lingering for it as in conn_refuse:
+     * the application waits. */
+    if (alerted && err_is_ok(stream_shutdown(tls_lower(setup->mesh))))
+        stream_close(setup->mesh);
+    else
+        stream_reset(setup->mesh);
+    setup->mesh = NULL;
+    tls_check_fini(&setup->check);
+    tls_check_init(&setup->check, loop_clock(conn->worker->loop), conn->worker->cache);
+    mem_free(setup->claimed);
+    setup->claimed = NULL;
+    conn->handshake_us = 0;
+}
+
+static void conn_handshake_failed(struct conn *conn, err_t err, bool alerted)
+{
+    if (conn->setup->again != NULL && conn->setup->again(conn, err, alerted))
+        return;
+    if (alerted)
+        conn_refuse(conn, err);
+    else
+        conn_close(conn, err, RELAY_MESH);
+}
+
 static void conn_end_handshake_count(struct conn *conn)
 {
     if (conn->setup->counts_handshake)
@@ -398,10 +428,7 @@ static void conn_on_handshake(void *arg, err_t err)
     if (err_is_ok(err))
         conn->peer = peer_ref(setup->check.peer);
     if (!err_is_ok(err)) {
-        if (alerted)
-            conn_refuse(conn, err);
-        else
-            conn_close(conn, err, RELAY_MESH);
+        conn_handshake_failed(conn, err, alerted);
         return;
     }
     conn->tls = tls_info(setup->mesh);

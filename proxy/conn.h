@@ -63,13 +63,18 @@ struct conn_setup {
     size_t num_addrs, next_addr;
     size_t first_endpoint; /* of the link, to begin with */
     size_t num_tried;
-    err_t last;        /* why the attempt before failed */
-    uint64_t until_ms; /* of connecting, all attempts together */
+    err_t last;                 /* why the attempt before failed */
+    uint64_t until_ms;          /* of connecting, all attempts together */
+    uint64_t handshake_left_ms; /* outbound: of all attempts' handshakes together */
+    uint64_t limit_ms;          /* of the state in hand; 0: as the settings say */
     uint64_t handshake_from_us;
     size_t lingered; /* bytes thrown away in CONN_REFUSED */
     uint16_t source; /* of limits_handshake_begin */
     bool counts_handshake;
     void (*then)(struct conn *conn); /* when the handshake is done */
+    /* When it failed: true, and somebody else is asked; or false, and the connection ends. NULL: it
+     * ends. `alerted`: the peer was sent an alert. */
+    bool (*again)(struct conn *conn, err_t err, bool alerted);
 };
 
 struct conn {
@@ -109,6 +114,9 @@ void conn_take_mesh(struct conn *conn, struct stream *stream);
 void conn_start_tls(struct conn *conn, SSL_CTX *ctx, enum tls_role role, const char *server_name,
                     err_t (*authorize)(void *arg, int entry, const struct peer *peer),
                     void (*then)(struct conn *conn));
+
+/* conn_drop_mesh ends setup->mesh, whose handshake failed, so that another can be tried. */
+void conn_drop_mesh(struct conn *conn, bool alerted);
 
 /* conn_claim notes who a denied peer says to be, for the log. */
 void conn_claim(struct conn *conn, const struct peer *peer);

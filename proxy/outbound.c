@@ -2,9 +2,13 @@
 
 #include <unistd.h>
 
+#include "lib/base/log.h"
 #include "lib/base/mem.h"
 #include "proxy/authz.h"
 #include "proxy/conn.h"
+
+/* A peer under load has answered by then; a shorter handshake would only fail elsewhere, too. */
+#define OUTBOUND_HANDSHAKE_MIN_MS 2000
 
 static void outbound_try_next(struct conn *conn);
 
@@ -45,6 +49,25 @@ static void outbound_attempt_failed(struct conn *conn, err_t err)
     outbound_try_next(conn);
 }
 
+/* How many attempts are left behind the one in hand. */
+static size_t outbound_num_next(const struct conn *conn)
+{
+    const struct conn_setup *setup = conn->setup;
+
+    return conn->link->num_endpoints - setup->num_tried + setup->num_addrs - setup->next_addr;
+}
+
+/* Time for one attempt: an even share of what is left, so that one silent endpoint does not take
+ * all of it, and not less than `min_ms` while there is that much. */
+static uint64_t outbound_share_ms(const struct conn *conn, uint64_t left_ms, uint64_t min_ms)
+{
+    uint64_t share_ms = left_ms / (outbound_num_next(conn) + 1);
+
+    if (share_ms < min_ms)
+        share_ms = min_ms;
+    return share_ms < left_ms ? share_ms : left_ms;
+}
+
 static void outbound_on_connected(void *arg, err_t err, struct stream *stream)
 {
     struct conn *conn = arg;
@@ -61,24 +84,23 @@ static void outbound_on_connected(void *arg, err_t err, struct stream *stream)
     }
     turns_connected(&conn->setup->turn);
     conn_take_mesh(conn, stream);
+    conn->setup->limit_ms =
+        outbound_share_ms(conn, conn->setup->handshake_left_ms, OUTBOUND_HANDSHAKE_MIN_MS);
     conn_start_tls(conn, tls_ctx_ssl(conn->link->tls), TLS_CLIENT, conn->link->server_name,
                    outbound_authorize, conn_open);
 }
 
-/* Time for one attempt: an even share of what is left, so that one silent endpoint does not take
- * all of it. */
+/* For connecting, all attempts together. */
+static uint64_t outbound_left_ms(const struct conn *conn)
+{
+    uint64_t now_ms = loop_now_ms(conn->worker->loop);
+
+    return conn->setup->until_ms > now_ms ? conn->setup->until_ms - now_ms : 0;
+}
+
 static uint64_t outbound_attempt_ms(const struct conn *conn)
 {
-    const struct conn_setup *setup = conn->setup;
-    uint64_t now_ms = loop_now_ms(conn->worker->loop);
-    uint64_t left_ms = setup->until_ms > now_ms ? setup->until_ms - now_ms : 0;
-    size_t attempts =
-        conn->link->num_endpoints - setup->num_tried + setup->num_addrs - setup->next_addr + 1;
-    uint64_t share_ms = left_ms / attempts;
-
-    if (share_ms < CONN_CONNECT_MIN_MS)
-        share_ms = CONN_CONNECT_MIN_MS;
-    return share_ms < left_ms ? share_ms : left_ms;
+    return outbound_share_ms(conn, outbound_left_ms(conn), CONN_CONNECT_MIN_MS);
 }
 
 static void outbound_connect(struct conn *conn, const struct addr *to)
@@ -151,6 +173,60 @@ static void outbound_on_turn(void *arg)
     outbound_try_next(arg);
 }
 
+/* ---- the next endpoint after a failed handshake ---- */
+
+static void outbound_tell_failed(const struct conn *conn, err_t err)
+{
+    struct addr addr = conn_addr_get(&conn->destination);
+    char destination[ADDR_TEXT_MAX];
+
+    addr_format(&addr, destination);
+
+    const struct log_field fields[] = {
+        LOG_STR("link", conn->link->name),
+        LOG_STR("destination", destination),
+        LOG_STR("claimed_id", conn->setup->claimed),
+        LOG_STR("reason", close_reason_name(conn_reason(err, RELAY_MESH))),
+        LOG_STR("error", err_name(err.code)),
+        err.sub != 0 ? LOG_INT("error_sub", err.sub) : LOG_STR("error_sub", NULL),
+    };
+
+    log_limited(LOG_WARN, "outbound", "endpoint_failed", fields, ARRAY_LEN(fields));
+}
+
+static bool outbound_is_ours(err_t err)
+{
+    enum close_reason reason = conn_reason(err, RELAY_MESH);
+
+    return reason == CLOSE_INTERNAL || reason == CLOSE_RESOURCES;
+}
+
+/* Nothing of the application was read yet, so whoever failed here, an impostor too, got nothing,
+ * and another endpoint may serve the whole connection. Connecting and handshakes each have their
+ * time for all attempts together: connecting's clock stands still in a handshake. */
+static bool outbound_again(struct conn *conn, err_t err, bool alerted)
+{
+    struct conn_setup *setup = conn->setup;
+    uint64_t spent_ms = (clock_mono_us() - setup->handshake_from_us) / 1000;
+
+    if (outbound_num_next(conn) == 0 || conn->worker->draining || outbound_is_ours(err) ||
+        spent_ms >= setup->handshake_left_ms)
+        return false;
+    setup->handshake_left_ms -= spent_ms;
+    setup->until_ms += spent_ms;
+    setup->limit_ms = outbound_left_ms(conn);
+    if (setup->limit_ms == 0)
+        return false;
+    outbound_tell_failed(conn, err);
+    stats_connect_error(conn->worker->shared->stats, DIRECTION_OUTBOUND, conn->link->name, err);
+    setup->last = err;
+    conn_drop_mesh(conn, alerted);
+    conn_set_state(conn, CONN_CONNECTING);
+    turns_end(&setup->turn); /* to connect is another turn: who waits for the network holds none */
+    turns_take(conn->worker->turns, conn->link->name, &setup->turn, outbound_on_turn, conn);
+    return true;
+}
+
 void outbound_start(struct worker *worker, const struct worker_accepted *accepted)
 {
     struct conn *conn =
@@ -167,6 +243,8 @@ void outbound_start(struct worker *worker, const struct worker_accepted *accepte
     }
     conn->setup->first_endpoint = accepted->first_endpoint;
     conn->setup->until_ms = conn->began_ms + accepted->snapshot->tunables.connect_ms;
+    conn->setup->handshake_left_ms = accepted->snapshot->tunables.handshake_ms;
+    conn->setup->again = outbound_again;
     err = tcp_new(worker->loop, accepted->fd, &app);
     if (!err_is_ok(err)) {
         conn_close(conn, err, RELAY_APP);

@@ -23,8 +23,9 @@ static const struct metric_family stats_families[] = {
     {"mortise_connection_bytes_total", METRIC_COUNTER,
      "Application bytes carried, by where they went.", "direction,link,to", NULL, 0},
     {"mortise_connect_errors_total", METRIC_COUNTER,
-     "Attempts to connect to an endpoint or a target that failed.", "direction,link,error", NULL,
-     0},
+     "Attempts that failed: connecting to an endpoint or a target, or the handshake with an "
+     "endpoint behind which another was tried.",
+     "direction,link,error", NULL, 0},
     {"mortise_handshakes_total", METRIC_COUNTER, "TLS handshakes, by result.", "direction,result",
      NULL, 0},
     {"mortise_handshake_duration_seconds", METRIC_HISTOGRAM, "Duration of good TLS handshakes.",
