@@ -653,30 +653,31 @@ struct http1_server *http1_server_new(struct loop *loop, const struct http1_para
 }
 
 /* The table is full. Connections that say nothing, or a byte now and then, must not shut out who
- * asks whether the program is ready: the one that has owed its request for longest gives way. Never
- * one that an answer is on its way to. */
+ * asks whether the program is ready: the one that has owed its request for longest gives way; when
+ * answers are on their way to all of them, the one that has taken longest over it. */
 static void http1_make_room(struct http1_server *server)
 {
+    struct http1_conn *oldest = NULL;
     struct list *pos, *tmp;
 
     LIST_EACH (pos, tmp, &server->conns) {
         struct http1_conn *conn = LIST_ITEM(pos, struct http1_conn, link);
 
-        if (conn->state != HTTP1_REPLY) {
-            http1_close(conn);
-            return;
-        }
+        if (oldest == NULL || conn->state != HTTP1_REPLY)
+            oldest = conn;
+        if (oldest->state != HTTP1_REPLY)
+            break;
     }
+    http1_close(oldest); /* the maximum is one at least */
 }
 
 void http1_server_accept(struct http1_server *server, struct stream *stream)
 {
-    struct http1_conn *conn = NULL;
+    struct http1_conn *conn;
 
     if (server->num_conns >= server->params.max_connections)
         http1_make_room(server);
-    if (server->num_conns < server->params.max_connections)
-        conn = mem_try(sizeof(*conn));
+    conn = mem_try(sizeof(*conn));
     if (conn == NULL) {
         stream_close(stream);
         return;

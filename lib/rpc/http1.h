@@ -30,8 +30,8 @@ struct http1_params {
     void *arg;
     size_t body_max;     /* 413 beyond */
     uint64_t timeout_ms; /* for a whole request, and idle between two; 10 s when 0 */
-    /* 64 when 0. One more takes the place of the one that has owed its request for longest, and is
-     * closed at once only when answers are on their way to all of them. */
+    /* 64 when 0. One more takes the place of the one that has owed its request for longest, or,
+     * when all are being answered, has taken longest over its answer. */
     unsigned max_connections;
 };
 

@@ -611,27 +611,29 @@ static void test_a_byte_now_and_then_keeps_no_place(void **state)
     crowd_free(crowd);
 }
 
-static void test_who_is_being_answered_keeps_its_place(void **state)
+static void test_who_is_being_answered_gives_way_last(void **state)
 {
     struct crowd *crowd = crowd_new(2);
 
     (void)state;
     crowd->web.answer_len = 100000;
-    for (unsigned i = 0; i < 2; i++) {
-        memstream_script(crowd->served[i])->stall = true;
-        crowd_say(crowd, i, "GET / HTTP/1.1\r\nHost: x\r\n\r\n");
-    }
+    memstream_script(crowd->served[0])->stall = true;
+    crowd_say(crowd, 0, "GET / HTTP/1.1\r\nHost: x\r\n\r\n");
     crowd_join(crowd, 2);
-    assert_int_equal(crowd->recorders[2].num_eofs, 1);
-    for (unsigned i = 0; i < 2; i++) {
-        memstream_script(crowd->served[i])->stall = false;
-        memstream_go(crowd->served[i]);
-        looptest_settle(loop);
-        assert_int_equal(crowd->recorders[i].num_eofs, 0);
-        assert_true(crowd->recorders[i].num_bytes > crowd->web.answer_len);
-    }
-    crowd_join(crowd, 3); /* both are idle again */
-    assert_int_equal(crowd->recorders[3].num_eofs, 0);
+    assert_int_equal(crowd->recorders[0].num_eofs, 0);
+    assert_int_equal(crowd->recorders[1].num_eofs, 1); /* silent since later, and yet */
+    memstream_script(crowd->served[2])->stall = true;
+    crowd_say(crowd, 2, "GET / HTTP/1.1\r\nHost: x\r\n\r\n");
+    crowd_join(crowd, 3); /* nobody reads his answer: that keeps nobody out either */
+    assert_int_equal(crowd->recorders[0].num_eofs, 1);
+    crowd->web.answer_len = 0;
+    crowd_say(crowd, 3, "GET / HTTP/1.1\r\nHost: x\r\n\r\n");
+    assert_int_not_equal(crowd->recorders[3].num_bytes, 0);
+    memstream_script(crowd->served[2])->stall = false;
+    memstream_go(crowd->served[2]);
+    looptest_settle(loop);
+    assert_int_equal(crowd->recorders[2].num_eofs, 0);
+    assert_true(crowd->recorders[2].num_bytes > 100000);
     crowd_free(crowd);
 }
 
@@ -721,7 +723,7 @@ int main(void)
         cmocka_unit_test(test_refusal_lingers),
         cmocka_unit_test(test_one_more_takes_the_place_of_the_idle_one),
         cmocka_unit_test(test_a_byte_now_and_then_keeps_no_place),
-        cmocka_unit_test(test_who_is_being_answered_keeps_its_place),
+        cmocka_unit_test(test_who_is_being_answered_gives_way_last),
         cmocka_unit_test(test_server_freed_by_its_handler),
         cmocka_unit_test(test_errors_of_the_stream_end_it),
         cmocka_unit_test(test_half_closed_client_is_answered),
