@@ -192,6 +192,7 @@ struct pages_connections {
     size_t total;
     size_t by_state[CONN_NUM_STATES];
     size_t shown;
+    size_t timers;
 };
 
 static void pages_add_addr(struct buf *out, const char *key, const union conn_addr *from)
@@ -242,6 +243,7 @@ static void pages_collect(struct worker *worker, void *arg)
     struct pages_connections *page = arg;
     struct list *pos, *tmp;
 
+    page->timers += worker_num_timers(worker);
     LIST_EACH (pos, tmp, &worker->live) {
         const struct conn *conn = LIST_ITEM(pos, struct conn, live);
 
@@ -269,7 +271,8 @@ static void pages_connections(void *arg, const struct http1_request *request,
     for (unsigned i = 0; i < CONN_CLOSED; i++)
         CHECK(err_is_ok(buf_printf(page.out, ",\"%s\":%zu", conn_state_name((enum conn_state)i),
                                    page.by_state[i])));
-    pages_add(page.out, "}\n");
+    /* Each connection has its deadline, an attempt to connect one more; at rest there is none. */
+    CHECK(err_is_ok(buf_printf(page.out, ",\"timers\":%zu}\n", page.timers)));
 }
 
 const struct admin_page pages[] = {
@@ -278,6 +281,6 @@ const struct admin_page pages[] = {
      .help = "what is in force: identity, listeners, links, profiles (JSON)"},
     {.path = "/connections",
      .handle = pages_connections,
-     .help = "how many connections, by state; /connections?list shows them (JSON)"},
+     .help = "how many connections, by state, and timers; ?list shows each connection (JSON)"},
     {.path = NULL},
 };

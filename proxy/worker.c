@@ -140,6 +140,23 @@ void worker_call(struct worker *worker, void (*fn)(struct worker *worker, void *
 
 /* ---- duties ---- */
 
+static void worker_on_probe(void *arg)
+{
+    (void)arg; /* stopped before it could come */
+}
+
+/* A deadline at the end of time is the last one of the heap: its place is their number. */
+size_t worker_num_timers(struct worker *worker)
+{
+    struct timer probe = {.slot = 0};
+    size_t num;
+
+    timer_start(worker->loop, &probe, UINT64_MAX, worker_on_probe, NULL);
+    num = probe.slot - 1;
+    timer_stop(worker->loop, &probe);
+    return num;
+}
+
 struct worker_tick_mail {
     struct worker_mail mail;
     uint64_t posted_us;

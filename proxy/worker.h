@@ -74,6 +74,8 @@ void worker_conn_ended(struct worker *worker);
 /* worker_call runs fn(worker, arg) on the worker's thread and waits for it. Main thread only. The
  * worker never waits for the main thread, so this ends after the batch in hand. */
 void worker_call(struct worker *worker, void (*fn)(struct worker *worker, void *arg), void *arg);
+/* worker_num_timers: deadlines now armed on this worker's loop. On its thread. */
+size_t worker_num_timers(struct worker *worker);
 /* worker_tick asks for the periodic duties (metrics of live connections, loop lag) without waiting.
  */
 void worker_tick(struct worker *worker);
