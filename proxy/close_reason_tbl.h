@@ -1,5 +1,6 @@
-/* X(REASON, "name"): why a connection ended; the names stand in the access log and in metric
- * labels. Included several times; no guard. */
+/* X(REASON, "name"): why a connection ended; the names stand in the access log, in metric labels
+ * and in docs/troubleshoot.md (test/lint/run compares). What is shed before it began has no reason
+ * but is counted by its limit, see enum shed. Included several times; no guard. */
 X(DONE, "done")                     /* both directions ended in order */
 X(APP_RESET, "app_reset")           /* the local application aborted */
 X(PEER_RESET, "peer_reset")         /* the other sidecar aborted, or the network did */
@@ -21,7 +22,5 @@ X(IDLE, "idle")
 X(STALLED, "stalled") /* the receiver took nothing for too long */
 X(DRAINED, "drained") /* still open at the drain deadline */
 X(SHUTDOWN, "shutdown")
-X(OVERLOAD, "overload")                       /* beyond a limit */
-X(CERTIFICATE_EXPIRED, "certificate_expired") /* our own */
-X(RESOURCES, "resources")                     /* memory or descriptors */
+X(RESOURCES, "resources") /* memory or descriptors */
 X(INTERNAL, "internal")
