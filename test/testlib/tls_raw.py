@@ -280,6 +280,7 @@ class Keys:
 
     def __init__(self, digest, key_size, secret):
         self.digest, self.key_size = digest, key_size
+        self.updates = 0
         self._set(secret)
 
     def _set(self, secret):
@@ -289,6 +290,7 @@ class Keys:
         self.number = 0
 
     def update(self):
+        self.updates += 1
         self._set(expand_label(self.digest, self.secret, b"traffic upd", b"",
                                self.digest.digest_size))
 
@@ -296,9 +298,13 @@ class Keys:
         self.number += 1
         return (self.iv ^ (self.number - 1)).to_bytes(12, "big")
 
-    def seal(self, kind, payload):
-        header = struct.pack("!BHH", APPLICATION_DATA, TLS12, len(payload) + 17)
-        return header + self.aead.encrypt(self._nonce(), payload + bytes([kind]), header)
+    def seal(self, kind, payload, padding=0):
+        return self.seal_inner(payload + bytes([kind]) + bytes(padding))
+
+    def seal_inner(self, inner, outer=APPLICATION_DATA, version=TLS12):
+        """A record around any TLSInnerPlaintext."""
+        header = struct.pack("!BHH", outer, version, len(inner) + 16)
+        return header + self.aead.encrypt(self._nonce(), inner, header)
 
     def open(self, header, payload):
         plain = self.aead.decrypt(self._nonce(), payload, header).rstrip(b"\0")
@@ -307,6 +313,8 @@ class Keys:
 
 class Tls13:
     """A TLS 1.3 client over a connected socket; `cert` is a testlib.pki.Certificate with a P-256 key."""
+
+    SIDE = b"client"
 
     def __init__(self, sock, cert=None, **hello):
         self.sock, self.cert, self.reader = sock, cert, Reader(sock)
@@ -334,6 +342,14 @@ class Tls13:
         made = expand_label(self.digest, secret, label, hashed(self.digest, self.transcript),
                             self.digest.digest_size)
         return Keys(self.digest, self.key_size, made)
+
+    def _application_keys(self):
+        """Of client and server; the transcript ends with the server's Finished."""
+        master = extract(self.digest,
+                         expand_label(self.digest, self.handshake_secret, b"derived",
+                                      hashed(self.digest, b""), self.digest.digest_size),
+                         bytes(self.digest.digest_size))
+        return self._keys(master, b"c ap traffic"), self._keys(master, b"s ap traffic")
 
     def _finished(self, secret):
         key = expand_label(self.digest, secret, b"finished", b"", self.digest.digest_size)
@@ -363,11 +379,7 @@ class Tls13:
             self.messages.append((kind, body))
             if kind == FINISHED:
                 break
-        master = extract(self.digest,
-                         expand_label(self.digest, self.handshake_secret, b"derived",
-                                      hashed(self.digest, b""), self.digest.digest_size),
-                         bytes(self.digest.digest_size))
-        write, read = self._keys(master, b"c ap traffic"), self._keys(master, b"s ap traffic")
+        write, read = self._application_keys()
         out = b""
         if any(kind == CERTIFICATE_REQUEST for kind, _ in self.messages):
             out += self._certificate()
@@ -387,7 +399,7 @@ class Tls13:
                            for cert in chain)
         out = self._add(CERTIFICATE, b"\0" + vector(3, entries))
         if chain:
-            signed = (b" " * 64 + b"TLS 1.3, client CertificateVerify\0" +
+            signed = (b" " * 64 + b"TLS 1.3, " + self.SIDE + b" CertificateVerify\0" +
                       hashed(self.digest, self.transcript))
             out += self._add(CERTIFICATE_VERIFY, numbers([0x0403]) + vector(
                 2, self.cert.key.sign(signed, ec.ECDSA(hashes.SHA256()))))
@@ -420,9 +432,13 @@ class Tls13:
     def send(self, data):
         self.sock.sendall(self.write.seal(APPLICATION_DATA, data))
 
+    def message(self, kind, body):
+        """A record that holds one handshake message."""
+        return self.write.seal(HANDSHAKE, bytes([kind]) + vector(3, body))
+
     def key_update_record(self, request=False):
         """A KeyUpdate as it goes over the wire; what is sealed behind it has the next key."""
-        out = self.write.seal(HANDSHAKE, bytes([KEY_UPDATE]) + vector(3, bytes([request])))
+        out = self.message(KEY_UPDATE, bytes([request]))
         self.write.update()
         return out
 
@@ -437,3 +453,52 @@ class Tls13:
 
     def close_notify(self):
         self.sock.sendall(self.write.seal(ALERT, b"\1\0"))
+
+    def alert(self):
+        """The name of the alert that ends it, whatever comes before it; None when it ends without one."""
+        try:
+            while True:
+                self.recv()
+        except Refused as err:
+            return err.alert
+
+
+class Tls13Server(Tls13):
+    """The other end of it, with AES-128-GCM and X25519; asks for a certificate and does not verify it."""
+
+    SIDE = b"server"
+
+    def __init__(self, sock, cert):
+        super().__init__(sock, cert)
+        self.digest, self.key_size = hashes.SHA256(), 16
+
+    def handshake(self):
+        message = self.reader.message()
+        self.hello = hello = ClientHello.parse(message)
+        body = (numbers([TLS12]) + os.urandom(32) + vector(1, hello.session_id) +
+                numbers([AES_128_GCM_SHA256]) + b"\0")
+        found = ((VERSIONS, numbers([TLS13])),
+                 (KEY_SHARE, numbers([X25519]) + vector(2, self.private.public_key().public_bytes_raw())))
+        body += vector(2, b"".join(numbers([kind]) + vector(2, data) for kind, data in found))
+        answer = bytes([SERVER_HELLO]) + vector(3, body)
+        self.sock.sendall(record(HANDSHAKE, answer, TLS12))
+        self.transcript = message + answer
+        self._schedule(self.private.exchange(
+            x25519.X25519PublicKey.from_public_bytes(hello.shares[X25519])))
+        self.read, self.write = self.write, self.read
+        signatures = vector(2, numbers([SIGNATURES]) + vector(2, vector(2, numbers(
+            self.hello.signatures))))
+        out = self._add(ENCRYPTED_EXTENSIONS, b"\0\0")
+        out += self._add(CERTIFICATE_REQUEST, b"\0" + signatures)
+        out += self._certificate()
+        out += self._add(FINISHED, self._finished(self.write.secret))
+        self.sock.sendall(out)
+        read, write = self._application_keys()
+        while not self.messages or self.messages[-1][0] != FINISHED:
+            kind, body = self._message()
+            if kind == FINISHED and body != self._finished(self.read.secret):
+                raise ValueError("the client's Finished is wrong")
+            self.transcript += bytes([kind]) + vector(3, body)
+            self.messages.append((kind, body))
+        self.write, self.read = write, read
+        return self
