@@ -401,7 +401,11 @@ void tls_check_init(struct tls_check *check, const struct clock *clock, struct v
 void tls_check_attach(struct tls_check *check, SSL *ssl)
 {
     CHECK(pthread_once(&tls_ctx_once, tls_ctx_indexes) == 0);
-    CHECK(SSL_set_ex_data(ssl, tls_check_index, check));
+    /* Without memory for it every callback finds no check and refuses; this says why. */
+    if (!SSL_set_ex_data(ssl, tls_check_index, check)) {
+        ERR_clear_error();
+        check->err = FAIL(NO_MEMORY, 0);
+    }
     /* Never is the default of all versions so far; here it does not depend on that. */
     SSL_set_renegotiate_mode(ssl, ssl_renegotiate_never);
 }

@@ -55,8 +55,9 @@ struct tls_check {
     struct peer *peer; /* a reference, released by tls_check_fini; NULL: none shown (optional) */
 };
 /* tls_check_init zeroes and sets the in fields; tls_check_attach ties it to the SSL (before the
- * handshake). tls_check_finish, after a successful handshake, checks what was negotiated against
- * the profile and that a peer was verified (fail closed). Errors: TLS_NO_SHARED, CERT_MISSING. */
+ * handshake; without memory for that, `err` says so and the handshake fails). tls_check_finish,
+ * after a successful handshake, checks what was negotiated against the profile and that a peer was
+ * verified (fail closed). Errors: TLS_NO_SHARED, CERT_MISSING. */
 void tls_check_init(struct tls_check *check, const struct clock *clock, struct verify_cache *cache);
 void tls_check_attach(struct tls_check *check, SSL *ssl);
 MUST_CHECK err_t tls_check_finish(struct tls_check *check, SSL *ssl);
