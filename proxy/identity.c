@@ -18,7 +18,7 @@
 #define IDENTITY_CALL_MS 15000
 #define IDENTITY_BACKOFF_BASE_MS 500
 #define IDENTITY_BACKOFF_MAX_MS 60000
-#define IDENTITY_LOOK_MS 300000 /* the wall clock may have been set: no timer sleeps longer */
+#define IDENTITY_LOOK_MS 5000 /* no timer sleeps longer: the wall clock may be set */
 #define IDENTITY_TOKEN_MAX 4096
 #define IDENTITY_ERROR_MAX 256
 #define IDENTITY_ROOTS_MAX 64
