@@ -90,17 +90,39 @@ static err_t cert_check_constraints(const X509 *cert)
         return OK;
     if (found < 0 || !CBS_get_asn1(&value, &both, CBS_ASN1_SEQUENCE) || CBS_len(&value) != 0)
         return FAIL(CERT_SYNTAX, NID_name_constraints);
+    /* Constraints without one would be taken for no constraint: they may not be (section 4.2.1.10).
+     */
+    if (CBS_len(&both) == 0)
+        return FAIL(CERT_SYNTAX, NID_name_constraints);
     int num = 0;
     while (CBS_len(&both) > 0) {
         CBS list;
         if (!CBS_get_any_asn1(&both, &list, NULL))
             return FAIL(CERT_SYNTAX, NID_name_constraints);
         int more = cert_count(list, CERT_CONSTRAINTS_MAX);
-        if (more < 0)
+        if (more <= 0)
             return FAIL(CERT_SYNTAX, NID_name_constraints);
         num += more;
         if (num > CERT_CONSTRAINTS_MAX)
             return FAIL(CERT_USAGE, NID_name_constraints);
+    }
+    return OK;
+}
+
+/* cert_check_extensions: not too many, and of each kind one (RFC 5280 section 4.2), as which of two
+ * counts would be a guess. */
+static err_t cert_check_extensions(const X509 *cert)
+{
+    int num = X509_get_ext_count(cert);
+
+    if (num > CERT_EXTENSIONS_MAX)
+        return FAIL(CERT_USAGE, num);
+    for (int i = 1; i < num; i++) {
+        const ASN1_OBJECT *kind = X509_EXTENSION_get_object(X509_get_ext(cert, i));
+        for (int j = 0; j < i; j++) {
+            if (OBJ_cmp(kind, X509_EXTENSION_get_object(X509_get_ext(cert, j))) == 0)
+                return FAIL(CERT_SYNTAX, i);
+        }
     }
     return OK;
 }
@@ -114,8 +136,7 @@ err_t cert_parse(CRYPTO_BUFFER *der, X509 **out)
 
     if (cert == NULL)
         return FAIL(CERT_SYNTAX, 0);
-    if (X509_get_ext_count(cert) > CERT_EXTENSIONS_MAX)
-        return FAIL(CERT_USAGE, X509_get_ext_count(cert));
+    TRY(cert_check_extensions(cert));
     TRY(cert_check_sans(cert));
     TRY(cert_check_constraints(cert));
     /* The first look at the extensions decodes and keeps them. */
@@ -237,6 +258,21 @@ bool cert_has_eku(X509 *cert, uint32_t xku)
 {
     /* Without the extension all bits are set. */
     return (X509_get_extended_key_usage(cert) & xku) == xku;
+}
+
+err_t cert_check_serial(const X509 *cert)
+{
+    const ASN1_INTEGER *serial = X509_get0_serialNumber(cert);
+    const uint8_t *bytes = ASN1_STRING_get0_data(serial);
+    int len = ASN1_STRING_length(serial);
+
+    if (ASN1_STRING_type(serial) != V_ASN1_INTEGER || len > CERT_SERIAL_MAX)
+        return FAIL(CERT_SYNTAX, len);
+    for (int i = 0; i < len; i++) {
+        if (bytes[i] != 0)
+            return OK;
+    }
+    return FAIL(CERT_SYNTAX, 0);
 }
 
 err_t cert_serial(const X509 *cert, char **out)

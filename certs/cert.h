@@ -16,7 +16,8 @@
 #define CERT_CONSTRAINTS_MAX 64 /* subtrees of name constraints; ours have one */
 
 /* cert_parse parses one DER certificate, all of the buffer, and refuses more names, extensions or
- * name constraints than anybody needs before they cost anything. Shares `der`. Returns owned.
+ * name constraints than anybody needs before they cost anything, extensions of one kind twice, and
+ * name constraints that are none. Shares `der`. Returns owned.
  * Errors: CERT_SYNTAX, SAN_TOO_MANY, CERT_USAGE. */
 MUST_CHECK err_t cert_parse(CRYPTO_BUFFER *der, X509 **out);
 /* cert_parse_bytes copies `der` (at most 1 MiB). Errors: as cert_parse, TOO_LARGE. */
@@ -42,6 +43,9 @@ MUST_CHECK err_t cert_check_leaf(X509 *cert);
 /* cert_has_eku: whether ExtendedKeyUsage, where there is any, has all of these XKU_ bits. */
 bool cert_has_eku(X509 *cert, uint32_t xku);
 
+/* cert_check_serial: above 0 and of at most CERT_SERIAL_MAX bytes. Old roots have others, and
+ * nobody counts theirs. Errors: CERT_SYNTAX. Source: RFC 5280 section 4.1.2.2. */
+MUST_CHECK err_t cert_check_serial(const X509 *cert);
 /* cert_serial returns lower-case hex, of whole bytes, owned. Errors: CERT_SYNTAX (too long,
  * negative). */
 MUST_CHECK err_t cert_serial(const X509 *cert, char **out);

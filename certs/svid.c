@@ -115,6 +115,7 @@ static err_t svid_check_alone(struct svid *svid, X509 *leaf, int64_t now_s)
         TRY(cert_parse(svid->chain[i], &cert));
         TRY(cert_check_key(cert));
         TRY(cert_check_signature(cert));
+        TRY(cert_check_serial(cert));
         TRY(cert_check_time(cert, now_s));
         TRY(cert_times(cert, &not_before, &not_after));
         if (not_after < svid->not_after)

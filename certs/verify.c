@@ -213,12 +213,14 @@ static err_t verify_no_issuer(int error, X509 *at, STACK_OF(X509) * certs)
     return FAIL(CHAIN_UNTRUSTED, error);
 }
 
-/* verify_bad_signature: where the signing key is of a kind that is not allowed, that is the reason;
- * some versions of the library cannot even try it. */
-static err_t verify_bad_signature(int error, STACK_OF(X509) * path)
+/* verify_bad_signature: where the signing key or the algorithm of `at` is of a kind that is not
+ * allowed, that is the reason; the library cannot even try some of them. */
+static err_t verify_bad_signature(int error, X509 *at, STACK_OF(X509) * path)
 {
     for (size_t i = 1; path != NULL && i < sk_X509_num(path); i++)
         TRY(cert_check_key(sk_X509_value(path, i)));
+    if (at != NULL)
+        TRY(cert_check_signature(at));
     return FAIL(CHAIN_INVALID, error);
 }
 
@@ -251,7 +253,7 @@ static err_t verify_error(X509_STORE_CTX *ctx, STACK_OF(X509) * certs, int64_t n
         return FAIL(CERT_USAGE, error);
     case X509_V_ERR_CERT_SIGNATURE_FAILURE:
     case X509_V_ERR_UNABLE_TO_DECODE_ISSUER_PUBLIC_KEY:
-        return verify_bad_signature(error, X509_STORE_CTX_get0_chain(ctx));
+        return verify_bad_signature(error, at, X509_STORE_CTX_get0_chain(ctx));
     case X509_V_ERR_OUT_OF_MEM:
         return FAIL(NO_MEMORY, 0);
     default:
@@ -303,7 +305,8 @@ static err_t verify_path_lengths(STACK_OF(X509) * path)
     return OK;
 }
 
-/* verify_strength: every key, and every signature that was relied upon, which the anchor's is not.
+/* verify_strength: every key, and of what was relied upon, which the anchor's own is not, every
+ * signature and serial number.
  */
 static err_t verify_strength(STACK_OF(X509) * path)
 {
@@ -311,8 +314,10 @@ static err_t verify_strength(STACK_OF(X509) * path)
 
     for (size_t i = 0; i < num; i++)
         TRY(cert_check_key(sk_X509_value(path, i)));
-    for (size_t i = 0; i + 1 < num; i++)
+    for (size_t i = 0; i + 1 < num; i++) {
         TRY(cert_check_signature(sk_X509_value(path, i)));
+        TRY(cert_check_serial(sk_X509_value(path, i)));
+    }
     return OK;
 }
 

@@ -412,11 +412,15 @@ static void certgen_add_constraints(CBB *list, const struct certgen_params *para
 {
     CBB value;
     CBB both;
+    CBB none;
 
     if (params->permitted[0].tag == 0 && params->excluded[0].tag == 0 &&
-        params->num_excluded == 0 && !params->constraints_malformed)
+        params->num_excluded == 0 && !params->constraints_malformed && !params->constraints_empty)
         return;
     CHECK(CBB_init(&value, 64) && CBB_add_asn1(&value, &both, CERTGEN_SEQ));
+    if (params->constraints_empty)
+        CHECK(CBB_add_asn1(&both, &none, CBS_ASN1_CONTEXT_SPECIFIC | CBS_ASN1_CONSTRUCTED | 0) &&
+              CBB_flush(&both));
     certgen_add_subtrees(&both, 0, params->permitted, 0);
     certgen_add_subtrees(&both, 1, params->excluded, params->num_excluded);
     certgen_put(list, params->constraints_malformed ? CERTGEN_MALFORMED : CERTGEN_USUAL,

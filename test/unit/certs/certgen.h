@@ -106,6 +106,7 @@ struct certgen_params {
     struct certgen_name excluded[4];
     size_t num_excluded; /* so many excluded DNS names */
     bool constraints_malformed;
+    bool constraints_empty; /* a list of permitted names with none in it */
     bool unknown_critical;
     bool unknown_plain;
     size_t num_extensions;       /* so many unknown ones */

@@ -298,6 +298,10 @@ static const struct verify_case verify_cases[] = {
     {"key usage twice", LEAF(.usage = CERTGEN_TWICE), EXPECT(CERT_SYNTAX, SUB_ANY)},
     {"basic constraints malformed", LEAF(.basic = CERTGEN_MALFORMED), EXPECT(CERT_SYNTAX, SUB_ANY)},
     {"basic constraints twice", LEAF(.basic = CERTGEN_TWICE), EXPECT(CERT_SYNTAX, SUB_ANY)},
+    {"unknown extension twice", LEAF(.unknown_plain = true, .extension_len = 4),
+     EXPECT(CERT_SYNTAX, SUB_ANY)},
+    {"unknown extension twice in an intermediate", CA1(.unknown_plain = true, .extension_len = 4),
+     EXPECT(CERT_SYNTAX, SUB_ANY)},
     {"unknown critical extension", LEAF(.unknown_critical = true),
      EXPECT(CERT_USAGE, X509_V_ERR_UNHANDLED_CRITICAL_EXTENSION)},
     {"unknown critical extension of an intermediate", CA1(.unknown_critical = true),
@@ -317,6 +321,7 @@ static const struct verify_case verify_cases[] = {
     {"DNS name outside of the constraint", SANS(CERTGEN_DNS("a.evil.org")),
      CA1(.permitted = {CERTGEN_DNS("example.org")}),
      EXPECT(CHAIN_INVALID, X509_V_ERR_PERMITTED_VIOLATION)},
+    {"name constraints without one", CA1(.constraints_empty = true), EXPECT(CERT_SYNTAX, SUB_ANY)},
     {"name constraints malformed", CA1(.constraints_malformed = true),
      EXPECT(CERT_SYNTAX, SUB_ANY)},
 
@@ -347,6 +352,8 @@ static const struct verify_case verify_cases[] = {
     {"ECDSA with SHA-1", LEAF(.hash = CERTGEN_SHA1), EXPECT(CERT_WEAK_SIGNATURE, SUB_ANY)},
     {"RSA with SHA-1", LEAF(.hash = CERTGEN_SHA1), CA1(.key = CERTGEN_RSA2048),
      EXPECT(CERT_WEAK_SIGNATURE, SUB_ANY)},
+    {"RSA with MD5", LEAF(.hash = CERTGEN_MD5), CA1(.key = CERTGEN_RSA2048),
+     EXPECT(CERT_WEAK_SIGNATURE, NID_md5WithRSAEncryption)},
     {"intermediate with SHA-1", CA1(.hash = CERTGEN_SHA1), EXPECT(CERT_WEAK_SIGNATURE, SUB_ANY)},
 
     /* --- sizes: F13, B54 --- */
@@ -365,6 +372,14 @@ static const struct verify_case verify_cases[] = {
      LEAF(.serial = "\x7f\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\1", .serial_len = 21),
      EXPECT(CERT_SYNTAX, SUB_ANY)},
     {"negative serial", LEAF(.serial = "\x80", .serial_len = 1), EXPECT(CERT_SYNTAX, SUB_ANY)},
+    {"serial 0", LEAF(.serial = "\0", .serial_len = 1), EXPECT(CERT_SYNTAX, 0)},
+    {"serial 0 of an intermediate", CA1(.serial = "\0", .serial_len = 1), EXPECT(CERT_SYNTAX, 0)},
+    {"negative serial of an intermediate", CA1(.serial = "\x80", .serial_len = 1),
+     EXPECT(CERT_SYNTAX, SUB_ANY)},
+    {"serial of 21 bytes of an intermediate",
+     CA1(.serial = "\x7f\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\1", .serial_len = 21),
+     EXPECT(CERT_SYNTAX, 21)},
+    {"serial 0 of the root: old ones have it", .root = {.serial = "\0", .serial_len = 1}},
 
     /* --- no certificates at all: B55 --- */
     {"bytes behind the leaf", LEAF(.trailing = true), EXPECT(CERT_SYNTAX, SUB_ANY)},
