@@ -87,6 +87,7 @@ class Process:
         argv = [str(arg) for arg in argv]
         if host is not None:
             argv = host.command(*argv)
+        self.told_to_end = False
         self._file = open(self.log, "ab")
         self.child = subprocess.Popen(
             argv, stdin=subprocess.DEVNULL, stdout=stdout if stdout is not None else self._file,
@@ -100,6 +101,7 @@ class Process:
         return self.child.poll() is None
 
     def signal(self, number):
+        self.told_to_end |= number in (signal.SIGINT, signal.SIGTERM, signal.SIGKILL)
         if self.alive():
             self.child.send_signal(number)
 
@@ -117,6 +119,7 @@ class Process:
         return self.child.returncode
 
     def kill(self):
+        self.told_to_end = True
         if self.alive():
             self.child.kill()
         self.child.wait()
@@ -150,6 +153,8 @@ class Process:
 
 class Program(Process):
     """One of ours: has an admin socket and says when it is ready."""
+
+    watch = None  # told of each that became ready() and that is stopping(), for tests
 
     def __init__(self, name, argv, folder, host=None, env=None):
         self.admin_socket = Path(folder) / f"{name}.admin"
@@ -187,4 +192,11 @@ class Program(Process):
             wait_for(f"{self.name} ready", self.ready, timeout_s)
         except LabError as err:
             raise LabError(f"{err}\n{self.tail()}") from None
+        if self.watch:
+            self.watch.ready(self)
         return self
+
+    def stop(self, timeout_s=10):
+        if self.watch:
+            self.watch.stopping(self)
+        return super().stop(timeout_s)

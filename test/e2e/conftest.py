@@ -1,12 +1,36 @@
-"""Fixtures: hosts, a running mesh, and what test/testlib/fixtures.py has."""
+"""Fixtures: hosts, a running mesh, that each program is after each test as it was before, and what
+test/testlib/fixtures.py has. Drives: R71"""
 import os
 
 import pytest
 
 from deploy.lab import netns
 from deploy.lab.mesh import SUBSYSTEMS, Mesh
+from test.testlib import baseline
 from test.testlib.fixtures import (binaries, folder, pytest_collect_file,  # noqa: F401
                                    pytest_collection_modifyitems, pytest_configure)
+
+
+@pytest.fixture(scope="session")
+def watch():
+    return baseline.watch()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def watching(watch):
+    """Before any program of a module starts."""
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_left_behind(request, watch):
+    """After each test every program that runs holds no more than before (R71)."""
+    failed_before = request.session.testsfailed
+    watch.problems.clear()
+    marks = watch.marks()
+    yield
+    if request.session.testsfailed == failed_before:
+        watch.compare(marks)
+        assert not watch.problems, "\n".join(watch.problems)
 
 
 @pytest.fixture(scope="module")
