@@ -162,7 +162,7 @@ static void handshake_on_done(void *arg, err_t err)
     }
     peer = (struct grpc_peer){
         .addr = handshake->addr,
-        .ssl = tls_ssl(handshake->stream),
+        .tls = true,
         .uid = (uid_t)-1,
         .identity = caller,
     };

@@ -98,7 +98,7 @@ static enum grpc_status caller_permits_operator(const struct caller_rules *rules
 {
     const char *id = caller_spiffe_id(peer);
 
-    if (peer->ssl == NULL) {
+    if (!peer->tls) {
         if (peer->uid == rules->uid || peer->uid == 0)
             return GRPC_OK;
         *reason = "only the control plane's own user and root may call on this socket";
@@ -120,7 +120,7 @@ enum grpc_status caller_permits(const struct caller_rules *rules, const struct g
     *out_reason = "no rule permits this call";
     switch ((enum permission)permission) {
     case PERMISSION_ANYONE:
-        return peer->ssl != NULL ? GRPC_OK : caller_permits_operator(rules, peer, out_reason);
+        return peer->tls ? GRPC_OK : caller_permits_operator(rules, peer, out_reason);
     case PERMISSION_WORKLOAD:
         return caller_permits_workload(rules, peer, out_reason);
     case PERMISSION_OPERATOR:
@@ -138,7 +138,7 @@ void caller_name(const struct grpc_peer *peer, char out[CALLER_NAME_MAX])
 
     if (id[0] != '\0')
         (void)snprintf(out, CALLER_NAME_MAX, "%s", id);
-    else if (peer->ssl == NULL)
+    else if (!peer->tls)
         (void)snprintf(out, CALLER_NAME_MAX, "uid:%lu", (unsigned long)peer->uid);
     else
         addr_format(&peer->addr, out);

@@ -15,11 +15,11 @@
 #define CONFIG_KEK_MAX 4096
 #define CONFIG_KEK_VARIABLE "MORTISE_KEK"
 
-static const char *const config_log_formats[] = {"text", "json", NULL};
+static const char *const config_words_log_format[] = {"text", "json", NULL};
 
 const struct option config_options[] = {
 #define HEADING(text) OPTIONS_HEADING(text),
-#define ROW(...) OPTIONS_ROW(struct config, config_log_formats, __VA_ARGS__),
+#define ROW(...) OPTIONS_ROW(struct config, config_words, __VA_ARGS__),
 #include "control/config_tbl.h"
 #undef HEADING
 #undef ROW

@@ -11,11 +11,13 @@
 
 #define CONFIG_TOKEN_VARIABLE "MORTISE_JOIN_TOKEN"
 
-static const char *const config_log_formats[] = {"text", "json", NULL};
+static const char *const config_words_log_format[] = {"text", "json", NULL};
+/* In the order of enum tls_records. */
+static const char *const config_words_record_layer[] = {"auto", "portable", "library", NULL};
 
 const struct option config_options[] = {
 #define HEADING(text) OPTIONS_HEADING(text),
-#define ROW(...) OPTIONS_ROW(struct config, config_log_formats, __VA_ARGS__),
+#define ROW(...) OPTIONS_ROW(struct config, config_words, __VA_ARGS__),
 #include "proxy/config_tbl.h"
 #undef HEADING
 #undef ROW
@@ -173,6 +175,7 @@ struct tunables config_tunables(const struct config *config)
         .idle_ms = (uint64_t)config->idle_timeout_ms,
         .stall_ms = (uint64_t)config->stall_timeout_ms,
         .drain_ms = (uint64_t)config->drain_timeout_ms,
+        .records = (enum tls_records)config->record_layer,
         .max_connections = max_connections,
         .max_handshakes = (unsigned)config->max_handshakes,
         .max_handshakes_per_source = (unsigned)config->max_handshakes_per_source,

@@ -13,6 +13,7 @@
 #include "lib/base/faults.h"
 #include "lib/base/options.h"
 #include "lib/net/addr.h"
+#include "lib/net/tls.h"
 
 #define CONFIG_TYPE_STR char *
 #define CONFIG_TYPE_BOOL bool
@@ -37,6 +38,7 @@ struct tunables {
     uint64_t idle_ms;
     uint64_t stall_ms;
     uint64_t drain_ms;
+    enum tls_records records;
     unsigned max_connections;
     unsigned max_handshakes;
     unsigned max_handshakes_per_source;

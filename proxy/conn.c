@@ -451,6 +451,7 @@ void conn_start_tls(struct conn *conn, SSL_CTX *ctx, enum tls_role role, const c
         .ctx = ctx,
         .role = role,
         .server_name = server_name,
+        .records = conn->snapshot->tunables.records,
         .configure = conn_configure_tls,
         .arg = conn,
     };

@@ -32,10 +32,11 @@ stub = repository_rule(
 
 # headers: what the compiler includes (a file or a folder under /usr/include);
 # libs: the file the linker takes, in the order of names tried; none: only tests link it, by name;
-# package: what to install when it is missing.
+# package: what to install when it is missing; only: the one architecture that has it.
 _LIBRARIES = {
     "cmocka": struct(headers = ["cmocka.h"], libs = [], package = "libcmocka-dev"),
     "http_parser": struct(headers = ["http_parser.h"], libs = ["libhttp_parser.a"], package = "libhttp-parser-dev"),
+    "ipsec_mb": struct(headers = ["intel-ipsec-mb.h"], libs = ["libIPSec_MB.a"], package = "libipsec-mb-dev", only = "x86_64-linux-gnu"),
     "jansson": struct(headers = ["jansson.h", "jansson_config.h"], libs = ["libjansson.a"], package = "libjansson-dev"),
     "nghttp2": struct(headers = ["nghttp2"], libs = ["libnghttp2.a"], package = "libnghttp2-dev"),
     "protobuf_c": struct(headers = ["protobuf-c"], libs = ["libprotobuf-c.a"], package = "libprotobuf-c-dev"),
@@ -55,6 +56,8 @@ def _find(rctx, folders, names, package):
 def _debian_libraries_impl(rctx):
     multiarch = rctx.execute(["gcc", "-print-multiarch"]).stdout.strip()
     for name, lib in _LIBRARIES.items():
+        if multiarch != getattr(lib, "only", multiarch):
+            continue
         for header in lib.headers:
             path = _find(rctx, ["/usr/include", "/usr/include/" + multiarch], [header], lib.package)
             rctx.symlink(path, "%s/include/%s" % (name, header))

@@ -50,15 +50,22 @@ struct option {
 };
 
 /* OPTIONS_ROW makes a row from a line of a table that several places include: `type` is the end of
- * an option_kind, `enum_words` are the words of the table's OPTION_ENUM rows. */
-#define OPTIONS_ROW(structure, enum_words, flag, type, field, default_text, least, most,   \
+ * an option_kind; the words of an OPTION_ENUM row are the array words_prefix##_##field. */
+#define OPTIONS_ROW(structure, words_prefix, flag, type, field, default_text, least, most, \
                     row_flags, argument, text)                                             \
     {                                                                                      \
         .name = (flag), .kind = OPTION_##type, .offset = offsetof(structure, field),       \
         .def = (default_text), .min = (least), .max = (most),                              \
-        .words = OPTION_##type == OPTION_ENUM ? (enum_words) : NULL, .flags = (row_flags), \
+        .words = OPTIONS_WORDS_##type(words_prefix, field), .flags = (row_flags),          \
         .arg = (argument), .help = (text)                                                  \
     }
+#define OPTIONS_WORDS_STR(prefix, field) NULL
+#define OPTIONS_WORDS_BOOL(prefix, field) NULL
+#define OPTIONS_WORDS_INT(prefix, field) NULL
+#define OPTIONS_WORDS_SIZE(prefix, field) NULL
+#define OPTIONS_WORDS_MS(prefix, field) NULL
+#define OPTIONS_WORDS_LIST(prefix, field) NULL
+#define OPTIONS_WORDS_ENUM(prefix, field) prefix##_##field
 #define OPTIONS_HEADING(text)      \
     {                              \
         .name = "", .help = (text) \

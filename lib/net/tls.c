@@ -1,12 +1,11 @@
 #include "lib/net/tls.h"
 
-#include <pthread.h>
 #include <string.h>
 
-#include <openssl/bio.h>
 #include <openssl/err.h>
 
 #include "lib/base/mem.h"
+#include "lib/net/tls_boring.h"
 
 #define TLS_MAGIC 0x3e5a91d7u
 
@@ -30,21 +29,16 @@ static const unsigned tls_next[TLS_STATE_NUM] = {
     [TLS_STATE_CLOSED] = 0,
 };
 
-/* Bytes that must outlive the loop's buffers. */
-struct tls_kept {
-    size_t len;
-    uint8_t data[];
-};
-
 struct tls {
     struct stream base;
     unsigned magic;
     enum tls_state state;
     struct stream *lower;
-    SSL *ssl;
-    struct bytes in;       /* ciphertext in hand, inside the lower stream's callback */
+    SSL *ssl;              /* NULL from when `record` has taken over */
+    struct record *record; /* NULL: BoringSSL's record layer */
+    struct tls_io io;
     struct tls_kept *kept; /* ciphertext not yet wanted */
-    struct tls_kept *cork; /* the handshake's last flight, until the end of the batch */
+    struct tls_info info;
     err_t broken;
     tls_handshake_cb cb; /* until called */
     void *cb_arg;
@@ -53,6 +47,7 @@ struct tls {
     unsigned num_key_updates;
     uint8_t first[2]; /* the first bytes of the peer tell TLS from anything else */
     uint8_t num_first;
+    enum tls_records records;
     bool server;
     bool tls13;
     bool reading;
@@ -91,118 +86,6 @@ static void tls_set_state(struct tls *tls, enum tls_state state)
     tls->state = state;
 }
 
-/* The BIO: reading takes from the slice in hand, writing appends to the loop's tx buffer and so
- * never blocks: SSL_write cannot return WANT_WRITE. */
-
-static int tls_bio_read(BIO *bio, char *out, int len)
-{
-    struct tls *tls = tls_of_arg(BIO_get_data(bio));
-    size_t num = tls->in.len < (size_t)len ? tls->in.len : (size_t)len;
-
-    BIO_clear_retry_flags(bio);
-    if (num == 0) {
-        BIO_set_retry_read(bio);
-        return -1;
-    }
-    memcpy(out, tls->in.ptr, num);
-    tls->in.ptr += num;
-    tls->in.len -= num;
-    return (int)num;
-}
-
-static void tls_tx_add(struct loop_bufs *bufs, const void *ptr, size_t len)
-{
-    if (bufs->tx_cap - bufs->tx_len < len) {
-        while (bufs->tx_cap - bufs->tx_len < len)
-            bufs->tx_cap *= 2;
-        bufs->tx = mem_realloc(bufs->tx, bufs->tx_cap);
-    }
-    memcpy(bufs->tx + bufs->tx_len, ptr, len);
-    bufs->tx_len += len;
-}
-
-static int tls_bio_write(BIO *bio, const char *ptr, int len)
-{
-    struct tls *tls = tls_of_arg(BIO_get_data(bio));
-    struct loop_bufs *bufs = loop_bufs(tls->base.loop);
-
-    BIO_clear_retry_flags(bio);
-    if (tls->cork != NULL) {
-        tls_tx_add(bufs, tls->cork->data, tls->cork->len);
-        mem_free(tls->cork);
-        tls->cork = NULL;
-    }
-    tls_tx_add(bufs, ptr, (size_t)len);
-    return len;
-}
-
-static long tls_bio_ctrl(BIO *bio, int command, long num, void *ptr)
-{
-    (void)bio;
-    (void)num;
-    (void)ptr;
-    return command == BIO_CTRL_FLUSH ? 1 : 0;
-}
-
-static BIO_METHOD *tls_bio_method;
-
-static void tls_bio_make_method(void)
-{
-    tls_bio_method = BIO_meth_new(BIO_TYPE_SOURCE_SINK, "mortise");
-    CHECK(tls_bio_method != NULL && BIO_meth_set_read(tls_bio_method, tls_bio_read) == 1 &&
-          BIO_meth_set_write(tls_bio_method, tls_bio_write) == 1 &&
-          BIO_meth_set_ctrl(tls_bio_method, tls_bio_ctrl) == 1);
-}
-
-/* Errors. BoringSSL's queue belongs to the thread: it is read and cleared right behind the call. */
-
-static err_t tls_err_of_reason(int reason)
-{
-    if (reason >= SSL_AD_REASON_OFFSET && reason < SSL_AD_REASON_OFFSET + 256)
-        return FAIL(TLS_ALERT, reason - SSL_AD_REASON_OFFSET);
-    switch (reason) {
-    case SSL_R_HTTP_REQUEST:
-    case SSL_R_HTTPS_PROXY_REQUEST:
-        return FAIL(TLS_NOT_TLS, 0);
-    case SSL_R_NO_SHARED_CIPHER:
-    case SSL_R_NO_SHARED_GROUP:
-    case SSL_R_NO_COMMON_SIGNATURE_ALGORITHMS:
-    case SSL_R_UNSUPPORTED_PROTOCOL:
-    case SSL_R_BAD_ECC_CERT: /* TLS 1.2: groups are also the curves of the server's certificate */
-        return FAIL(TLS_NO_SHARED, reason);
-    case SSL_R_NO_SUPPORTED_VERSIONS_ENABLED:
-    case SSL_R_NO_CERTIFICATE_SET:
-    case SSL_R_NO_CIPHERS_AVAILABLE:
-        return FAIL(TLS_CONFIG, reason);
-    case SSL_R_PEER_DID_NOT_RETURN_A_CERTIFICATE:
-        return FAIL(CERT_MISSING, 0);
-    case SSL_R_KEY_USAGE_BIT_INCORRECT: /* found before the chain is looked at */
-        return FAIL(CERT_USAGE, reason);
-    case SSL_R_TOO_MANY_KEY_UPDATES:
-        return FAIL(TLS_KEY_UPDATES, 0);
-    default:
-        return FAIL(TLS_PROTOCOL, reason);
-    }
-}
-
-/* What the call that returned `ret` <= 0 means: AGAIN for more input, CLOSED for close_notify. */
-static err_t tls_err(struct tls *tls, int ret)
-{
-    int kind = SSL_get_error(tls->ssl, ret);
-    int reason = 0;
-    uint32_t entry;
-
-    if (kind == SSL_ERROR_WANT_READ)
-        return AGAIN;
-    if (kind == SSL_ERROR_ZERO_RETURN)
-        return FAIL(CLOSED, 0);
-    /* A callback of the context may have left entries of its own before BoringSSL's. */
-    while ((entry = ERR_get_error()) != 0)
-        if (reason == 0 && ERR_GET_LIB(entry) == ERR_LIB_SSL)
-            reason = ERR_GET_REASON(entry);
-    return tls_err_of_reason(reason);
-}
-
 /* Output. The loop's tx buffer is empty whenever control is outside this file and the lower write.
  */
 
@@ -224,15 +107,6 @@ static err_t tls_flush(struct tls *tls)
     return err;
 }
 
-static struct tls_kept *tls_keep(const void *ptr, size_t len)
-{
-    struct tls_kept *kept = mem_alloc(sizeof(*kept) + len);
-
-    kept->len = len;
-    memcpy(kept->data, ptr, len);
-    return kept;
-}
-
 static void tls_on_deferred(void *arg);
 
 static void tls_schedule(struct tls *tls)
@@ -250,17 +124,17 @@ static void tls_cork(struct tls *tls)
 
     if (bufs->tx_len == 0)
         return;
-    tls->cork = tls_keep(bufs->tx, bufs->tx_len);
+    tls->io.cork = tls_keep(bufs->tx, bufs->tx_len);
     bufs->tx_len = 0;
     tls_schedule(tls);
 }
 
 static err_t tls_uncork(struct tls *tls)
 {
-    struct tls_kept *cork = tls->cork;
+    struct tls_kept *cork = tls->io.cork;
     err_t err = OK;
 
-    tls->cork = NULL;
+    tls->io.cork = NULL;
     if (cork != NULL) {
         err = stream_write(tls->lower, bytes_of(cork->data, cork->len));
         tls->base.queued = tls->lower->queued;
@@ -293,7 +167,7 @@ static void tls_break_quietly(struct tls *tls, err_t err)
     tls->broken = err;
     tls->reading = false;
     tls->pump_due = false;
-    tls->in.len = 0;
+    tls->io.in.len = 0;
     mem_free(tls->kept);
     tls->kept = NULL;
     stream_read_stop(tls->lower);
@@ -323,22 +197,59 @@ static bool tls_too_many_key_updates(const struct tls *tls)
     return tls->num_key_updates > TLS_KEY_UPDATES_PER_S;
 }
 
-/* Decrypts into the loop's px buffer. AGAIN: all input is used up; OK: the buffer is full. */
+static void tls_send_alert(struct tls *tls, uint8_t description)
+{
+    if (tls->record != NULL) {
+        record_seal_alert(tls->record, description, tls_io_reserve(&tls->io, RECORD_ALERT_SIZE));
+        tls_io_commit(&tls->io, RECORD_ALERT_SIZE);
+        return;
+    }
+    if (description == SSL_AD_CLOSE_NOTIFY)
+        (void)SSL_shutdown(tls->ssl); /* writes into memory: nothing to wait for */
+    else
+        (void)SSL_send_fatal_alert(tls->ssl, description);
+    ERR_clear_error();
+}
+
+static err_t tls_decrypt_record(struct tls *tls, uint8_t *px, size_t *out_num)
+{
+    uint8_t alert;
+    err_t err = record_open(tls->record, loop_now_ms(tls->base.loop), &tls->io.in, px, LOOP_PX_SIZE,
+                            out_num, &alert);
+
+    if (alert != 0)
+        tls_send_alert(tls, alert);
+    return err;
+}
+
+static err_t tls_decrypt_library(struct tls *tls, uint8_t *px, size_t *out_num)
+{
+    err_t err = OK;
+
+    while (err_is_ok(err) && *out_num < LOOP_PX_SIZE && !tls_too_many_key_updates(tls)) {
+        int got = SSL_read(tls->ssl, px + *out_num, (int)(LOOP_PX_SIZE - *out_num));
+
+        if (got > 0)
+            *out_num += (size_t)got;
+        else
+            err = tls_err(tls->ssl, got);
+    }
+    if (tls_too_many_key_updates(tls) && (err_is_ok(err) || err_is(err, E_AGAIN))) {
+        tls_send_alert(tls, SSL_AD_UNEXPECTED_MESSAGE);
+        err = FAIL(TLS_KEY_UPDATES, tls->num_key_updates);
+    }
+    return err;
+}
+
+/* Decrypts into the loop's px buffer. AGAIN: all input is used up; OK: the buffer is full. What has
+ * to be answered lies in the tx buffer. */
 static err_t tls_decrypt(struct tls *tls, size_t *out_num)
 {
     uint8_t *px = loop_bufs(tls->base.loop)->px;
-    int got;
 
     *out_num = 0;
-    while (*out_num < LOOP_PX_SIZE) {
-        got = SSL_read(tls->ssl, px + *out_num, (int)(LOOP_PX_SIZE - *out_num));
-        if (got <= 0)
-            return tls_err(tls, got);
-        *out_num += (size_t)got;
-        if (tls_too_many_key_updates(tls))
-            break;
-    }
-    return OK;
+    return tls->record != NULL ? tls_decrypt_record(tls, px, out_num)
+                               : tls_decrypt_library(tls, px, out_num);
 }
 
 static void tls_pump(struct tls *tls)
@@ -346,14 +257,8 @@ static void tls_pump(struct tls *tls)
     while (tls->state == TLS_STATE_OPEN && tls->reading) {
         size_t num;
         err_t err = tls_decrypt(tls, &num);
-        err_t sent;
+        err_t sent = tls_flush(tls);
 
-        if (tls_too_many_key_updates(tls) && (err_is_ok(err) || err_is(err, E_AGAIN))) {
-            (void)SSL_send_fatal_alert(tls->ssl, SSL_AD_UNEXPECTED_MESSAGE);
-            ERR_clear_error();
-            err = FAIL(TLS_KEY_UPDATES, tls->num_key_updates);
-        }
-        sent = tls_flush(tls);
         if (!err_is_ok(sent) && (err_is_ok(err) || err_is(err, E_AGAIN)))
             err = sent;
         tls->pump_due = !err_is(err, E_AGAIN);
@@ -384,8 +289,8 @@ static bool tls_looks_like_tls(struct tls *tls)
 {
     const uint8_t *first = tls->first;
 
-    for (size_t i = 0; tls->num_first < sizeof(tls->first) && i < tls->in.len; i++)
-        tls->first[tls->num_first++] = tls->in.ptr[i];
+    for (size_t i = 0; tls->num_first < sizeof(tls->first) && i < tls->io.in.len; i++)
+        tls->first[tls->num_first++] = tls->io.in.ptr[i];
     if (tls->num_first > 0 && first[0] != SSL3_RT_HANDSHAKE && first[0] != SSL3_RT_ALERT &&
         !(tls->server && first[0] >= 0x80))
         return false;
@@ -395,13 +300,28 @@ static bool tls_looks_like_tls(struct tls *tls)
 static void tls_handshake_failed(struct tls *tls, err_t err)
 {
     /* BoringSSL says nothing to the peer when our own settings are at fault. */
-    if (err_is(err, E_TLS_CONFIG)) {
-        (void)SSL_send_fatal_alert(tls->ssl, SSL_AD_INTERNAL_ERROR);
-        ERR_clear_error();
-    }
+    if (err_is(err, E_TLS_CONFIG))
+        tls_send_alert(tls, SSL_AD_INTERNAL_ERROR);
     /* The alert leaves before anybody hears of it and closes. */
     (void)tls_flush(tls);
     tls_break(tls, err);
+}
+
+static struct tls_info tls_info_of(const SSL *ssl)
+{
+    const SSL_CIPHER *cipher = SSL_get_current_cipher(ssl);
+    const char *group;
+
+#ifdef SSL_GROUP_X25519
+    group = SSL_get_group_name(SSL_get_group_id(ssl));
+#else
+    group = SSL_get_curve_name(SSL_get_curve_id(ssl));
+#endif
+    return (struct tls_info){
+        .version = SSL_get_version(ssl),
+        .cipher = cipher != NULL ? SSL_CIPHER_standard_name(cipher) : "",
+        .group = group != NULL ? group : "",
+    };
 }
 
 static void tls_handshake_done(struct tls *tls)
@@ -410,9 +330,17 @@ static void tls_handshake_done(struct tls *tls)
 
     tls_set_state(tls, TLS_STATE_OPEN);
     tls->tls13 = SSL_version(tls->ssl) >= TLS1_3_VERSION;
+    tls->info = tls_info_of(tls->ssl);
     tls_cork(tls);
+    if (tls->records != TLS_RECORDS_LIBRARY)
+        tls->record = tls_record_of(tls->ssl, tls->records == TLS_RECORDS_AUTO,
+                                    tls->key_update_records, TLS_KEY_UPDATES_PER_S);
     tls->cb = NULL;
-    cb(tls->cb_arg, OK);
+    cb(tls->cb_arg, OK); /* looks at the SSL for the last time */
+    if (tls->record != NULL) {
+        SSL_free(tls->ssl);
+        tls->ssl = NULL;
+    }
     if (tls->state == TLS_STATE_OPEN && !tls->reading)
         stream_read_stop(tls->lower);
 }
@@ -431,7 +359,7 @@ static void tls_handshake_step(struct tls *tls)
         tls_handshake_done(tls);
         return;
     }
-    err = tls_err(tls, ret);
+    err = tls_err(tls->ssl, ret);
     if (!err_is(err, E_AGAIN)) {
         tls_handshake_failed(tls, err);
         return;
@@ -444,18 +372,18 @@ static void tls_handshake_step(struct tls *tls)
 /* Works on `data`; keeps what is not wanted now. */
 static void tls_feed(struct tls *tls, struct bytes data)
 {
-    tls->in = data;
+    tls->io.in = data;
     if (tls->state == TLS_STATE_HANDSHAKE)
         tls_handshake_step(tls);
     if (tls->state == TLS_STATE_OPEN)
         tls_pump(tls);
-    if (tls->in.len > 0 && !tls->got_eof &&
+    if (tls->io.in.len > 0 && !tls->got_eof &&
         (tls->state == TLS_STATE_OPEN || tls->state == TLS_STATE_NEW)) {
         CHECK(tls->kept == NULL);
-        tls->kept = tls_keep(tls->in.ptr, tls->in.len);
+        tls->kept = tls_keep(tls->io.in.ptr, tls->io.in.len);
         stream_read_stop(tls->lower);
     }
-    tls->in.len = 0;
+    tls->io.in.len = 0;
 }
 
 static void tls_on_lower_read(void *arg, struct bytes data)
@@ -557,13 +485,21 @@ static err_t tls_encrypt(struct tls *tls, struct bytes data)
 {
     int ret;
 
+    if (tls->record != NULL) {
+        uint8_t *out = tls_io_reserve(&tls->io, record_seal_max(data.len));
+        size_t num;
+
+        TRY(record_seal(tls->record, data, out, &num));
+        tls_io_commit(&tls->io, num);
+        return tls_flush(tls);
+    }
     /* BoringSSL counts records but never changes the key by itself. */
     if (tls->tls13 && SSL_get_write_sequence(tls->ssl) >= tls->key_update_records &&
         SSL_key_update(tls->ssl, SSL_KEY_UPDATE_NOT_REQUESTED) != 1)
-        return tls_err(tls, -1);
+        return tls_err(tls->ssl, -1);
     ret = SSL_write(tls->ssl, data.ptr, (int)data.len);
     if (ret <= 0)
-        return tls_err(tls, ret);
+        return tls_err(tls->ssl, ret);
     CHECK((size_t)ret == data.len); /* no partial writes: our BIO takes all */
     return tls_flush(tls);
 }
@@ -599,8 +535,7 @@ static err_t tls_op_write(struct stream *stream, struct bytes data)
 static err_t tls_send_close_notify(struct tls *tls)
 {
     tls->shut = true;
-    (void)SSL_shutdown(tls->ssl); /* writes into memory: nothing to wait for */
-    ERR_clear_error();
+    tls_send_alert(tls, SSL_AD_CLOSE_NOTIFY);
     return tls_flush(tls);
 }
 
@@ -637,16 +572,18 @@ static void tls_op_close(struct stream *stream, bool reset)
         (void)tls_send_close_notify(tls);
     tls_set_state(tls, TLS_STATE_CLOSED);
     tls->reading = false;
-    tls->in.len = 0;
+    tls->io.in.len = 0;
     if (reset)
         stream_reset(tls->lower);
     else
         stream_close(tls->lower);
     SSL_free(tls->ssl);
     tls->ssl = NULL;
+    record_free(tls->record);
+    tls->record = NULL;
     mem_free(tls->kept);
-    mem_free(tls->cork);
-    tls->kept = tls->cork = NULL;
+    mem_free(tls->io.cork);
+    tls->kept = tls->io.cork = NULL;
     loop_defer(tls->base.loop, tls_free, tls);
 }
 
@@ -683,15 +620,10 @@ static void tls_on_message(int is_write, int version, int type, const void *mess
 
 static err_t tls_configure(struct tls *tls, const struct tls_params *params)
 {
-    static pthread_once_t once = PTHREAD_ONCE_INIT;
-    BIO *bio;
+    BIO *bio = tls_bio_new(&tls->io);
 
-    (void)pthread_once(&once, tls_bio_make_method);
-    bio = BIO_new(tls_bio_method);
     if (bio == NULL)
         return FAIL(NO_MEMORY, 0);
-    BIO_set_data(bio, tls);
-    BIO_set_init(bio, 1);
     SSL_set_bio(tls->ssl, bio, bio); /* takes one reference for both */
     if (params->role == TLS_SERVER)
         SSL_set_accept_state(tls->ssl);
@@ -729,7 +661,9 @@ err_t tls_new(struct stream *lower, const struct tls_params *params, struct stre
     tls->magic = TLS_MAGIC;
     tls->base.ops = &tls_ops;
     tls->base.loop = lower->loop;
+    tls->io.loop = lower->loop;
     tls->lower = lower;
+    tls->records = params->records;
     tls->server = params->role == TLS_SERVER;
     tls->key_update_records =
         params->key_update_records != 0 ? params->key_update_records : TLS_KEY_UPDATE_RECORDS;
@@ -757,7 +691,7 @@ void tls_handshake(struct stream *stream, tls_handshake_cb cb, void *arg)
     tls_set_state(tls, TLS_STATE_HANDSHAKE);
     if (!tls->server) {
         int ret = SSL_do_handshake(tls->ssl);
-        err_t err = tls_err(tls, ret);
+        err_t err = tls_err(tls->ssl, ret);
 
         if (err_is(err, E_AGAIN))
             err = tls_flush(tls);
@@ -785,18 +719,7 @@ struct stream *tls_lower(const struct stream *stream)
 
 struct tls_info tls_info(const struct stream *stream)
 {
-    const SSL *ssl = tls_of_const(stream)->ssl;
-    const SSL_CIPHER *cipher = SSL_get_current_cipher(ssl);
-    const char *group;
+    const struct tls *tls = tls_of_const(stream);
 
-#ifdef SSL_GROUP_X25519
-    group = SSL_get_group_name(SSL_get_group_id(ssl));
-#else
-    group = SSL_get_curve_name(SSL_get_curve_id(ssl));
-#endif
-    return (struct tls_info){
-        .version = SSL_get_version(ssl),
-        .cipher = cipher != NULL ? SSL_CIPHER_standard_name(cipher) : "",
-        .group = group != NULL ? group : "",
-    };
+    return tls->ssl != NULL ? tls_info_of(tls->ssl) : tls->info;
 }

@@ -1,9 +1,10 @@
 /* tls: stream that is a TLS session over any other stream.
  *
- * BoringSSL reads from the slice that the lower stream delivered and writes into the loop's tx
- * buffer: one recv and one send for a batch of records, no copy kept per connection, no allocation
- * per record. This header is the seam behind which an own record layer can take over after the
- * handshake. Source: RFC 8446, RFC 5246. */
+ * BoringSSL does the handshake; it reads from the slice that the lower stream delivered and writes
+ * into the loop's tx buffer. After a TLS 1.3 handshake our record layer (record.h) takes over and
+ * BoringSSL's session is freed; TLS 1.2 stays with BoringSSL. Either way: one recv and one send for
+ * a batch of records, no copy kept per connection, no allocation per record.
+ * Source: RFC 8446, RFC 5246. */
 #ifndef MORTISE_LIB_NET_TLS_H
 #define MORTISE_LIB_NET_TLS_H
 
@@ -16,6 +17,13 @@
 
 enum tls_role { TLS_CLIENT, TLS_SERVER };
 
+/* Who protects the records of TLS 1.3 after the handshake. */
+enum tls_records {
+    TLS_RECORDS_AUTO,     /* our record layer with the quickest ciphers of this processor */
+    TLS_RECORDS_PORTABLE, /* our record layer with BoringSSL's ciphers */
+    TLS_RECORDS_LIBRARY,  /* BoringSSL's record layer */
+};
+
 struct tls_params {
     SSL_CTX *ctx; /* the session takes its own reference */
     enum tls_role role;
@@ -24,6 +32,7 @@ struct tls_params {
      * The message callback is ours. The context's callbacks must not close the stream. */
     void (*configure)(void *arg, SSL *ssl);
     void *arg;
+    enum tls_records records;
     uint64_t key_update_records; /* 0: TLS_KEY_UPDATE_RECORDS; fewer in tests */
 };
 
@@ -42,8 +51,8 @@ MUST_CHECK err_t tls_new(struct stream *lower, const struct tls_params *params,
 typedef void (*tls_handshake_cb)(void *arg, err_t err);
 void tls_handshake(struct stream *stream, tls_handshake_cb cb, void *arg);
 
-/* The SSL, for peer facts; stays the stream's. NULL once a record layer of our own has taken over.
- */
+/* The SSL, for peer facts; stays the stream's. NULL from when the callback of tls_handshake has
+ * returned, if our record layer took over. */
 SSL *tls_ssl(const struct stream *stream);
 struct stream *tls_lower(const struct stream *stream);
 

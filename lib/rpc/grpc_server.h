@@ -6,7 +6,6 @@
 
 #include <sys/types.h>
 
-#include <openssl/ssl.h>
 #include <protobuf-c/protobuf-c.h>
 
 #include "lib/net/addr.h"
@@ -21,7 +20,7 @@ struct grpc_call;
  * when it accepted (owned by the program, released by its free_identity). */
 struct grpc_peer {
     struct addr addr;
-    SSL *ssl;  /* NULL on a Unix socket */
+    bool tls;  /* else a Unix socket */
     uid_t uid; /* of a Unix peer, else (uid_t)-1 */
     void *identity;
 };

@@ -96,7 +96,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     memstream_script(served)->split_at = data[0];
     recorder_attach(&recorder, client);
     stream_read_start(client);
-    grpc_server_accept(server, served, &(struct grpc_peer){.ssl = NULL});
+    grpc_server_accept(server, served, &(struct grpc_peer){.tls = false});
     if (data[0] < 128)
         CHECK(err_is_ok(stream_write(client, bytes_of(greeting, sizeof(greeting) - 1))));
     CHECK(err_is_ok(stream_write(client, bytes_of(data + 1, size - 1))));

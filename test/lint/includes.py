@@ -30,13 +30,14 @@ EXTERNAL = [
     (re.compile(r"sqlite3\.h$"), "@debian//:sqlite3"),
     (re.compile(r"yaml\.h$"), "@debian//:yaml"),
     (re.compile(r"http_parser\.h$"), "@debian//:http_parser"),
+    (re.compile(r"intel-ipsec-mb\.h$"), "@debian//:ipsec_mb"),
     (re.compile(r"cmocka\.h$"), "@debian//:cmocka"),
 ]
 
 # What each layer may depend on outside the tree; the first prefix that fits counts.
 LAYERS = [
     ("lib/base", set()),
-    ("lib/net", {"uv", "crypto", "ssl"}),
+    ("lib/net", {"uv", "crypto", "ssl", "ipsec_mb"}),
     ("lib/rpc", {"uv", "nghttp2", "protobuf_c", "jansson", "yaml", "http_parser", "crypto", "ssl"}),
     ("certs", {"crypto", "ssl", "protobuf_c"}),
     ("proto", {"protobuf_c"}),
@@ -155,6 +156,7 @@ class Tree:
             "cc_test": cc, "mortise_cc_test": cc_test, "mortise_fuzz_test": fuzz_test,
             "proto_c_library": proto_c_library, "package": package_function,
             "package_group": package_group, "glob": glob, "package_name": lambda: package,
+            "HARDEN_COPTS": Select(), "COPTS": Select(),
             "select": lambda branches: Select(v for vs in branches.values() for v in vs),
         }
 

@@ -205,7 +205,7 @@ static void echo_on_handshake(void *arg, err_t err)
     struct echo_accept *accept = arg;
 
     if (err_is_ok(err)) {
-        accept->peer.ssl = tls_ssl(accept->stream);
+        accept->peer.tls = true;
         grpc_server_accept(accept->echo->server, accept->stream, &accept->peer);
     } else {
         (void)fprintf(stderr, "handshake: %s at %s\n", err_name(err.code), err.where);

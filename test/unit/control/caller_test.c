@@ -126,7 +126,7 @@ static char judge(const struct who *who, int permission)
     struct peer certificate = {.spiffe_id = id, .dns_names = no_names, .serial = nothing};
     struct caller caller = {.peer = who->spiffe_id != NULL ? &certificate : NULL};
     struct grpc_peer peer = {
-        .ssl = who->tls ? (SSL *)(void *)&caller : NULL, /* only compared with NULL */
+        .tls = who->tls,
         .uid = who->uid,
         .identity = &caller,
     };

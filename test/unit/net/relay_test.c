@@ -21,6 +21,7 @@
 
 static struct loop *loop;
 static struct testca *root, *leaf;
+static enum tls_records records; /* of both ends */
 
 /* Both directions between two streams, as the proxy's relay does it. */
 struct link {
@@ -160,7 +161,8 @@ static struct stream *new_tcp(int fd, int send_buffer)
 static struct stream *new_tls(struct stream *lower, SSL_CTX *ctx, enum tls_role role,
                               unsigned *num_open)
 {
-    struct tls_params params = {.ctx = ctx, .role = role, .key_update_records = 500};
+    struct tls_params params = {
+        .ctx = ctx, .role = role, .records = records, .key_update_records = 500};
     struct stream *stream;
 
     assert_int_equal(tls_new(lower, &params, &stream).code, E_OK);
@@ -311,5 +313,8 @@ int main(void)
         cmocka_unit_test(test_stalled_reader_holds_one_slab_a_direction),
     };
 
-    return cmocka_run_group_tests(tests, set_up, tear_down);
+    int failed = cmocka_run_group_tests_name("own records", tests, set_up, tear_down);
+
+    records = TLS_RECORDS_LIBRARY;
+    return failed + cmocka_run_group_tests_name("library's records", tests, set_up, tear_down);
 }

@@ -4,6 +4,7 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <string.h>
 
 #include <cmocka.h>
@@ -12,6 +13,7 @@
 struct end client, server;
 struct loop *loop;
 uint64_t fake_now_ms = 1000;
+enum tls_records client_records, server_records;
 struct testca *root, *leaf, *other_root, *other_leaf;
 SSL_CTX *server_ctx, *client_ctx;
 
@@ -41,6 +43,14 @@ void write_text(struct end *end, const char *text)
     assert_int_equal(stream_write(end->tls, bytes_of_str(text)).code, E_OK);
 }
 
+static void end_note_server_name(struct end *end)
+{
+    const char *name = SSL_get_servername(tls_ssl(end->tls), TLSEXT_NAMETYPE_host_name);
+
+    if (name != NULL)
+        (void)snprintf(end->server_name, sizeof(end->server_name), "%s", name);
+}
+
 void on_handshake(void *arg, err_t err)
 {
     struct end *end = arg;
@@ -54,6 +64,7 @@ void on_handshake(void *arg, err_t err)
     }
     if (!err_is_ok(err))
         return;
+    end_note_server_name(end);
     recorder_attach(&end->rec, end->tls);
     if (end->text != NULL)
         write_text(end, end->text);
@@ -79,7 +90,12 @@ void ends_init(void)
 
 void end_new(struct end *end, SSL_CTX *ctx, enum tls_role role, uint64_t key_update_records)
 {
-    struct tls_params params = {.ctx = ctx, .role = role, .key_update_records = key_update_records};
+    struct tls_params params = {
+        .ctx = ctx,
+        .role = role,
+        .records = role == TLS_CLIENT ? client_records : server_records,
+        .key_update_records = key_update_records,
+    };
 
     assert_int_equal(tls_new(end->lower, &params, &end->tls).code, E_OK);
     end->rec.stream = end->tls;
@@ -175,4 +191,27 @@ int ends_tear_down(void **state)
 void send_raw(struct stream *stream, const void *data, size_t len)
 {
     assert_int_equal(stream_write(stream, bytes_of(data, len)).code, E_OK);
+}
+
+int run_with_all_records(const struct CMUnitTest *tests, size_t num)
+{
+    static const struct {
+        const char *name;
+        enum tls_records client, server;
+    } pairs[] = {
+        {"ours and ours", TLS_RECORDS_AUTO, TLS_RECORDS_AUTO},
+        {"ours and the library's", TLS_RECORDS_AUTO, TLS_RECORDS_LIBRARY},
+        {"the library's and ours", TLS_RECORDS_LIBRARY, TLS_RECORDS_AUTO},
+        {"ours, portable and fast", TLS_RECORDS_PORTABLE, TLS_RECORDS_AUTO},
+        {"the library's and the library's", TLS_RECORDS_LIBRARY, TLS_RECORDS_LIBRARY},
+    };
+    int failed = 0;
+
+    for (size_t i = 0; i < sizeof(pairs) / sizeof(pairs[0]); i++) {
+        client_records = pairs[i].client;
+        server_records = pairs[i].server;
+        failed +=
+            _cmocka_run_group_tests(pairs[i].name, tests, num, ends_set_up_all, ends_tear_down_all);
+    }
+    return failed;
 }

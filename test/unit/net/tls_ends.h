@@ -32,9 +32,10 @@ struct end {
     unsigned num_handshakes;
     err_t err; /* of the handshake */
     /* What its handshake callback does. */
-    bool read;        /* starts reading */
-    const char *text; /* writes this */
-    bool close;       /* closes */
+    bool read;            /* starts reading */
+    const char *text;     /* writes this */
+    bool close;           /* closes */
+    char server_name[32]; /* noted in it: the SSL is gone afterwards */
     bool closed;
 };
 
@@ -44,6 +45,15 @@ extern uint64_t fake_now_ms;
 /* Two authorities with a leaf each; contexts of the first, both sides with certificates. */
 extern struct testca *root, *leaf, *other_root, *other_leaf;
 extern SSL_CTX *server_ctx, *client_ctx;
+
+/* Who protects the records of an end that is made from now on. */
+extern enum tls_records client_records, server_records;
+/* run_with_all_records runs a group of tests with each pairing of record layers that matters;
+ * returns what main is to return. */
+#define RUN_WITH_ALL_RECORDS(tests) \
+    run_with_all_records((tests), sizeof(tests) / sizeof((tests)[0]))
+struct CMUnitTest;
+int run_with_all_records(const struct CMUnitTest *tests, size_t num);
 
 /* For cmocka: contexts once a file; loop and fresh ends before each test. */
 int ends_set_up_all(void **state);

@@ -355,5 +355,5 @@ int main(void)
         TEST(test_garbage_in_the_clear_after_the_handshake),
     };
 
-    return cmocka_run_group_tests(tests, ends_set_up_all, ends_tear_down_all);
+    return RUN_WITH_ALL_RECORDS(tests);
 }

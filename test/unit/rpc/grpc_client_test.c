@@ -158,7 +158,7 @@ static void app_unary(struct app *app, uint64_t deadline_ms)
 static void app_on_shaken(void *arg, err_t err)
 {
     struct app *app = arg;
-    struct grpc_peer peer = {.ssl = tls_ssl(app->shaking)};
+    struct grpc_peer peer = {.tls = true};
 
     if (err_is_ok(err))
         grpc_server_accept(app->server, app->shaking, &peer);
@@ -1042,7 +1042,7 @@ static enum grpc_status app_authorize(void *arg, const struct grpc_peer *peer,
     (void)arg;
     (void)method;
     (void)out_reason;
-    return peer->ssl != NULL ? GRPC_OK : GRPC_UNAUTHENTICATED;
+    return peer->tls ? GRPC_OK : GRPC_UNAUTHENTICATED;
 }
 
 static void app_on_request(struct grpc_call *call, void *service, const ProtobufCMessage *msg)
