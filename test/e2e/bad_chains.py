@@ -254,6 +254,20 @@ def test_the_log_tells_how_late(campaign):
         assert 240 <= told("valid in five minutes", inbound) <= 300
 
 
+def test_every_flipped_bit_is_noticed(campaign):
+    """Everything in a certificate is signed, or is the signature."""
+    lane = campaign.lanes[0]
+    shown = lane.worlds[True].leaf()
+    reached, good = lane.app.connections, shown.certs[0]
+    for bit in range(0, len(good) * 8, 41):
+        flipped = bytearray(good)
+        flipped[bit // 8] ^= 1 << bit % 8
+        seen = lane.call(Shown([bytes(flipped)], shown.key), TLS13)
+        assert seen.peer.alert is not None and seen.peer.data == b"", bit
+    assert lane.app.connections == reached
+    assert lane.call(shown, TLS13).peer.data == FROM_PEER
+
+
 def on_cpu_s(pid):
     """Seconds that its threads ran, to the nanosecond."""
     return sum(int((task / "schedstat").read_text().split()[0])
