@@ -24,4 +24,5 @@ CRYPTO_SRCS = crypto_sources + crypto_internal_headers + select({
 })
 SSL_HDRS = ssl_headers
 SSL_SRCS = ssl_sources + ssl_internal_headers
+SSL_TEST = "src/ssl/test"
 TOOL_SRCS = tool_sources + tool_headers

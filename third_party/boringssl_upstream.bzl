@@ -31,4 +31,5 @@ CRYPTO_HDRS = crypto_headers + crypto_internal_headers + bcm_internal_headers
 CRYPTO_SRCS = [path for path in bcm_sources + crypto_sources + bcm_sources_asm + crypto_sources_asm if _ours(path)]
 SSL_HDRS = ssl_headers + ssl_internal_headers
 SSL_SRCS = ssl_sources
+SSL_TEST = "ssl/test"
 TOOL_SRCS = bssl_sources + bssl_internal_headers
