@@ -3,8 +3,10 @@
 #include <errno.h>
 #include <string.h>
 
+#include <openssl/evp.h>
 #include <openssl/sha.h>
 
+#include "certs/key.h"
 #include "lib/base/file.h"
 #include "lib/base/mem.h"
 #include "lib/rpc/json_pb.h"
@@ -133,13 +135,22 @@ static void static_read_message(struct static_reader *reader)
 
 /* ---- identity ---- */
 
-static const char *static_svid_field(err_t err)
+/* Which of the two files it is about. Both are PEM: when that is the fault, the key's is looked at
+ * once more. */
+static const char *static_svid_field(err_t err, struct bytes key_pem)
 {
-    return err_is(err, E_KEY_SYNTAX) || err_is(err, E_KEY_ENCRYPTED) ? "identity.key_file"
-                                                                     : "identity.cert_file";
+    bool key = err_is(err, E_KEY_SYNTAX) || err_is(err, E_KEY_ENCRYPTED);
+
+    if (err_is(err, E_PEM_SYNTAX) || err_is(err, E_PEM_EMPTY)) {
+        EVP_PKEY *parsed = NULL;
+
+        key = !err_is_ok(key_parse(key_pem, &parsed));
+        EVP_PKEY_free(parsed);
+    }
+    return key ? "identity.key_file" : "identity.cert_file";
 }
 
-static void static_svid_fault(struct static_reader *reader, err_t err)
+static void static_svid_fault(struct static_reader *reader, err_t err, struct bytes key_pem)
 {
     if (err_is(err, E_CERT_EXPIRED))
         faults_add(reader->faults, "identity.cert_file", "%s %d s ago", err_text(err.code),
@@ -148,7 +159,7 @@ static void static_svid_fault(struct static_reader *reader, err_t err)
         faults_add(reader->faults, "identity.key_file", "%s (%s)", err_text(err.code),
                    "was one of the two replaced alone?");
     else
-        faults_add(reader->faults, static_svid_field(err), "%s (%s)", err_text(err.code),
+        faults_add(reader->faults, static_svid_field(err, key_pem), "%s (%s)", err_text(err.code),
                    err_name(err.code));
 }
 
@@ -177,7 +188,7 @@ static void static_read_identity(struct static_reader *reader, int64_t now_s)
         return;
     err = svid_of_pem(buf_view(&cert), buf_view(&key), NULL, now_s, &reader->out->svid);
     if (!err_is_ok(err))
-        static_svid_fault(reader, err);
+        static_svid_fault(reader, err, buf_view(&key));
 }
 
 /* ---- CAs ---- */

@@ -128,7 +128,8 @@ def loaded(folder, binaries, name, env=None, streams=STREAMS, **settings):
     pair.ca = Ca(begins_days=-30)
     pair.roots.write_bytes(pair.ca.root_pem())
     for side in ("client", "server"):
-        pair.renew(side, pair.ca.issue(ID + side, valid_s=7 * DAY, begins_s=-7 * DAY))
+        cert = pair.ca.issue(ID + side, valid_s=7 * DAY, begins_s=-7 * DAY)
+        setattr(pair, side, pair.renew(side, cert))
     load = None
     try:
         pair.start()

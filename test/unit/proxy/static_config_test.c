@@ -215,6 +215,20 @@ static void test_files_that_are_missing_or_cut_off(void **state)
     mem_free(path);
 }
 
+static void test_a_key_that_was_cut(void **state)
+{
+    struct folder *folder = *state;
+    char *cut = mem_strndup(folder->world.leaf->key_pem, 100);
+
+    put(folder, "leaf.key", cut, 0600);
+    mem_free(cut);
+    assert_false(load(folder));
+    assert_true(has_fault(folder, "identity.key_file", "PEM"));
+    put(folder, "leaf.key", "", 0600);
+    assert_false(load(folder));
+    assert_true(has_fault(folder, "identity.key_file", "PEM"));
+}
+
 static void test_an_expired_certificate(void **state)
 {
     struct folder *folder = *state;
@@ -306,6 +320,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_a_key_that_others_may_read, setup, teardown),
         cmocka_unit_test_setup_teardown(test_half_of_a_pair, setup, teardown),
         cmocka_unit_test_setup_teardown(test_files_that_are_missing_or_cut_off, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_a_key_that_was_cut, setup, teardown),
         cmocka_unit_test_setup_teardown(test_an_expired_certificate, setup, teardown),
         cmocka_unit_test_setup_teardown(test_no_configuration_at_all, setup, teardown),
         cmocka_unit_test_setup_teardown(test_every_way_to_change_a_file_is_seen, setup, teardown),
