@@ -66,8 +66,9 @@ def but(make, error, alert=None, at=None):
 # A peer with a good certificate that is not the one: the inbound side asks whom a link allows, the outbound
 # side expects somebody.
 SOMEBODY = {"inbound": ("peer_denied", None), "outbound": ("peer_identity", None)}
-# BoringSSL reads a leaf's key by itself, before there is a chain to judge.
+# BoringSSL reads a leaf's form and key by itself, before there is a chain to judge.
 UNREADABLE = ("tls_protocol", "decode_error")
+UNREADABLE_KEY = ("tls_protocol", "decode_error")
 
 # And in TLS 1.3 its KeyUsage, which must have digitalSignature.
 NOT_FOR_SIGNING = {"TLS1_3": ("cert_usage", "illegal_parameter")}
@@ -624,35 +625,35 @@ bad("keys", "key_weak", {
     "Ed25519": of_kind("ed25519"),
     "DSA": but(of_kind("dsa1024"), "key_weak", at=KIND),
     "X25519": but(of_kind("x25519"), "key_weak", at=KIND),
-    "secp256k1": but(of_kind("secp256k1"), *UNREADABLE),
-    "P-192": but(of_kind("p192"), *UNREADABLE),
-    "brainpoolP256r1": but(of_kind("brainpool256"), *UNREADABLE),
-    "brainpoolP384r1": but(of_kind("brainpool384"), *UNREADABLE),
-    "Ed448": but(of_kind("ed448"), *UNREADABLE),
-    "P-256 written out": but(with_spki(lambda: ec_public(POINT, written_out())), *UNREADABLE),
+    "secp256k1": but(of_kind("secp256k1"), *UNREADABLE_KEY),
+    "P-192": but(of_kind("p192"), *UNREADABLE_KEY),
+    "brainpoolP256r1": but(of_kind("brainpool256"), *UNREADABLE_KEY),
+    "brainpoolP384r1": but(of_kind("brainpool384"), *UNREADABLE_KEY),
+    "Ed448": but(of_kind("ed448"), *UNREADABLE_KEY),
+    "P-256 written out": but(with_spki(lambda: ec_public(POINT, written_out())), *UNREADABLE_KEY),
     "no point on the curve": but(with_spki(ec_public(POINT[:-1] + bytes([POINT[-1] ^ 1]))),
-                                 *UNREADABLE),
-    "the point at infinity": but(with_spki(ec_public(b"\0")), *UNREADABLE),
-    "a point of both forms": but(with_spki(ec_public(point(key("p256", 9), 6))), *UNREADABLE),
-    "a point cut short": but(with_spki(ec_public(POINT[:-1])), *UNREADABLE),
-    "a point without bytes": but(with_spki(ec_public(b"")), *UNREADABLE),
-    "no curve": but(with_spki(ec_public(POINT, b"")), *UNREADABLE),
-    "curve NULL": but(with_spki(ec_public(POINT, der.NULL)), *UNREADABLE),
-    "unused bits": but(with_spki(ec_public(POINT, unused=3)), *UNREADABLE),
+                                 *UNREADABLE_KEY),
+    "the point at infinity": but(with_spki(ec_public(b"\0")), *UNREADABLE_KEY),
+    "a point of both forms": but(with_spki(ec_public(point(key("p256", 9), 6))), *UNREADABLE_KEY),
+    "a point cut short": but(with_spki(ec_public(POINT[:-1])), *UNREADABLE_KEY),
+    "a point without bytes": but(with_spki(ec_public(b"")), *UNREADABLE_KEY),
+    "no curve": but(with_spki(ec_public(POINT, b"")), *UNREADABLE_KEY),
+    "curve NULL": but(with_spki(ec_public(POINT, der.NULL)), *UNREADABLE_KEY),
+    "unused bits": but(with_spki(ec_public(POINT, unused=3)), *UNREADABLE_KEY),
     "an unknown kind": but(with_spki(der.sequence(der.sequence(der.oid(UNKNOWN)), der.bits(b"\0"))),
-                           *UNREADABLE),
-    "no key": but(with_spki(b"\x30\0"), *UNREADABLE),
+                           *UNREADABLE_KEY),
+    "no key": but(with_spki(b"\x30\0"), *UNREADABLE_KEY),
     "RSA that is no key": but(with_spki(der.sequence(der.sequence(RSA, der.NULL), der.bits(b"\0"))),
-                              *UNREADABLE),
-    "RSA with exponent 1": but(of_rsa(MODULUS, 1), *UNREADABLE),
-    "RSA with an even exponent": but(of_rsa(MODULUS, 65536), *UNREADABLE),
-    "RSA with a giant exponent": but(of_rsa(MODULUS, (1 << 64) + 1), *UNREADABLE),
-    "RSA with an even modulus": but(of_rsa(MODULUS + 1), *UNREADABLE),
-    "RSA with a negative modulus": but(of_rsa(-MODULUS), *UNREADABLE),
-    "RSA with modulus 0": but(of_rsa(0), *UNREADABLE),
+                              *UNREADABLE_KEY),
+    "RSA with exponent 1": but(of_rsa(MODULUS, 1), *UNREADABLE_KEY),
+    "RSA with an even exponent": but(of_rsa(MODULUS, 65536), *UNREADABLE_KEY),
+    "RSA with a giant exponent": but(of_rsa(MODULUS, (1 << 64) + 1), *UNREADABLE_KEY),
+    "RSA with an even modulus": but(of_rsa(MODULUS + 1), *UNREADABLE_KEY),
+    "RSA with a negative modulus": but(of_rsa(-MODULUS), *UNREADABLE_KEY),
+    "RSA with modulus 0": but(of_rsa(0), *UNREADABLE_KEY),
     "RSA with parameters that are no NULL": but(with_spki(lambda: der.sequence(
-        der.sequence(RSA, der.integer(1)), der.bits(b"\0"))), *UNREADABLE),
-    "RSA of 65536 bits": but(of_rsa((1 << 65535) + 1), *UNREADABLE),
+        der.sequence(RSA, der.integer(1)), der.bits(b"\0"))), *UNREADABLE_KEY),
+    "RSA of 65536 bits": but(of_rsa((1 << 65535) + 1), *UNREADABLE_KEY),
     "DSA without parameters": but(with_spki(lambda: der.sequence(
         der.sequence(der.oid("1.2.840.10040.4.1")), der.bits(der.integer(5)))), "key_weak", at=KIND),
     "intermediate RSA 1024": intermediate_of("rsa1024"),
@@ -821,7 +822,7 @@ def intermediate(make):
     return made
 
 
-bad("encodings", "tls_protocol", {
+bad("encodings", None, {
     "a byte behind": whole(lambda made: made + b"\0"),
     "cut short": whole(lambda made: made[:-1]),
     "cut in half": whole(lambda made: made[:len(made) // 2]),
@@ -844,12 +845,14 @@ bad("encodings", "tls_protocol", {
     "a NULL": whole(lambda made: der.NULL),
     "serial missing": encoded(serial=b""),
     "serial as a string": encoded(serial=der.octets(b"\1")),
+}, at={"inbound": UNREADABLE, "outbound": UNREADABLE})
+bad("encodings", None, {
     "algorithm missing": encoded(inner=b""),
     "issuer missing": encoded(issuer=b""),
     "subject missing": encoded(subject=b""),
     "key missing": encoded(spki=b""),
     "key as bytes": encoded(spki=der.octets(b"\0" * 65)),
-}, alert="decode_error")
+}, at={"inbound": UNREADABLE_KEY, "outbound": UNREADABLE_KEY})
 bad("encodings", "cert_syntax", {
     "intermediate with a byte behind": intermediate(lambda made: made + b"\0"),
     "intermediate cut short": intermediate(lambda made: made[:-1]),
@@ -1000,7 +1003,7 @@ bad("giants", "chain_untrusted", {
     "an issuer of 30 kB": lambda w: w.leaf(issuer=der.name("a" * 30000)),
 })
 bad("giants", "key_weak", {
-    "RSA of 200,000 bits": but(of_rsa((1 << 199_999) + 1), *UNREADABLE),
+    "RSA of 200,000 bits": but(of_rsa((1 << 199_999) + 1), *UNREADABLE_KEY),
     "intermediate RSA of 200,000 bits": intermediate_spki(lambda: rsa_public((1 << 199_999) + 1)),
 })
 good("giants", {
