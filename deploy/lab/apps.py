@@ -16,6 +16,7 @@ import random
 import signal
 import struct
 import sys
+import time
 
 CHUNK = 64 * 1024
 ACK_EVERY = 16
@@ -34,6 +35,14 @@ class Corrupted(Exception):
 def check(what, got, wanted):
     if got != wanted:
         raise Corrupted(f"{what}: got {len(got)} bytes that are not the {len(wanted)} wanted")
+
+
+async def read_line(reader):
+    """A whole line; b"" at the end; EOFError when the stream ended within one, which is a loss and no fault."""
+    line = await reader.readline()
+    if line and not line.endswith(b"\n"):
+        raise EOFError("ended within a line")
+    return line
 
 
 # Servers.
@@ -58,7 +67,7 @@ async def http_server(reader, writer):
 
 async def lines_server(reader, writer):
     writer.write(b"220 analytics ready\r\n")
-    while line := await reader.readline():
+    while line := await read_line(reader):
         words = line.split()
         if words[0] == b"EVENT":
             seq, digest = words[1:]
@@ -95,7 +104,7 @@ def serving(kind):
     async def handle(reader, writer):
         try:
             await SERVERS[kind](reader, writer)
-        except (asyncio.IncompleteReadError, ConnectionError):
+        except (EOFError, ConnectionError):
             pass
         except Corrupted as err:
             print(json.dumps({"corrupted": str(err)}), flush=True)
@@ -136,7 +145,8 @@ class Link:
         self.connections += 1
         return reader, writer
 
-    def lost(self, what, err):
+    def lost(self, what, err, began):
+        """One exchange, or upload, that began at that time.monotonic() was lost."""
         kind = "corrupted" if isinstance(err, Corrupted) else "dropped"
         setattr(self, kind, getattr(self, kind) + 1)
         if len(self.problems) < 20:
@@ -171,10 +181,11 @@ async def repeat(link, stop, what, once, pause_s):
     number = 0
     while not stop.is_set():
         number += 1
+        began = time.monotonic()
         try:
             await asyncio.wait_for(once(f"{link.name}.{what}.{number}"), TIMEOUT_S)
         except (OSError, EOFError, asyncio.TimeoutError, Corrupted, ValueError) as err:
-            link.lost(what, err)
+            link.lost(what, err, began)
         try:
             await asyncio.wait_for(stop.wait(), pause_s)
         except asyncio.TimeoutError:
@@ -214,7 +225,7 @@ async def single_http(link, stop, worker, pause_s):
 
 async def greeted(link):
     reader, writer = await link.open()
-    greeting = await reader.readline()
+    greeting = await read_line(reader)
     if greeting != b"220 analytics ready\r\n":
         writer.close()
         raise (Corrupted(f"greeting {greeting!r}") if greeting else EOFError("no greeting"))
@@ -230,7 +241,7 @@ async def lines_client(link, stop, worker, pause_s):
                 digest = hashlib.sha256(seq).hexdigest().encode()
                 line = b"EVENT %s %s\r\n" % (seq, digest)
                 writer.write(line)
-                answer = await reader.readline()
+                answer = await read_line(reader)
                 wanted = b"250 %s %s\r\n" % (seq, hashlib.sha256(digest).hexdigest().encode())
                 if not answer:
                     raise EOFError("no answer")
@@ -238,7 +249,7 @@ async def lines_client(link, stop, worker, pause_s):
                 link.exchanges += 1
                 link.bytes += len(line) + len(answer)
             writer.write(b"QUIT\r\n")
-            if await reader.readline() != b"221 bye\r\n" or await reader.read():
+            if await read_line(reader) != b"221 bye\r\n" or await reader.read():
                 raise EOFError("no farewell")
         finally:
             writer.close()
@@ -249,6 +260,7 @@ async def lines_client(link, stop, worker, pause_s):
 async def upload_client(link, stop, worker, pause_s):
     """One upload, as long as the run; acknowledged as it goes."""
     seed = f"{link.name}.upload{worker}"
+    began = time.monotonic()
     try:
         reader, writer = await greeted(link)
         total = hashlib.sha256()
@@ -262,36 +274,37 @@ async def upload_client(link, stop, worker, pause_s):
             writer.write(struct.pack("!QI", seq, size) + chunk)
             link.bytes += size
             if seq % ACK_EVERY == 0:
+                began = time.monotonic()
                 await asyncio.wait_for(writer.drain(), TIMEOUT_S)
-                answer = await asyncio.wait_for(reader.readline(), TIMEOUT_S)
+                answer = await asyncio.wait_for(read_line(reader), TIMEOUT_S)
                 if not answer:
                     raise EOFError("upload ended by the other side")
                 check(f"upload {seq}", answer, b"250 %d %s\r\n" % (seq, total.hexdigest().encode()))
                 link.exchanges += 1
                 await asyncio.sleep(pause_s)
         writer.write(struct.pack("!QI", 0, 0))
-        answer = await asyncio.wait_for(reader.readline(), TIMEOUT_S)
+        answer = await asyncio.wait_for(read_line(reader), TIMEOUT_S)
         check("upload total", answer, b"250 total %s\r\n" % total.hexdigest().encode())
         writer.write(b"QUIT\r\n")
         await asyncio.wait_for(reader.read(), TIMEOUT_S)
         writer.close()
     except (OSError, EOFError, asyncio.TimeoutError, Corrupted) as err:
-        link.lost("upload", err)
+        link.lost("upload", err, began)
 
 
 CLIENTS = {"http": ((kept_http, 4), (single_http, 2)), "lines": ((lines_client, 2),
                                                                 (upload_client, 1))}
 
 
-async def drive(specs, pause_s):
+async def drive(specs, pause_s, link_type=Link, clients=CLIENTS):
     stop = stopping()
     links, tasks = [], []
     for spec in specs:
         name, target = spec.split("=")
         kind, host, port = target.split(":")
-        link = Link(name, host, int(port))
+        link = link_type(name, host, int(port))
         links.append(link)
-        for client, number in CLIENTS[kind]:
+        for client, number in clients[kind]:
             tasks += [asyncio.create_task(client(link, stop, i, pause_s)) for i in range(number)]
 
     def report(final):

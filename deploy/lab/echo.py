@@ -55,12 +55,13 @@ async def finish(streams):
 
 async def stream(link, stop, index, ready):
     """One connection that lives as long as the run, with an exchange now and then."""
-    number = 0
+    number, began = 0, time.monotonic()
     try:
         streams = await link.open()
         ready.append(index)
         while not stop.is_set():
             number += 1
+            began = time.monotonic()
             await exchange(link, streams, f"stream{index}", number, 512 + (index * 37) % 3000)
             try:
                 await asyncio.wait_for(stop.wait(), 0.3)
@@ -68,7 +69,7 @@ async def stream(link, stop, index, ready):
                 pass
         await finish(streams)
     except LOST as err:
-        link.lost(f"stream {index} after {number} exchanges", err)
+        link.lost(f"stream {index} after {number} exchanges", err, began)
 
 
 async def short(link, number, times):
@@ -79,7 +80,7 @@ async def short(link, number, times):
         times.append(time.monotonic() - began)
         await finish(streams)
     except LOST as err:
-        link.lost(f"connection {number}", err)
+        link.lost(f"connection {number}", err, began)
 
 
 async def load(host, port, num_streams, every_s):

@@ -100,6 +100,7 @@ class Refusals:
 
     def reused_token(self):
         """A second sidecar, with a key of its own, presents the token that portal's has used."""
+        (self.mesh.folder / "proxy-thief.log").unlink(missing_ok=True)  # of the last time
         thief = self.mesh.start_sidecar("portal", "--inbound-listen", "127.0.0.1:15444",
                                         name="proxy-thief", ready=False,
                                         token=self.mesh.tokens["proxy-portal"])
