@@ -4,6 +4,7 @@ A suite is a function that returns (passed, failed, skipped). A suite that canno
 failure: nothing is passed over in silence."""
 import argparse
 import concurrent.futures
+import json
 import os
 import re
 import subprocess
@@ -177,6 +178,26 @@ def interop(run):
     return pytest(run, "interop", "opt", ["test/interop"])
 
 
+def soak(run):
+    """A mesh for minutes, or an hour, with rotations and faults; each thing that must hold counts as a test."""
+    if not programs(run, "opt"):
+        return 0, 1, 0
+    summary = OUT / "soak.json"
+    summary.unlink(missing_ok=True)
+    minutes, every_s = (60, 60) if run.args.full else (3, 12)
+    env = {**os.environ, "MORTISE_BIN": binaries("opt"), "PYTHONDONTWRITEBYTECODE": "1"}
+    subprocess.run([sys.executable, "-m", "test.soak.soak", "--minutes", str(minutes),
+                    "--fault-every", str(every_s), "--summary", summary], cwd=ROOT, env=env)
+    if not summary.exists():
+        run.fail("soak: did not end")
+        return 0, 1, 0
+    report = json.loads(summary.read_text())
+    wrong = [what for what, found in report["checks"].items() if found]
+    for what in wrong:
+        run.fail(f"soak: {what} (seed {report['seed']})")
+    return len(report["checks"]) - len(wrong), len(wrong), 0
+
+
 def swap(run, config):
     """The end-to-end tests marked `sanitize`, on a sanitized build."""
     if not programs(run, config):
@@ -216,6 +237,7 @@ SUITES = {
     "hardening": hardening,
     "e2e": e2e,
     "interop": interop,
+    "soak": soak,
     "asan": lambda run: unit(run, "asan"),
     "e2e-asan": lambda run: swap(run, "asan"),
     "tsan": lambda run: unit(run, "tsan"),
