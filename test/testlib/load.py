@@ -56,18 +56,19 @@ class Part:
 
 
 class Load:
-    """client application → :app_port … :target_port → echo application; `hosts` are those two's."""
+    """client application → :app_port … :target_port → echo application; `hosts` are those two's, on which
+    `address` is loopback."""
 
     def __init__(self, folder, app_port, target_port, streams=STREAMS, every_ms=EVERY_MS,
-                 hosts=(None, None), name="load"):
+                 hosts=(None, None), address="127.0.0.1", name="load"):
         self.streams = streams
         self.server = Process(f"{name}-echo", python("deploy.lab.echo", "serve",
-                                                     f"127.0.0.1:{target_port}"), folder, hosts[1])
+                                                     f"{address}:{target_port}"), folder, hosts[1])
         wait_for("the echo application listens", lambda: "serving" in self.server.tail())
         self.long = Part(f"{name}-long", folder, hosts[0],
-                         python("test.testlib.load", app_port, streams))
+                         python("test.testlib.load", address, app_port, streams))
         self.short = Part(f"{name}-short", folder, hosts[0],
-                          python("deploy.lab.echo", "load", f"127.0.0.1:{app_port}",
+                          python("deploy.lab.echo", "load", f"{address}:{app_port}",
                                  "--streams", 0, "--every-ms", every_ms))
 
     def wait_up(self, timeout_s=60):
@@ -155,9 +156,9 @@ def through(port, timeout_s=10):
         return False
 
 
-async def long(port, streams):
+async def long(address, port, streams):
     """The streams of deploy.lab.echo alone, with the same totals."""
-    stop, link, ready = stopping(), Link("echo", "127.0.0.1", port), []
+    stop, link, ready = stopping(), Link("echo", address, port), []
     tasks = asyncio.gather(*(echo.stream(link, stop, i, ready) for i in range(streams)))
     while True:
         print(json.dumps({"final": tasks.done(), "streams": len(ready),
@@ -170,4 +171,4 @@ async def long(port, streams):
 
 
 if __name__ == "__main__":
-    asyncio.run(long(int(sys.argv[1]), int(sys.argv[2])))
+    asyncio.run(long(sys.argv[1], int(sys.argv[2]), int(sys.argv[3])))
