@@ -86,6 +86,16 @@ void h2_count_reset(struct h2 *h2)
 
 /* ---- callbacks of nghttp2 ---- */
 
+/* HEADERS of a request that is over on both sides, or was left out: the peer's fault (RFC 9113
+ * section 5.1.1), unless a RST_STREAM of ours may have crossed them. nghttp2 keeps no streams of
+ * the past and passes over their frames. */
+static bool h2_is_of_the_past(const struct h2 *h2, const nghttp2_frame_hd *hd)
+{
+    return h2->server && !h2->reset_sent && hd->type == NGHTTP2_HEADERS && hd->stream_id % 2 == 1 &&
+           hd->stream_id <= nghttp2_session_get_last_proc_stream_id(h2->session) &&
+           nghttp2_session_find_stream(h2->session, hd->stream_id) == NULL;
+}
+
 static int h2_on_begin_frame(nghttp2_session *session, const nghttp2_frame_hd *hd, void *arg)
 {
     struct h2 *h2 = arg;
@@ -95,6 +105,8 @@ static int h2_on_begin_frame(nghttp2_session *session, const nghttp2_frame_hd *h
     (void)session;
     if (h2_flood_received(&h2->flood, loop_now_ms(h2->loop), hd, live, asked))
         h2_flooded(h2);
+    if (h2_is_of_the_past(h2, hd))
+        h2_fault(h2, FAIL(H2_PROTOCOL, hd->stream_id), NGHTTP2_STREAM_CLOSED);
     return 0;
 }
 
@@ -186,6 +198,7 @@ static int h2_on_frame_send(nghttp2_session *session, const nghttp2_frame *frame
         }
         break;
     case NGHTTP2_RST_STREAM:
+        h2->reset_sent = true;
         /* Resets that the peer's faults made nghttp2 send cost like those of the peer itself
          * (CVE-2025-8671). */
         if (stream == NULL || !stream->reset)

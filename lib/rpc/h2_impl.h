@@ -40,6 +40,7 @@ struct h2 {
     bool reading;       /* begun, after our SETTINGS: they come before anything else */
     bool peer_settings; /* seen */
     bool peer_goaway;
+    bool reset_sent;      /* what the peer sends on streams that are over may have crossed it */
     err_t fault;          /* found inside a callback; acted on outside */
     uint32_t fault_code;  /* HTTP/2 error code for the GOAWAY */
     uint32_t goaway_sent; /* by nghttp2 on its own: its error code */

@@ -316,6 +316,55 @@ static void test_a_batch_is_one_write(void **state)
     app_free(app);
 }
 
+/* A request that both sides have ended is over for good, and so is one that was left out (RFC 9113
+ * section 5.1.1); what else may still come of it is passed over (section 5.1). */
+static void test_headers_of_a_request_that_is_over_end_the_connection(void **state)
+{
+    (void)state;
+    for (int what = 0; what < 3; what++) {
+        struct app *app = server_new();
+
+        app->answer = true;
+        request(app, 3, WIRE_END_STREAM);
+        wire_settle(&app->wire);
+        assert_true(wire_has(&app->wire, "3 end"));
+        wire_u32(&app->wire, NGHTTP2_WINDOW_UPDATE, 3, 1);
+        wire_u32(&app->wire, NGHTTP2_RST_STREAM, 3, NGHTTP2_CANCEL);
+        wire_send(&app->wire, NGHTTP2_PRIORITY, 0, 3, "\0\0\0\0\1", 5);
+        wire_send(&app->wire, NGHTTP2_DATA, 0, 3, "more", 4);
+        check_alive(app);
+        if (what == 0)
+            wire_headers(&app->wire, WIRE_END_STREAM, 3, WIRE_LIST("x-late: 1"));
+        else
+            request(app, what == 1 ? 1 : 5, WIRE_END_STREAM);
+        if (what < 2)
+            check_ended(app, E_H2_PROTOCOL, NGHTTP2_STREAM_CLOSED);
+        else
+            check_alive(app);
+        assert_int_equal(app->num_headers, what < 2 ? 1 : 2);
+        app_free(app);
+    }
+}
+
+/* The client may have sent it before it knew of our RST_STREAM. */
+static void test_frames_that_cross_a_reset_of_ours_are_passed_over(void **state)
+{
+    struct app *app = server_new();
+
+    (void)state;
+    request(app, 1, 0);
+    wire_settle(&app->wire);
+    h2_stream_reset(app->stream, NGHTTP2_CANCEL);
+    wire_send(&app->wire, NGHTTP2_DATA, 0, 1, "more", 4); /* ours is not sent yet */
+    wire_settle(&app->wire);
+    assert_int_equal(wire_count(&app->wire, NGHTTP2_RST_STREAM), 1);
+    wire_send(&app->wire, NGHTTP2_DATA, 0, 1, "more", 4);
+    wire_headers(&app->wire, WIRE_END_STREAM, 1, WIRE_LIST("x-sum: 5"));
+    check_alive(app);
+    assert_int_equal(app->num_headers, 1);
+    app_free(app);
+}
+
 static void test_answer_before_the_request_ends_stops_the_client(void **state)
 {
     struct app *app = server_new();
@@ -1454,6 +1503,8 @@ int main(void)
         cmocka_unit_test(test_request_trailers_are_told),
         cmocka_unit_test(test_frames_split_at_every_byte),
         cmocka_unit_test(test_a_batch_is_one_write),
+        cmocka_unit_test(test_headers_of_a_request_that_is_over_end_the_connection),
+        cmocka_unit_test(test_frames_that_cross_a_reset_of_ours_are_passed_over),
         cmocka_unit_test(test_answer_before_the_request_ends_stops_the_client),
         cmocka_unit_test(test_settings_are_set_explicitly),
         cmocka_unit_test(test_sent_data_waits_for_the_window),
