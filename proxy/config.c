@@ -149,14 +149,16 @@ err_t config_check(const struct config *config, struct faults *faults)
     return faults_err(faults);
 }
 
-#define CONFIG_FDS_SPARE 40     /* listeners, logs, admin pages, control channel */
+#define CONFIG_FDS_SPARE 40     /* listeners, logs, control channel */
+#define CONFIG_FDS_ADMIN 128    /* both doors of the administration, as many as http1.h lets in */
 #define CONFIG_FDS_PER_WORKER 8 /* of its loop */
 
 static unsigned config_connections_max = UINT_MAX;
 
 unsigned config_set_descriptors(const struct config *config, uint64_t limit)
 {
-    uint64_t spare = CONFIG_FDS_SPARE + CONFIG_FDS_PER_WORKER * (uint64_t)(config->workers + 1);
+    uint64_t spare = CONFIG_FDS_SPARE + CONFIG_FDS_ADMIN +
+                     CONFIG_FDS_PER_WORKER * (uint64_t)(config->workers + 1);
     uint64_t most = limit > spare + 2 ? (limit - spare) / 2 : 1;
 
     config_connections_max = most < UINT_MAX ? (unsigned)most : UINT_MAX;

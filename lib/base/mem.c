@@ -1,5 +1,6 @@
 #include "lib/base/mem.h"
 
+#include <malloc.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
@@ -97,6 +98,11 @@ char *mem_printf(const char *format, ...)
     (void)vsnprintf(out, (size_t)len + 1, format, again);
     va_end(again);
     return out;
+}
+
+void mem_trim(void)
+{
+    (void)malloc_trim(0);
 }
 
 void mem_wipe(void *ptr, size_t size)
