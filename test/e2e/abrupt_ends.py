@@ -13,7 +13,7 @@ from collections import Counter
 import pytest
 
 from deploy.lab.programs import wait_for
-from test.testlib.arena import abort, accept, arena, dial, end_of, listen
+from test.testlib.arena import abort, accept, arena, dial, end_of, listen, undisturbed
 from test.testlib.fixtures import CONFIG, FULL
 from test.testlib.tls_peer import context
 from test.testlib.tls_raw import Refused, Tls13
@@ -39,7 +39,7 @@ def scene(pair):
     """The pair, the application of link `odd`, and its server."""
     pair.gone_before = {side: ends_of(pair, side) for side in ("client", "server")}
     with listen(pair.odd_target_port) as pair.odd_target, listen(pair.odd_tls_port) as \
-            pair.odd_server, pair.load.undisturbed():
+            pair.odd_server, undisturbed(pair):
         yield pair
 
 
@@ -259,8 +259,8 @@ def test_ends_at_random_moments(scene):
                 sock = dial(scene.tls_port)
                 peer = Steps(sock, scene.contexts["client", version], scene.odd_name)
             else:
-                app = dial(scene.odd_app_port)
-                with odd_server_lock:
+                with one_at_a_time:  # or they would get each other's
+                    app = dial(scene.odd_app_port)
                     sock = accept(scene.odd_server)
                 peer = Steps(sock, scene.contexts["server", version], server=True)
             sock.settimeout(20)
@@ -269,9 +269,10 @@ def test_ends_at_random_moments(scene):
             else:
                 peer.handshake()
                 peer.send(bytes(int((at - 2) * 100_000)))
-        except (ConnectionError, OSError, ValueError) as err:
-            if not isinstance(err, (ConnectionError, ValueError)):
-                failed.append(repr(err))
+        except ConnectionError:
+            pass  # the application was faster
+        except Exception as err:
+            failed.append(repr(err))
         for sock, way in ((peer and peer.sock, how), (app, second))[::1 if first else -1]:
             if sock is not None:
                 leave(sock, way)
@@ -280,7 +281,7 @@ def test_ends_at_random_moments(scene):
         for plan in plans:
             one(plan)
 
-    odd_server_lock = threading.Lock()
+    one_at_a_time = threading.Lock()
     stop = threading.Event()
 
     def application():

@@ -12,7 +12,7 @@ import time
 import pytest
 
 from deploy.lab.programs import wait_for
-from test.testlib.arena import abort, accept, arena, dial, listen
+from test.testlib.arena import abort, accept, arena, dial, listen, undisturbed
 from test.testlib.fixtures import CONFIG
 from test.testlib.tls_peer import context
 from test.testlib.tls_steps import Steps
@@ -48,7 +48,7 @@ def pair(arena_):
     arena_.ended_before = {}
     for side, reason in itertools.product(("client", "server"), ("handshake_timeout", "idle", "stalled")):
         arena_.ended_before[side, reason] = ended_ever(arena_, side, reason)
-    with arena_.load.undisturbed():
+    with undisturbed(arena_):
         yield arena_
 
 

@@ -5,17 +5,11 @@
     TLS client of the test → server sidecar :tls_port → :odd_target_port           link `odd`: a client misbehaves"""
 import contextlib
 import itertools
-import json
 import socket
-import sys
-from pathlib import Path
 
-from deploy.lab.programs import Process, wait_for
-from test.testlib.fixtures import CONFIG
+from test.testlib.load import EVERY_MS, STREAMS, Load
 from test.testlib.static import CLIENT_ID, SERVER_ID, StaticPair, free_port
 
-ROOT = Path(__file__).resolve().parents[2]
-STREAMS, EVERY_MS = (50, 5) if CONFIG == "opt" else (10, 100)
 _numbers = itertools.count()
 
 
@@ -53,83 +47,34 @@ class OddPair(StaticPair):
                    if series.startswith(name + "{") and all(label in series for label in wanted))
 
 
-def _lab(*args):
-    return ["env", f"PYTHONPATH={ROOT}", "PYTHONDONTWRITEBYTECODE=1", sys.executable, "-m",
-            *map(str, args)]
-
-
-class Load:
-    """Long streams and a new connection every few milliseconds over link `link`, in processes of their own; every byte is
-    compared. Losing one fails the test at the end."""
-
-    def __init__(self, pair, streams=STREAMS, every_ms=EVERY_MS):
-        self.out, self.streams = pair.folder / "load.json", streams
-        self.server = Process("echo", _lab("deploy.lab.echo", "serve",
-                                           f"127.0.0.1:{pair.target_port}"), pair.folder)
-        self.client = None
-        try:
-            wait_for("the echo application listens", lambda: "serving" in self.server.tail())
-            with open(self.out, "wb") as out:
-                self.client = Process("load", _lab(
-                    "deploy.lab.echo", "load", f"127.0.0.1:{pair.app_port}", "--streams", streams,
-                    "--every-ms", every_ms), pair.folder, stdout=out)
-            wait_for("all streams are open", lambda: self.last().get("streams") == streams, 120)
-        except BaseException:
-            self.stop()
-            raise
-
-    def last(self):
-        for line in reversed(self.out.read_bytes().splitlines()):
-            with contextlib.suppress(ValueError):
-                return json.loads(line)
-        return {}
-
-    def exchanges(self):
-        return self.last()["links"]["echo"]["exchanges"]
-
-    def check(self):
-        """That nothing was lost or wrong."""
-        totals = self.last()["links"]["echo"]
-        assert totals["dropped"] == 0 and totals["corrupted"] == 0, totals["problems"]
-
-    @contextlib.contextmanager
-    def undisturbed(self):
-        """What happens within disturbs it in nothing: no byte is lost or wrong, and it moves on all the time."""
-        before = self.exchanges()
-        yield
-        wait_for("the load moves on", lambda: self.exchanges() > before + self.streams, 30)
-        self.check()
-
-    def finish(self):
-        """Ends it in order, with every byte that is under way."""
-        self.client.signal(15)
-        assert self.client.wait(90) == 0, self.client.tail()
-        self.check()
-
-    def stop(self):
-        for process in (self.client, self.server):
-            if process is not None:
-                process.kill()
-
-
 @contextlib.contextmanager
-def arena(folder, binaries, streams=STREAMS, every_ms=EVERY_MS, **settings):
+def arena(folder, binaries, streams=STREAMS, every_ms=EVERY_MS, connections_too=True, **settings):
     """A running pair with its load as `pair.load`; `settings` are of both sides, or, as server_settings and
-    client_settings, of one. At its end the load must have lost nothing; see Load.undisturbed."""
+    client_settings, of one. At its end the load must have lost nothing, see undisturbed."""
     inside = folder / f"arena{next(_numbers)}"
     inside.mkdir()
     both = {key: settings.pop(key, {}) for key in ("client_settings", "server_settings")}
     pair = OddPair(inside, binaries, **{key: {**settings, **own} for key, own in both.items()})
-    load = None
+    pair.load = None
     try:
         pair.start()
-        load = pair.load = Load(pair, streams, every_ms)
+        pair.load = Load(inside, pair.app_port, pair.target_port, streams, every_ms)
+        pair.load.wait_up()
         yield pair
-        load.finish()
+        pair.load.finish(connections_too)
     finally:
-        if load is not None:
-            load.stop()
+        if pair.load is not None:
+            pair.load.stop()
         pair.stop()
+
+
+@contextlib.contextmanager
+def undisturbed(pair, connections_too=True):
+    """What happens within disturbs the load in nothing: its streams go on, no byte is lost or wrong, and, unless they are
+    what is shed, new connections come through, too."""
+    yield
+    pair.load.more(connections=20 if connections_too else 0)
+    pair.load.intact(connections_too)
 
 
 def dial(port, source=None, receive_buffer=None):
