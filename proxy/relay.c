@@ -43,6 +43,20 @@ static void relay_finish_if_done(struct relay *relay)
     relay->on_done(relay->arg, OK, RELAY_APP);
 }
 
+/* Large reads are worth much, and what the receiver's kernel does not take of one is held: so they
+ * are as large as it has room for. */
+static void relay_size_reads(struct relay_side *side, const struct stream *to, size_t last)
+{
+    size_t room;
+
+    if (last < STREAM_READ_SMALL / 2)
+        return;
+    room = stream_room(to);
+    if (room > LOOP_RX_SIZE)
+        room = LOOP_RX_SIZE;
+    side->stream->read_max = room > STREAM_READ_SMALL ? room : STREAM_READ_SMALL;
+}
+
 static void relay_on_read(void *arg, struct bytes data)
 {
     struct relay_side *side = arg, *to = relay_other(side);
@@ -54,7 +68,10 @@ static void relay_on_read(void *arg, struct bytes data)
         relay_fail(to, err);
         return;
     }
-    if (to->stream->queued > 0) {
+    if (to->stream->queued == 0) {
+        relay_size_reads(side, to->stream, data.len);
+    } else {
+        side->stream->read_max = STREAM_READ_SMALL;
         stream_read_stop(side->stream);
         side->paused = true;
         to->stall_ms = relay->active_ms;

@@ -33,7 +33,12 @@ struct stream_ops {
     err_t (*write)(struct stream *stream, struct bytes data);
     err_t (*shutdown)(struct stream *stream);
     void (*close)(struct stream *stream, bool reset);
+    size_t (*room)(const struct stream *stream); /* NULL: not known */
 };
+
+/* What is read at once from a stream whose reader's own receiver may stop: it is what a stalled
+ * connection holds. */
+#define STREAM_READ_SMALL ((size_t)48 << 10)
 
 struct stream {
     const struct stream_ops *ops;
@@ -41,6 +46,7 @@ struct stream {
     void *arg;
     struct loop *loop;
     size_t queued;          /* bytes taken by write that the kernel has not taken yet */
+    size_t read_max;        /* the user's: about the most that one on_read gives */
     uint64_t bytes_read;    /* delivered by on_read */
     uint64_t bytes_written; /* taken by write */
 };
@@ -59,7 +65,7 @@ static inline void stream_read_start(struct stream *stream)
 }
 
 /* stream_read_stop: no on_read after it returns, until read_start. What had been received already
- * is kept, at most one slab (LOOP_RX_SIZE). */
+ * is kept: at most what one read gave. */
 static inline void stream_read_stop(struct stream *stream)
 {
     stream->ops->read_stop(stream);
@@ -71,6 +77,13 @@ static inline void stream_read_stop(struct stream *stream)
 MUST_CHECK static inline err_t stream_write(struct stream *stream, struct bytes data)
 {
     return stream->ops->write(stream, data);
+}
+
+/* stream_room is about how many bytes the kernel would take now; STREAM_READ_SMALL where that is
+ * not known. */
+static inline size_t stream_room(const struct stream *stream)
+{
+    return stream->ops->room != NULL ? stream->ops->room(stream) : STREAM_READ_SMALL;
 }
 
 /* stream_shutdown ends our direction after what is queued: FIN; with TLS close_notify first. */

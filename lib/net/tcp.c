@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/sock_diag.h>
 #include <netinet/tcp.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -167,7 +168,7 @@ static void tcp_read(struct tcp *tcp)
     const unsigned to_the_end = POLL_HANGUP | POLL_URGENT;
 
     for (int budget = TCP_READ_BUDGET; budget > 0; budget--) {
-        size_t want = tcp->read_size;
+        size_t want = tcp->read_size < tcp->base.read_max ? tcp->read_size : tcp->base.read_max;
         ssize_t got = recv(tcp->poll.fd, loop_bufs(loop)->rx, want, 0);
 
         if (got < 0 && errno == EINTR)
@@ -412,12 +413,25 @@ static void tcp_op_close(struct stream *stream, bool reset)
     loop_defer(tcp->base.loop, tcp_free, tcp);
 }
 
+/* The kernel counts what it has queued with its own overhead, which errs on the right side. */
+static size_t tcp_op_room(const struct stream *stream)
+{
+    uint32_t info[SK_MEMINFO_VARS];
+    socklen_t len = sizeof(info);
+
+    if (getsockopt(tcp_of_const(stream)->poll.fd, SOL_SOCKET, SO_MEMINFO, info, &len) != 0 ||
+        len < sizeof(info) || info[SK_MEMINFO_WMEM_QUEUED] >= info[SK_MEMINFO_SNDBUF])
+        return 0;
+    return info[SK_MEMINFO_SNDBUF] - info[SK_MEMINFO_WMEM_QUEUED];
+}
+
 static const struct stream_ops tcp_ops = {
     .read_start = tcp_op_read_start,
     .read_stop = tcp_op_read_stop,
     .write = tcp_op_write,
     .shutdown = tcp_op_shutdown,
     .close = tcp_op_close,
+    .room = tcp_op_room,
 };
 
 static struct tcp *tcp_alloc(struct loop *loop)
@@ -429,6 +443,7 @@ static struct tcp *tcp_alloc(struct loop *loop)
     tcp->magic = TCP_MAGIC;
     tcp->base.ops = &tcp_ops;
     tcp->base.loop = loop;
+    tcp->base.read_max = STREAM_READ_SMALL;
     tcp->read_size = TCP_READ_MIN;
     tcp->poll.fd = -1;
     return tcp;

@@ -1,10 +1,10 @@
 /* tcp: stream on a non-blocking socket (TCP or Unix).
  *
- * Reads go into the loop's rx buffer: first 16 KiB at a time, doubling to 256 KiB after full reads,
- * back to 16 KiB when the reader stops (a stalled peer then holds little). At most TCP_READ_BUDGET
- * reads an event, then the others have their turn. A write is one send; the rest is kept in an
- * exactly sized block. What the peer sent before it reset the connection is still delivered: a
- * write that fails while reading is on says so by on_error, behind the last bytes. */
+ * Reads go into the loop's rx buffer: first 16 KiB at a time, doubling after full reads up to what
+ * the user's read_max says and to 256 KiB, back to 16 KiB when the reader stops. At most
+ * TCP_READ_BUDGET reads an event, then the others have their turn. A write is one send; the rest is
+ * kept in an exactly sized block. What the peer sent before it reset the connection is still
+ * delivered: a write that fails while reading is on says so by on_error, behind the last bytes. */
 #ifndef MORTISE_LIB_NET_TCP_H
 #define MORTISE_LIB_NET_TCP_H
 

@@ -265,6 +265,7 @@ static void tls_pump(struct tls *tls)
         if (num > 0) {
             tls->base.bytes_read += num;
             tls->base.events->on_read(tls->base.arg, bytes_of(loop_bufs(tls->base.loop)->px, num));
+            tls->lower->read_max = tls->base.read_max;
             if (tls->state != TLS_STATE_OPEN)
                 return;
         }
@@ -555,6 +556,11 @@ static err_t tls_op_shutdown(struct stream *stream)
     return stream_shutdown(tls->lower);
 }
 
+static size_t tls_op_room(const struct stream *stream)
+{
+    return stream_room(tls_of_const(stream)->lower);
+}
+
 static void tls_free(void *arg)
 {
     struct tls *tls = tls_of_arg(arg);
@@ -593,6 +599,7 @@ static const struct stream_ops tls_ops = {
     .write = tls_op_write,
     .shutdown = tls_op_shutdown,
     .close = tls_op_close,
+    .room = tls_op_room,
 };
 
 /* Making one. */
@@ -661,6 +668,7 @@ err_t tls_new(struct stream *lower, const struct tls_params *params, struct stre
     tls->magic = TLS_MAGIC;
     tls->base.ops = &tls_ops;
     tls->base.loop = lower->loop;
+    tls->base.read_max = lower->read_max;
     tls->io.loop = lower->loop;
     tls->lower = lower;
     tls->records = params->records;

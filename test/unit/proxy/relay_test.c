@@ -1,4 +1,5 @@
-/* The relay over streams in memory: bytes, half-close, back-pressure, aborts, deadlines.
+/* The relay over streams in memory: bytes, half-close, back-pressure, aborts, deadlines; and over
+ * sockets: what a stalled connection holds.
  *
  * Drives: F1, R15, R71 */
 #include "proxy/relay.h"
@@ -7,12 +8,15 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <string.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
 #include "lib/base/mem.h"
+#include "lib/net/tcp.h"
 #include "test/testlib/memstream.h"
 #include "test/testlib/recorder.h"
+#include "test/unit/net/sockets.h"
 
 /* app <-> near (the relay's) … far (the relay's) <-> mesh */
 struct fixture {
@@ -354,6 +358,65 @@ static void test_a_drained_queue_ends_the_stall(void **state)
                                     &again_ms, &side)));
 }
 
+/* ---- over sockets ---- */
+
+#define STALLED_MAX ((size_t)64 << 10)
+
+static struct stream *tcp_of_fd(struct loop *loop, int fd)
+{
+    struct stream *stream;
+
+    assert_true(err_is_ok(tcp_new(loop, fd, &stream)));
+    return stream;
+}
+
+/* Reads that have grown large under a quick receiver must not be what a receiver that stops then
+ * leaves in our hands. */
+static void test_a_receiver_that_stops_leaves_little_behind(void **state)
+{
+    struct fixture f = {.loop = loop_new(&clock_system)};
+    uint64_t sent = 0, got = 0;
+    size_t most = 0, largest = 0;
+    int app[2], mesh[2];
+
+    (void)state;
+    sockets_pair(app);
+    sockets_pair(mesh);
+    f.near = tcp_of_fd(f.loop, app[0]);
+    f.far = tcp_of_fd(f.loop, mesh[0]);
+    relay_start(&f.relay, f.near, f.far, fixture_on_done, fixture_on_stall, &f);
+    for (int round = 0; round < 3; round++) {
+        uint64_t until = sent + ((uint64_t)64 << 20);
+
+        while (got < until) {
+            size_t num = sockets_drain(mesh[1], got, (size_t)4 << 20);
+
+            got += num != SIZE_MAX ? num : 0;
+            if (sent < until)
+                sent += sockets_fill(app[1], sent, until - sent);
+            loop_run_once(f.loop, false);
+            if (f.near->read_max > largest)
+                largest = f.near->read_max;
+        }
+        for (int idle = 0; idle < 100; idle++) { /* now nobody reads: until nothing moves */
+            size_t num = sockets_fill(app[1], sent, (size_t)1 << 20);
+
+            sent += num;
+            loop_run_once(f.loop, false);
+            most = f.far->queued > most ? f.far->queued : most;
+            idle = num > 0 ? 0 : idle;
+        }
+        assert_true(f.far->queued > 0);
+    }
+    print_message("reads of %zu bytes; stalled: at most %zu\n", largest, most);
+    assert_int_equal(largest, LOOP_RX_SIZE);
+    assert_true(most <= STALLED_MAX);
+    relay_abort(&f.relay);
+    close(app[1]);
+    close(mesh[1]);
+    loop_free(f.loop);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -377,6 +440,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(
             test_a_receiver_that_takes_nothing_is_told_apart_from_a_slow_one, setup, teardown),
         cmocka_unit_test_setup_teardown(test_a_drained_queue_ends_the_stall, setup, teardown),
+        cmocka_unit_test(test_a_receiver_that_stops_leaves_little_behind),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
