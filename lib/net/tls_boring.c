@@ -129,6 +129,9 @@ static err_t tls_err_of_reason(int reason)
         return FAIL(CERT_MISSING, 0);
     case SSL_R_KEY_USAGE_BIT_INCORRECT: /* found before the chain is looked at */
         return FAIL(CERT_USAGE, reason);
+    case SSL_R_CANNOT_PARSE_LEAF_CERT: /* as are a leaf's form and its key */
+    case SSL_R_CERT_LENGTH_MISMATCH:
+        return FAIL(CERT_SYNTAX, reason);
     case SSL_R_TOO_MANY_KEY_UPDATES:
         return FAIL(TLS_KEY_UPDATES, 0);
     default:
@@ -140,6 +143,7 @@ err_t tls_err(SSL *ssl, int ret)
 {
     int kind = SSL_get_error(ssl, ret);
     int reason = 0;
+    bool key = false; /* something is wrong with one */
     uint32_t entry;
 
     if (kind == SSL_ERROR_WANT_READ)
@@ -147,9 +151,15 @@ err_t tls_err(SSL *ssl, int ret)
     if (kind == SSL_ERROR_ZERO_RETURN)
         return FAIL(CLOSED, 0);
     /* A callback of the context may have left entries of its own before BoringSSL's. */
-    while ((entry = ERR_get_error()) != 0)
+    while ((entry = ERR_get_error()) != 0) {
         if (reason == 0 && ERR_GET_LIB(entry) == ERR_LIB_SSL)
             reason = ERR_GET_REASON(entry);
+        key |= ERR_GET_LIB(entry) == ERR_LIB_EVP || ERR_GET_LIB(entry) == ERR_LIB_EC;
+    }
+    /* A leaf's key that cannot be read (its kind, its curve, no point on it) leaves no entry of its
+     * own in TLS 1.2, and one that says too little in 1.3. */
+    if (key && (reason == 0 || reason == SSL_R_DECODE_ERROR))
+        return FAIL(KEY_WEAK, 0);
     return tls_err_of_reason(reason);
 }
 

@@ -67,12 +67,12 @@ def but(make, error, alert=None, at=None):
 # side expects somebody.
 SOMEBODY = {"inbound": ("peer_denied", None), "outbound": ("peer_identity", None)}
 # BoringSSL reads a leaf's form and key by itself, before there is a chain to judge.
-UNREADABLE = ("tls_protocol", "decode_error")
-UNREADABLE_KEY = ("tls_protocol", "decode_error")
+UNREADABLE = ("cert_syntax", "decode_error")
+UNREADABLE_KEY = ("key_weak", "decode_error")
 
 # And in TLS 1.3 its KeyUsage, which must have digitalSignature.
 NOT_FOR_SIGNING = {"TLS1_3": ("cert_usage", "illegal_parameter")}
-UNREADABLE_USAGE = {"TLS1_3": ("tls_protocol", "illegal_parameter")}
+UNREADABLE_USAGE = {"TLS1_3": ("cert_syntax", "illegal_parameter")}
 
 # --- dates (F01, F02): there is no allowance for skew on this side; who issues dates back ---
 
