@@ -80,6 +80,16 @@ def half_open(pair, hello, number):
     return sock
 
 
+def is_shed(connect):
+    """Whether that connection is ended before a byte came, even before it was established. (The kernel tells of the reset
+    once; it may have been to who sent.)"""
+    try:
+        with connect() as sock:
+            return end_of(sock)[1] == b""
+    except ConnectionError:
+        return True
+
+
 @pytest.fixture
 def hello():
     """A large one: of all that a stranger can send it makes the sidecar hold the most."""
@@ -107,15 +117,12 @@ def test_half_open_handshakes_up_to_the_last_descriptor_and_past_it(folder, bina
             held.append(half_open(pair, hello, len(held)))
             wait_for("at the limit", lambda: open_now(pair, "server") == limit)
             assert shed(pair, "server", "connections") == 0
-            assert end_of(half_open(pair, hello, 0))[0] == "reset"
+            assert is_shed(lambda: half_open(pair, hello, 0))
             assert shed(pair, "server", "connections") == 1
 
             callers = silent_callers(pair, "server", metrics_port, 100)
             answers(pair, "server", metrics_port)
-            for number in range(1000):
-                with contextlib.suppress(ConnectionError), half_open(pair, hello, number) as sock:
-                    sock.settimeout(10)
-                    assert sock.recv(1) == b"", "it was let in"
+            assert all(is_shed(lambda: half_open(pair, hello, number)) for number in range(1000))
             wait_for("all are counted", lambda: shed(pair, "server", "connections") == 1001)
             assert server.fds() < NUM_FILES - 10, "there is a reserve"
             answers(pair, "server", metrics_port)
@@ -131,8 +138,8 @@ def test_half_open_handshakes_up_to_the_last_descriptor_and_past_it(folder, bina
             for sock in held[::2]:
                 sock.close()
             more = []
-            with contextlib.suppress(TimeoutError):
-                for number in range(500):
+            for number in range(500):
+                with contextlib.suppress(ConnectionError):  # one of them is turned away now and then
                     more.append(half_open(pair, hello, number))
             spent, began = cpu_s(server.pid), time.monotonic()
             pair.load.rounds(2)
@@ -232,8 +239,7 @@ def test_a_full_sidecar_answers(folder, binaries, side):
             wait_for("it is full", lambda: open_now(pair, side) == limit)
             before = shed(pair, side, "connections")
             for number in range(1, 11):
-                with contextlib.suppress(ConnectionError):
-                    assert end_of(dial(pair.app_port))[1] == b""
+                assert is_shed(lambda: dial(pair.app_port))
                 wait_for("it is counted", lambda: shed(pair, side, "connections") == before + number)
             callers = []
             for _ in range(3):  # as they are pushed out others come
