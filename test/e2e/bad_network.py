@@ -139,7 +139,7 @@ def test_loss(folder, binaries, hosts, percent):
             load.rounds(2 if percent < 20 else 1, 120)
             if percent <= 5:
                 bulk(pair, 200_000)
-            assert dropped() > 2 * percent
+            wait_for("packets are lost", lambda: dropped() > 50 + 20 * percent, 120)
         assert load.long.totals()["corrupted"] == load.short.totals()["corrupted"] == 0
         if percent <= 5:
             load.intact(connections_too=False)
@@ -216,7 +216,7 @@ CUT = {"blackholed": ("{dport} drop", "connect_timeout", "connect_timeout"),
        "no route": (None, "connect_failed", "connect_failed")}
 
 
-@pytest.mark.parametrize("how", CUT if FULL else ["blackholed", "turned away"])
+@pytest.mark.parametrize("how", CUT if FULL else ["blackholed"])
 def test_a_peer_that_is_cut_off_and_comes_back(folder, binaries, hosts, how):
     """New connections end with the reason within the connect timeout, open ones wait and go on; within a second of
     the peer's return connections come through again."""

@@ -6,7 +6,7 @@
  * Two kinds: our own mem_try (wrapped by the linker), and everything that BoringSSL allocates, by
  * its own hook. Only the workers of one side meet it, so that the counting repeats.
  *
- * Drives: R9, R14, F1 */
+ * Drives: R68, R9, R14, F1 */
 #include <errno.h>
 #include <poll.h>
 #include <setjmp.h>
