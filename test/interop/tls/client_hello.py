@@ -2,17 +2,19 @@
 of odd forms and of no form at all get the link's own profile or a refusal, and never an answer longer than asked for.
 
 Drives: A3, D8, R1, R12, R14, R16"""
+import json
 import random
 import socket
 import struct
 
 import pytest
 
+from deploy.lab.programs import wait_for
 from test.testlib.echo_app import EchoApp
 from test.testlib.static import CLIENT_ID, StaticPair, free_port
 from test.testlib.tcp_state import wait_read
 from test.testlib.tls_peer import call, context
-from test.testlib.tls_raw import (ALERT, CLIENT_HELLO, HANDSHAKE, PADDING,
+from test.testlib.tls_raw import (ALERT, CLIENT_HELLO, HANDSHAKE, P256, PADDING,
                                   SERVER_NAME, SESSION_TICKET, TLS12, TLS13, VERSIONS, X25519,
                                   ClientHello, Reader, Refused, ServerHello, ask, numbers, record,
                                   records, vector)
@@ -76,10 +78,28 @@ def answer(pair, data):
         return ask(sock, data)
 
 
-def refusal(pair, data):
+def failures(pair):
+    """Handshakes that ended with a reason, by the metrics."""
+    return sum(value for series, value in pair["server"].metrics().items()
+               if series.startswith('mortise_handshakes_total{direction="inbound"') and
+               'result="ok"' not in series)
+
+
+def refused(pair, data):
+    """The alert."""
     with pytest.raises(Refused) as caught:
         answer(pair, data)
     return caught.value.alert
+
+
+def refusal(pair, data):
+    """The alert; and each refusal is counted with its reason, as one and not more."""
+    wait_for("those before it are over", lambda: json.loads(
+        pair["server"].get("/connections"))["total"] == 0, every_s=0.002)
+    before = failures(pair)
+    alert = refused(pair, data)
+    wait_for("it is counted", lambda: failures(pair) == before + 1)
+    return alert
 
 
 LINKS = [(OLDER, TLS12), (NEWER, TLS13)]
@@ -145,6 +165,68 @@ def test_what_is_unknown_is_passed_over(pair, name, version):
                          shares={0x1A1A: b"\0", 0xFE30: bytes(1216), X25519: share},
                          extra=((0x2A2A, b""), (0x5A5A, b"\0"), (PADDING, bytes(9000))))
     assert answer(pair, record(HANDSHAKE, grease.bytes())).version == version
+
+
+X25519MLKEM768, SECP256R1MLKEM768 = 0x11EC, 0x11EB
+
+
+@pytest.mark.parametrize("name,version", LINKS, ids=["older", "newer"])
+def test_post_quantum_shares_are_passed_over(pair, name, version):
+    """Of the size that browsers send today, before ours, behind it, and alone: then a retry asks for ours."""
+    ours = ClientHello.parse(ClientHello(server_name=name).bytes()).shares[X25519]
+    for unknown, size in ((X25519MLKEM768, 1216), (SECP256R1MLKEM768, 1249), (0x6399, 1216)):
+        hybrid = {unknown: bytes(range(256)) * 4 + bytes(size - 1024)}
+        for shares in ({**hybrid, X25519: ours}, {X25519: ours, **hybrid}, hybrid):
+            hello = ClientHello(server_name=name, groups=(unknown, X25519, P256), shares=shares)
+            got = answer(pair, record(HANDSHAKE, hello.bytes()))
+            assert got.version == version
+            if version == TLS13:
+                assert got.is_retry == (X25519 not in shares) and got.group == X25519
+        alone = ClientHello(server_name=name, groups=(unknown,), shares=hybrid)
+        assert refusal(pair, record(HANDSHAKE, alone.bytes())) == "handshake_failure"
+
+
+def test_the_old_version_fields_say_nothing_in_tls_1_3(pair):
+    """RFC 8446 sections 4.2.1 and 5.1: neither the hello's nor the record's is looked at. (BoringSSL wants TLS's
+    first byte in the record.)"""
+    for legacy in (0x0301, 0x0302, 0x0303, 0x0304, 0x0305, 0x03FF):
+        message = ClientHello(server_name=NEWER, legacy_version=legacy).bytes()
+        for outer in (0x0300, 0x0301, 0x0303, 0x0304):
+            try:
+                assert answer(pair, record(HANDSHAKE, message, outer)).version == TLS13
+            except Refused as err:
+                assert err.alert == "protocol_version", (hex(legacy), hex(outer))
+
+
+def test_compression_is_none_or_refused(pair):
+    """TLS 1.3 takes the null method and no other beside it; TLS 1.2 takes null out of many, and wants it there."""
+    for name, methods, alert in ((NEWER, b"\1\0", "illegal_parameter"), (NEWER, b"\1", None),
+                                 (NEWER, b"", None), (OLDER, b"\1", None), (OLDER, b"", None)):
+        hello = ClientHello(server_name=name, compression=methods)
+        got = refusal(pair, record(HANDSHAKE, hello.bytes()))
+        assert got == alert if alert else got in ("illegal_parameter", "decode_error")
+    hello = ClientHello(server_name=OLDER, compression=b"\x40\1\0")
+    assert answer(pair, record(HANDSHAKE, hello.bytes())).compression == 0
+
+
+def test_heartbeats_are_neither_agreed_to_nor_answered(pair):
+    """Heartbleed: asked for in the hello, and sent before, behind and in the middle of it."""
+    beat = record(24, b"\1\x40\0")
+    for name in (OLDER, NEWER):
+        message = ClientHello(server_name=name, extra=((15, b"\1"),)).bytes()
+        assert 15 not in answer(pair, record(HANDSHAKE, message)).extensions
+        whole = record(HANDSHAKE, message)
+        cut = records(HANDSHAKE, message, 50)
+        assert refusal(pair, beat + whole) in ("unexpected_message", None)  # it is no TLS so far
+        assert refusal(pair, cut[:55] + beat + cut[55:]) == "unexpected_message"
+        with dial(pair) as sock:
+            reader = Reader(sock)
+            sock.sendall(whole)
+            ServerHello.parse(reader.message())
+            sock.sendall(beat)
+            with pytest.raises(Refused):
+                while True:
+                    assert reader.record()[0] != 24
 
 
 @pytest.mark.parametrize("cut", [None, 16384, 1000])
@@ -245,7 +327,7 @@ def test_any_alert_at_any_time_ends_it(pair):
         warnings = record(ALERT, bytes([1, code])) * 10
         fatal = record(ALERT, bytes([2, code]))
         for data in (fatal, warnings + fatal):
-            assert refusal(pair, data) != "internal_error", code
+            assert refused(pair, data) != "internal_error", code
         with dial(pair) as sock:
             reader = Reader(sock)
             sock.sendall(message)
