@@ -12,7 +12,9 @@ struct names_entry {
     err_t err; /* of the last query */
     uint64_t until_ms;
     struct list waits;
-    bool telling; /* names_on_resolved is on the stack, with waits in a list of its own */
+    struct timer patience; /* of who waits for a query while there is an old answer */
+    bool late;             /* the query under way has used it up */
+    bool telling;          /* names_tell is on the stack, with waits in a list of its own */
 };
 
 struct names {
@@ -30,6 +32,7 @@ struct names *names_new(struct loop *loop)
 
 static void names_entry_free(struct names_entry *entry)
 {
+    timer_stop(entry->names->loop, &entry->patience);
     if (entry->query != NULL)
         resolve_cancel(entry->query);
     mem_free(entry->addrs);
@@ -68,24 +71,10 @@ static void names_drop_idle(struct names *names)
     }
 }
 
-static void names_on_resolved(void *arg, err_t err, const struct addr *addrs, size_t num)
+/* Everybody who waits gets what the entry has. */
+static void names_tell(struct names_entry *entry)
 {
-    struct names_entry *entry = arg;
     struct list waits, *pos;
-
-    entry->query = NULL;
-    entry->err = err;
-    if (err_is_ok(err) && num == 0)
-        entry->err = FAIL(RESOLVE_FAILED, 0);
-    entry->until_ms = loop_now_ms(entry->names->loop) + NAMES_RETRY_MS;
-    if (err_is_ok(entry->err)) {
-        entry->until_ms = loop_now_ms(entry->names->loop) + NAMES_FRESH_MS;
-        mem_free(entry->addrs);
-        entry->addrs = mem_dup(addrs, num * sizeof(*addrs));
-        entry->num_addrs = num;
-    } else if (entry->num_addrs > 0) {
-        entry->err = OK; /* the old answer is better than none */
-    }
 
     /* A callback may cancel any wait, or begin another: the list is worked off from its head. */
     entry->telling = true;
@@ -102,6 +91,37 @@ static void names_on_resolved(void *arg, err_t err, const struct addr *addrs, si
         wait->cb(wait->arg, entry->err, entry->addrs, entry->num_addrs);
     }
     entry->telling = false;
+}
+
+static void names_on_patience(void *arg)
+{
+    struct names_entry *entry = arg;
+
+    entry->late = true; /* who asks meanwhile has the old answer at once */
+    entry->err = OK;
+    names_tell(entry);
+}
+
+static void names_on_resolved(void *arg, err_t err, const struct addr *addrs, size_t num)
+{
+    struct names_entry *entry = arg;
+
+    entry->query = NULL;
+    entry->late = false;
+    timer_stop(entry->names->loop, &entry->patience);
+    entry->err = err;
+    if (err_is_ok(err) && num == 0)
+        entry->err = FAIL(RESOLVE_FAILED, 0);
+    entry->until_ms = loop_now_ms(entry->names->loop) + NAMES_RETRY_MS;
+    if (err_is_ok(entry->err)) {
+        entry->until_ms = loop_now_ms(entry->names->loop) + NAMES_FRESH_MS;
+        mem_free(entry->addrs);
+        entry->addrs = mem_dup(addrs, num * sizeof(*addrs));
+        entry->num_addrs = num;
+    } else if (entry->num_addrs > 0) {
+        entry->err = OK; /* the old answer is better than none */
+    }
+    names_tell(entry);
 }
 
 static struct names_entry *names_entry_of(struct names *names, const char *target)
@@ -127,13 +147,16 @@ void names_get(struct names *names, const char *target, uint64_t timeout_ms,
     wait->cb = cb;
     wait->arg = arg;
     list_init(&wait->link);
-    if (entry->query == NULL && loop_now_ms(names->loop) < entry->until_ms) {
+    if (entry->late || (entry->query == NULL && loop_now_ms(names->loop) < entry->until_ms)) {
         cb(arg, entry->err, entry->addrs, entry->num_addrs);
         return;
     }
     list_add_tail(&entry->waits, &wait->link);
-    if (entry->query == NULL)
-        entry->query = resolve_start(names->loop, target, timeout_ms, names_on_resolved, entry);
+    if (entry->query != NULL)
+        return;
+    entry->query = resolve_start(names->loop, target, timeout_ms, names_on_resolved, entry);
+    if (entry->num_addrs > 0)
+        timer_start(names->loop, &entry->patience, NAMES_PATIENCE_MS, names_on_patience, entry);
 }
 
 void names_cancel(struct names_wait *wait)

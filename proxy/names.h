@@ -1,6 +1,7 @@
 /* names: a worker's cache of resolved endpoint names. Queries for one name are one query; an answer
- * holds for some seconds, and when the resolver fails the last answer goes on being used: who is at
- * the other end is judged by its certificate, never by its address. */
+ * holds for some seconds, and when the resolver fails, or says nothing for NAMES_PATIENCE_MS, the
+ * last answer goes on being used: who is at the other end is judged by its certificate, never by
+ * its address. */
 #ifndef MORTISE_PROXY_NAMES_H
 #define MORTISE_PROXY_NAMES_H
 
@@ -9,8 +10,9 @@
 #include "lib/net/loop.h"
 
 #define NAMES_FRESH_MS 5000
-#define NAMES_RETRY_MS 1000 /* after a failure */
-#define NAMES_MAX 1024      /* entries that nobody waits for are dropped beyond */
+#define NAMES_RETRY_MS 1000   /* after a failure */
+#define NAMES_PATIENCE_MS 300 /* a resolver that is well has answered by then */
+#define NAMES_MAX 1024        /* entries that nobody waits for are dropped beyond */
 
 struct names;
 struct names *names_new(struct loop *loop);
