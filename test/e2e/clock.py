@@ -3,13 +3,15 @@ the monotonic clock, certificates are judged by the wall clock, and when it is r
 
 The programs' wall clock is moved under load, by a library preloaded into them.
 
-Drives: R9, R11, R15, R37, F3, F12, F13"""
+Drives: R9, R11, R15, R37, R40, F3, F12, F13"""
 import contextlib
+import os
 import signal
 import time
 
 import pytest
 
+from deploy.lab.mesh import Mesh
 from deploy.lab.programs import Program, admin, wait_for
 from test.testlib.clock_jump import ClockJump
 from test.testlib.cpu import cpu_s
@@ -161,3 +163,44 @@ def test_renewal_follows_the_clock_and_does_not_run_wild(mesh, network):
         wait_for("it is ready again", lambda: ready(program), 60)
     mesh.wait_in_sync(4)
     mesh.ctl("rotate", "analytics", "--wait")
+
+
+def test_a_control_plane_whose_clock_goes_back_issues_nothing(folder, network, binaries):
+    """It says why, traffic goes on, and with the right time it issues again; no serial comes twice."""
+    clock = ClockJump(folder)
+    mesh = ClockedMesh(folder / "clocked", network, binaries, clock)
+    try:
+        mesh.start(None, ("management", "portal"))
+        traffic = mesh.sidecar("portal").config()["identity"]["serial"]
+        mesh.ctl("rotate", "portal", "--wait")
+        serials = {traffic, mesh.sidecar("portal").config()["identity"]["serial"]}
+        for jump in (-HOUR, -YEAR):
+            clock.set(jump)
+            failed = renewals(mesh.sidecar("portal"), "failed")
+            mesh.ctl("rotate", "portal", check=False)
+            wait_for("it is refused", lambda: renewals(mesh.sidecar("portal"), "failed") > failed, 60)
+            assert mesh.sidecar("portal").config()["identity"]["serial"] in serials
+            assert ready(mesh.sidecar("portal"))
+            assert "clock" in mesh.control.tail(50)
+            clock.set(0)
+            wait_for("it renews", lambda: mesh.sidecar("portal").config()["identity"]["serial"] not in serials, 90)
+            serials.add(mesh.sidecar("portal").config()["identity"]["serial"])
+        mesh.ctl("rotate", "--all", "--wait")
+    finally:
+        mesh.stop()
+
+
+class ClockedMesh(Mesh):
+    """The control plane has the clock."""
+
+    def __init__(self, folder, network, binaries, clock):
+        super().__init__(folder, network, binaries)
+        self.clock = clock
+
+    def start_control(self):
+        os.environ |= self.clock.env
+        try:
+            return super().start_control()
+        finally:
+            for key in self.clock.env:
+                os.environ.pop(key)
