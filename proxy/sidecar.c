@@ -126,9 +126,9 @@ static void sidecar_told_snapshot(struct sidecar *sidecar, const struct snapshot
 
 /* A snapshot comes into force by worker 0 taking it, because all connections begin there. It binds
  * what is new first, so that this changes everything or nothing. */
-static err_t sidecar_publish(void *arg, struct snapshot_input *in, struct faults *faults)
+static err_t sidecar_put_into_force(struct sidecar *sidecar, struct snapshot_input *in,
+                                    struct faults *faults)
 {
-    struct sidecar *sidecar = arg;
     CLEANUP(snapshot_unrefp) struct snapshot *snapshot = NULL;
     struct sidecar_apply apply = {.faults = faults, .err = OK};
 
@@ -151,6 +151,16 @@ static err_t sidecar_publish(void *arg, struct snapshot_input *in, struct faults
     sidecar_told_snapshot(sidecar, snapshot);
     sidecar_look_ready(sidecar);
     return OK;
+}
+
+static err_t sidecar_publish(void *arg, struct snapshot_input *in, struct faults *faults)
+{
+    err_t err = sidecar_put_into_force(arg, in, faults);
+
+    /* What is no field's fault, as that we are about to end, is told all the same. */
+    if (!err_is_ok(err) && faults->total == 0)
+        faults_add(faults, "", "%s (%s)", err_text(err.code), err_name(err.code));
+    return err;
 }
 
 static const struct snapshot *sidecar_current(void *arg)
