@@ -100,10 +100,11 @@ def kill_sidecar(lab, rng, subsystem):
 def restart_sidecar(lab, rng, subsystem):
     sidecar = lab.mesh.sidecar(subsystem)
     with lab.replacing(sidecar):
-        status = sidecar.stop(timeout_s=30)
-        if status != 0:
-            raise Broken(f"{sidecar.name} ended with {status} when asked to end")
+        sidecar.signal(signal.SIGTERM)
+        status = sidecar.wait(60)
         lab.start_sidecar(subsystem)
+    if status != 0:
+        raise Broken(f"{subsystem}'s sidecar ended with {status} when asked to end")
     return subsystem
 
 
