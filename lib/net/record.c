@@ -21,7 +21,7 @@ struct record {
     uint8_t header[RECORD_HEADER];
     uint8_t message[MESSAGE_HEADER]; /* its header */
     uint8_t message_len;             /* of the header, what has come */
-    uint8_t num_dataless;
+    uint8_t num_dataless, num_dataless_updates;
     bool server;
     bool update_owed; /* the peer asked for a KeyUpdate of ours */
     err_t ended;      /* not OK: nothing is opened any more */
@@ -225,7 +225,8 @@ static err_t record_got_key_update(struct record *record, uint64_t now_ms, uint8
         record->updates_since_ms = now_ms;
         record->num_updates = 0;
     }
-    if (record->num_updates++ >= record->updates_per_s) {
+    if (record->num_updates++ >= record->updates_per_s ||
+        record->num_dataless_updates++ >= RECORD_DATALESS_MAX) {
         *out_alert = SSL_AD_UNEXPECTED_MESSAGE;
         return FAIL(TLS_KEY_UPDATES, record->num_updates);
     }
@@ -258,7 +259,7 @@ static err_t record_got_message_header(struct record *record, uint8_t *out_alert
         return FAIL(TLS_PROTOCOL, SSL_R_EXCESSIVE_MESSAGE_SIZE);
     }
     record->message_left = len;
-    return record_count_dataless(record, SSL_R_TOO_MANY_KEY_UPDATES, out_alert);
+    return OK;
 }
 
 /* Messages behind the handshake, in as many records as the peer likes. Tickets are not used: their
@@ -336,7 +337,7 @@ static err_t record_got_content(struct record *record, uint64_t now_ms, struct b
     }
     if (content.len == 0)
         return record_count_dataless(record, SSL_R_TOO_MANY_EMPTY_FRAGMENTS, out_alert);
-    record->num_dataless = 0;
+    record->num_dataless = record->num_dataless_updates = 0;
     *out_len = content.len;
     return OK;
 }

@@ -13,7 +13,7 @@
 
 #include "lib/net/record_key.h"
 
-/* Without data between them: empty records, KeyUpdates, tickets, user_canceled. */
+/* Without data between them: empty records and user_canceled; and KeyUpdates, counted apart. */
 #define RECORD_DATALESS_MAX 32
 /* Of a message behind the handshake; a NewSessionTicket is the only one that is longer than one
  * byte. */
