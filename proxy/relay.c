@@ -47,14 +47,15 @@ static void relay_finish_if_done(struct relay *relay)
  * are as large as it has room for. */
 static void relay_size_reads(struct relay_side *side, const struct stream *to, size_t last)
 {
-    size_t room;
+    size_t *max = &side->stream->read_max, room;
 
-    if (last < STREAM_READ_SMALL / 2)
-        return;
-    room = stream_room(to);
+    if (last < STREAM_READ_SMALL / 2) /* not worth a call: it took that much of the room */
+        room = *max > last ? *max - last : 0;
+    else
+        room = stream_room(to);
     if (room > LOOP_RX_SIZE)
         room = LOOP_RX_SIZE;
-    side->stream->read_max = room > STREAM_READ_SMALL ? room : STREAM_READ_SMALL;
+    *max = room > STREAM_READ_SMALL ? room : STREAM_READ_SMALL;
 }
 
 static void relay_on_read(void *arg, struct bytes data)

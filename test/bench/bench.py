@@ -41,16 +41,18 @@ def arguments():
                         help="measured window of a cell (default 1.2)")
     parser.add_argument("--quick", action="store_true",
                         help="smoke run: one round, short windows, 100 idle connections")
-    parser.add_argument("--peers", default=",".join(peers.KINDS),
-                        help=f"which pairs (default {','.join(peers.KINDS)})")
-    parser.add_argument("--cells", default=",".join(c.name for c in cells.ALL),
-                        help="which cells (default all: %(default)s)")
+    parser.add_argument("--peers", default=",".join(peers.STANDARD),
+                        help=f"which pairs, of {','.join(peers.KINDS)} (default %(default)s)")
+    parser.add_argument("--cells", default=",".join(c.name for c in cells.STANDARD),
+                        help=f"which cells, of {','.join(c.name for c in cells.ALL)} "
+                        "(default %(default)s)")
     parser.add_argument("--out", type=Path, help="folder for bench.json, bench.txt, bench.svg "
                         "(default: a new one under the temporary folder)")
     parser.add_argument("--gate", action="store_true",
                         help="exit 1 when a goal is missed or a cell of ours has errors")
     parser.add_argument("--goals", type=Path, default=HERE / "goals.json", help="the goals")
     parser.add_argument("--proxy", help="mortise-proxy to measure (default: built by Bazel)")
+    parser.add_argument("--relay", help="plain_relay to measure (default: built by Bazel)")
     parser.add_argument("--load", help="load generator (default: built by Bazel)")
     parser.add_argument("--bazel", default="bazel", help="Bazel with its start-up options")
     parser.add_argument("--bazel-options", default="", help="options of its build command")
@@ -86,8 +88,10 @@ def build(args):
     targets = {}
     if not args.load:
         targets["load"] = "//test/bench:load"
-    if not args.proxy and OURS in args.peers:
+    if not args.proxy and any(issubclass(peers.KINDS[name], peers.Mortise) for name in args.peers):
         targets["proxy"] = "//proxy:mortise-proxy"
+    if not args.relay and peers.PlainRelay.name in args.peers:
+        targets["relay"] = "//test/bench:plain_relay"
     if targets:
         bazel, options = shlex.split(args.bazel), shlex.split(args.bazel_options)
         say(f"building {' '.join(targets.values())}")
@@ -99,6 +103,7 @@ def build(args):
             setattr(args, option, f"{where}/{target.removeprefix('//').replace(':', '/')}")
     return peers.Tools(load=os.path.abspath(args.load),
                        proxy=args.proxy and os.path.abspath(args.proxy),
+                       relay=args.relay and os.path.abspath(args.relay),
                        envoy=peers.find_envoy())
 
 
@@ -132,12 +137,12 @@ def measure(args, tools, kinds, folder, cores, record):
              for kind in kinds]
 
     for pair in list(pairs):
-        if pair.tls:
+        if pair.tls and pair.checked:
             faults = check.check(pair, stranger)
             say(f"check {pair.name}: {'; '.join(faults) or 'ok'}")
             if faults:  # its numbers would compare with nothing
                 faults = [f"not measured: check: {fault}" for fault in faults]
-                for name in args.cells:
+                for name in filter(pair.runs, args.cells):
                     record.add(0, pair.name, cells.Result(name, faults=faults))
                 pairs.remove(pair)
 
@@ -151,7 +156,7 @@ def measure(args, tools, kinds, folder, cores, record):
                 try:
                     up.append(stack.enter_context(pair))
                 except RuntimeError as error:
-                    for cell in traffic:
+                    for cell in (cell for cell in traffic if pair.runs(cell.name)):
                         record.add(round_, pair.name, cells.Result(cell.name, faults=[str(error)]))
             for cell in traffic:
                 for pair in up:
@@ -163,6 +168,8 @@ def measure(args, tools, kinds, folder, cores, record):
 
 
 def one(round_, cell, pair, load, settings, record):
+    if not pair.runs(cell.name):
+        return
     result = cells.run(cell, pair, load, settings)
     record.add(round_, pair.name, result)
     if not result.valid:
@@ -181,7 +188,8 @@ def finish(args, record, facts):
     if OURS in record.peers:
         goals = [goal for goal in json.loads(args.goals.read_text())
                  if goal["measure"].split(".")[0] in args.cells
-                 and goal.get("against", OURS) in record.peers]
+                 and goal.get("against", OURS) in record.peers
+                 and goal.get("of", OURS) in record.peers]
         verdicts = report.judge(record, goals, OURS)
         text += "\nGoals:\n" + "".join(
             f"  {'pass' if v.passed else 'FAIL'}  {v.text}\n" for v in verdicts)

@@ -141,14 +141,18 @@ class Ping:
 class Churn:
     """New connection, one byte there and back, close; 16 at a time."""
 
-    name = "churn"
-    measures = [Measure("churn.cpu_us", "CPU, new connection", "us", 0),
-                Measure("churn.per_s", "new connections", "1/s", 0, False),
-                Measure("churn.p50_us", "new connection, p50", "us", 0)]
+    def __init__(self, parallel=16):
+        self.name, self._parallel = "churn", parallel
+        more = ""
+        if parallel != 16:
+            self.name, more = f"churn{parallel}", f", {parallel} at once"
+        self.measures = [Measure(f"{self.name}.cpu_us", f"CPU, new connection{more}", "us", 0),
+                         Measure(f"{self.name}.per_s", f"new connections{more}", "1/s", 0, False),
+                         Measure(f"{self.name}.p50_us", f"new connection{more}, p50", "us", 0)]
 
     def run(self, pair, load, settings):
         report = load.run("churn", "--to", pair.ports.app, "--at", pair.ports.back, *_sides(pair),
-                          "--parallel", 16, "--seconds", settings.seconds, "--warm", settings.warm)
+                          "--parallel", self._parallel, "--seconds", settings.seconds, "--warm", settings.warm)
         result = Result(self.name, faults=_faults(report))
         if report["connections"]:
             result.values = {"per_s": report["connections"] / report["seconds"],
@@ -211,14 +215,19 @@ class Idle:
     and silent. Starts the pair itself; no other pair may run, because PSS shares a program's pages
     between all processes that run it."""
 
-    name = "idle"
-    measures = [Measure("idle.kib_1b", "idle connection, after 1 B", "KiB", 2),
-                Measure("idle.kib_4k", "idle connection, after 4 KiB", "KiB", 2),
-                Measure("idle.pss_mb", "idle sidecar (larger side)", "MB", 2)]
+    def __init__(self, connections=None):
+        self.name, self._number, more = "idle", connections, ""
+        if connections:
+            self.name, more = f"idle{connections}", f" of {connections}"
+        self.measures = [
+            Measure(f"{self.name}.kib_1b", f"idle connection{more}, after 1 B", "KiB", 2),
+            Measure(f"{self.name}.kib_4k", f"idle connection{more}, after 4 KiB", "KiB", 2)]
+        if not connections:
+            self.measures += [Measure("idle.pss_mb", "idle sidecar (larger side)", "MB", 2)]
 
     def run(self, pair, load, settings):
         alone = []
-        for role in ("client", "server"):
+        for role in ("client", "server") if not self._number else ():
             try:
                 alone.append(pair.start_side(role).settled_memory_kib()["Pss"])
             finally:
@@ -233,17 +242,19 @@ class Idle:
             except RuntimeError:
                 result.faults.append(f"{descriptors} descriptors before the connections and "
                                      f"{pair.descriptors()} after them")
-        result.values["pss_mb"] = max(alone) * 1024 / 1e6
+        if alone:
+            result.values["pss_mb"] = max(alone) * 1024 / 1e6
         return result
 
     def _connections(self, pair, load, settings):
         def anon():
             return sum(side.settled_memory_kib()["Pss_Anon"] for side in pair.sides.values())
 
+        connections = self._number or settings.connections
         result = Result(self.name)
         before = anon()
         holder = load.open("idle", "--to", pair.ports.app, "--at", pair.ports.back, "--size", 1,
-                           "--connections", settings.connections, *_sides(pair))
+                           "--connections", connections, *_sides(pair))
         try:
             for key, request in (("kib_1b", None), ("kib_4k", "4096\n")):
                 if request:
@@ -253,13 +264,78 @@ class Idle:
                 if not line:
                     raise RuntimeError("load idle ended before its connections were open")
                 result.faults += _faults(json.loads(line))
-                result.values[key] = (anon() - before) / settings.connections
+                result.values[key] = (anon() - before) / connections
             holder.stdin.close()
             last = json.loads(holder.stdout.readline())
             if last["errors"] and not result.faults:
                 result.faults += _faults(last)
         finally:
             _end(holder)
+        return result
+
+
+class Stall:
+    """Memory of a connection whose receiver never reads: what the larger side holds, and what of it
+    is still there when they are gone. Starts the pair itself, as Idle does."""
+
+    name = "stall"
+    measures = [Measure("stall.kib", "stalled connection (larger side)", "KiB", 1),
+                Measure("stall.kib_after", "the same after its end", "KiB", 1)]
+
+    def run(self, pair, load, settings):
+        def anon():
+            return {role: side.settled_memory_kib()["Pss_Anon"] for role, side in pair.sides.items()}
+
+        result = Result(self.name)
+        number = settings.connections // 12  # more fill the kernel's own memory for TCP
+        with pair:
+            # Not counted: what the first large transfer brings into use for all connections.
+            load.run("bulk", "--to", pair.ports.app, "--at", pair.ports.back, "--seconds", 0.3)
+            descriptors = pair.descriptors()
+            before = anon()
+            holder = load.open("stall", "--to", pair.ports.app, "--at", pair.ports.back,
+                               "--connections", number, *_sides(pair))
+            try:
+                for key in ("kib", "kib_after"):
+                    line = holder.stdout.readline()
+                    if not line:
+                        raise RuntimeError("load stall ended before its connections stalled")
+                    result.faults += _faults(json.loads(line))
+                    if key == "kib_after":
+                        process.wait_until("the connections are gone",
+                                           lambda: pair.descriptors() <= descriptors)
+                    now = anon()
+                    result.values[key] = max(now[role] - before[role] for role in now) / number
+                    holder.stdin.write("\n")
+                    holder.stdin.flush()
+            finally:
+                _end(holder)
+        return result
+
+
+class Crowd:
+    """One busy connection beside thousands of silent ones, against the same alone: a ping, and in
+    a pair of its own, for nothing else may be open. Of pairs that take so many connections."""
+
+    name = "crowd"
+    SIZE = min(10000, process.descriptors() // 2 - 200)
+    measures = [Measure("crowd.p50_ratio", f"ping beside {SIZE} idle to alone, p50", "", 3),
+                Measure("crowd.cpu_ratio", "the same, CPU", "", 3)]
+
+    def run(self, pair, load, settings):
+        result = Result(self.name)
+        found = []
+        with pair:
+            for crowd in ([], ["--crowd", self.SIZE if settings.connections >= 1000 else 1000]):
+                report = load.run("ping", "--to", pair.ports.app, "--at", pair.ports.back,
+                                  *_sides(pair), "--size", 64, "--seconds", settings.seconds,
+                                  "--warm", settings.warm, *crowd)
+                result.faults += _faults(report)
+                if not report["round_trips"]:
+                    return result
+                found.append((report["p50_us"], sum(report["cpu_s"]) / report["round_trips"]))
+        (alone_us, alone_cpu), (beside_us, beside_cpu) = found
+        result.values = {"p50_ratio": beside_us / alone_us, "cpu_ratio": beside_cpu / alone_cpu}
         return result
 
 
@@ -270,10 +346,14 @@ def _end(popen):
         pipe.close()
 
 
-# Traffic cells run on pairs that are all up; Idle starts and stops its own.
-TRAFFIC = [Verify(), Bulk(1, False), Bulk(8, False), Bulk(1, True), Bulk(8, True),
-           Ping("ping64", 64, "64 B"), Ping("ping16k", 16384, "16 KiB"), Churn(), Http()]
-MEMORY = [Idle()]
+# Traffic cells run on pairs that are all up; those of memory start and stop their own.
+STANDARD_TRAFFIC = [Verify(), Bulk(1, False), Bulk(8, False), Bulk(1, True), Bulk(8, True),
+                    Ping("ping64", 64, "64 B"), Ping("ping16k", 16384, "16 KiB"), Churn(), Http()]
+STANDARD_MEMORY = [Idle(), Stall(), Crowd()]
+STANDARD = STANDARD_TRAFFIC + STANDARD_MEMORY
+# More points of the cost curves: cells to ask for by name.
+TRAFFIC = STANDARD_TRAFFIC + [Bulk(64, False), Bulk(512, False), Churn(1), Churn(256)]
+MEMORY = STANDARD_MEMORY + [Idle(100), Idle(9000)]
 ALL = TRAFFIC + MEMORY
 MEASURES = [measure for cell in ALL for measure in cell.measures]
 

@@ -9,7 +9,9 @@
  * always belong to the same instant.
  *
  *     bulk    --streams N --down      256 KiB blocks; the sink discards (MSG_TRUNC) and counts
- *     ping    --size BYTES            one request at a time on one connection
+ *     ping    --size BYTES --crowd N  one request at a time on one connection, beside N silent ones
+ *     stall   --connections N         sends on each what it takes while nobody reads, says so, and
+ *                                     holds; a line on standard input closes them, and says so
  *     churn   --parallel N            connect, one byte there and back, close
  *     idle    --connections N         opens N, echoes --size bytes on each, says so, and holds
  * them; a number on standard input asks for one more echo of that many bytes on each; end of input
@@ -92,7 +94,7 @@ struct mark {
 static struct {
     uint16_t to, at;
     double seconds, warm;
-    unsigned streams, parallel, connections;
+    unsigned streams, parallel, connections, crowd;
     size_t size;
     uint64_t bytes;
     bool down;
@@ -603,6 +605,75 @@ static void bulk(void)
     report_end();
 }
 
+/* ---- stall -------------------------------------------------------------------------------- */
+
+/* A server that never reads. */
+static void deaf_ready(struct conn *c, uint32_t events)
+{
+    if (events == 0)
+        conn_arm(c, EPOLLRDHUP | EPOLLET);
+    else
+        conn_close(c);
+}
+
+static void stall_ready(struct conn *c, uint32_t events)
+{
+    ssize_t n = -1;
+
+    if ((events & (EPOLLERR | EPOLLHUP)) == 0)
+        n = send(c->fd, run.block, sizeof run.block, MSG_NOSIGNAL);
+    if (n < 0 && errno != EAGAIN) {
+        fault("connection %u was closed: %s", c->id, strerror(socket_error(c->fd)));
+        conn_close(c);
+        return;
+    }
+    if (c->sent == 0 && n > 0)
+        run.active++;
+    c->sent += n > 0 ? (uint64_t)n : 0;
+    run.sent += n > 0 ? (uint64_t)n : 0;
+}
+
+static bool stall_all_began(void)
+{
+    return run.active == opt.connections || run.errors != 0;
+}
+
+static void stall_report(struct mark *from)
+{
+    struct mark to = mark_now();
+
+    report_begin("stall", from, &to);
+    printf(", \"connections\": %u, \"bytes\": %" PRIu64, run.active, run.sent);
+    report_end();
+}
+
+static void stall(void)
+{
+    struct mark from = mark_now();
+    uint64_t before;
+    char line[8];
+
+    serve(deaf_ready);
+    for (unsigned i = 0; i < opt.connections; i++)
+        conn_open(stall_ready, EPOLLOUT);
+    if (!loop_until(now_ns() + 3 * SETTLE_NS, stall_all_began))
+        fault("only %u of %u connections took a byte", run.active, opt.connections);
+    do { /* until nothing moves */
+        before = run.sent;
+        loop_until(after(0.5), NULL);
+    } while (run.sent != before);
+    stall_report(&from);
+    if (fgets(line, sizeof line, stdin) == NULL)
+        return;
+    for (struct conn *c = run.open, *next; c != NULL; c = next) {
+        next = c->next;
+        if (c->ready != accept_ready)
+            conn_close(c);
+    }
+    stall_report(&from);
+    (void)getchar(); /* until we are told, or end of input */
+}
+
 /* ---- ping --------------------------------------------------------------------------------- */
 
 static bool ping_send(struct conn *c)
@@ -652,11 +723,14 @@ static void ping_ready(struct conn *c, uint32_t events)
         conn_close(c);
 }
 
+static void crowd_open(void);
+
 static void ping(void)
 {
     struct mark from, to;
 
     serve(echo_ready);
+    crowd_open();
     conn_open(ping_ready, EPOLLOUT);
     loop_until(after(opt.warm), NULL);
 
@@ -814,16 +888,31 @@ static bool idle_all_echoed(void)
     return idle_state.echoed == opt.connections;
 }
 
-static void idle_echo(size_t size)
+static void idle_round(size_t size)
 {
-    struct mark from = mark_now(), to;
-
     idle_state.size = size;
     idle_state.echoed = 0;
     for (unsigned i = 0; i < OPEN_AT_ONCE; i++)
         idle_next();
-    if (!loop_until(now_ns() + 3 * SETTLE_NS, idle_all_echoed))
+    if (!loop_until(now_ns() + 12 * SETTLE_NS, idle_all_echoed))
         fault("%u of %u connections got their answer", idle_state.echoed, opt.connections);
+}
+
+/* The silent neighbours of a ping: one byte each, then nothing. */
+static void crowd_open(void)
+{
+    opt.connections = opt.crowd;
+    if (opt.crowd == 0)
+        return;
+    idle_state.conn = must_alloc(NULL, opt.crowd * sizeof(struct conn *));
+    idle_round(1);
+}
+
+static void idle_echo(size_t size)
+{
+    struct mark from = mark_now(), to;
+
+    idle_round(size);
     to = mark_now();
     report_begin("idle", &from, &to);
     printf(", \"connections\": %u, \"size\": %zu", idle_state.echoed, size);
@@ -999,8 +1088,8 @@ static const struct {
     const char *name;
     void (*run)(void);
 } commands[] = {
-    {"bulk", bulk}, {"ping", ping},     {"churn", churn},
-    {"idle", idle}, {"verify", verify}, {"http", http},
+    {"bulk", bulk},     {"ping", ping}, {"churn", churn}, {"idle", idle},
+    {"verify", verify}, {"http", http}, {"stall", stall},
 };
 
 __attribute__((noreturn)) static void usage(const char *what, const char *value)
@@ -1054,12 +1143,19 @@ static void side_add(char *text)
 static void parse(int argc, char **argv)
 {
     static const struct option longs[] = {
-        {"to", required_argument, NULL, 't'},       {"at", required_argument, NULL, 'a'},
-        {"side", required_argument, NULL, 'p'},     {"seconds", required_argument, NULL, 's'},
-        {"warm", required_argument, NULL, 'w'},     {"streams", required_argument, NULL, 'n'},
-        {"parallel", required_argument, NULL, 'l'}, {"connections", required_argument, NULL, 'c'},
-        {"size", required_argument, NULL, 'z'},     {"bytes", required_argument, NULL, 'b'},
-        {"down", no_argument, NULL, 'd'},           {NULL, 0, NULL, 0},
+        {"to", required_argument, NULL, 't'},
+        {"at", required_argument, NULL, 'a'},
+        {"side", required_argument, NULL, 'p'},
+        {"seconds", required_argument, NULL, 's'},
+        {"warm", required_argument, NULL, 'w'},
+        {"streams", required_argument, NULL, 'n'},
+        {"parallel", required_argument, NULL, 'l'},
+        {"connections", required_argument, NULL, 'c'},
+        {"size", required_argument, NULL, 'z'},
+        {"bytes", required_argument, NULL, 'b'},
+        {"crowd", required_argument, NULL, 'r'},
+        {"down", no_argument, NULL, 'd'},
+        {NULL, 0, NULL, 0},
     };
     int c;
 
@@ -1094,6 +1190,9 @@ static void parse(int argc, char **argv)
             break;
         case 'b':
             opt.bytes = number("--bytes", optarg, 1, UINT64_C(1) << 40);
+            break;
+        case 'r':
+            opt.crowd = (unsigned)number("--crowd", optarg, 1, 20000);
             break;
         case 'd':
             opt.down = true;

@@ -45,6 +45,13 @@ class Pair:
 
     name = title = None
     tls = True
+    checked = True  # by check.py; not those that differ on purpose from a pair that is
+    cells = None  # the names of those it runs; None: all
+    crowds = False  # as many connections as it has descriptors for
+
+    @classmethod
+    def runs(cls, cell):
+        return (cls.cells is None or cell in cls.cells) and (cls.crowds or cell != "crowd")
 
     def __init__(self, tools, ports_, pki_, folder, core):
         self.tools, self.ports, self.pki, self.core = tools, ports_, pki_, core
@@ -130,6 +137,7 @@ def _first_line(*argv):
 
 class Mortise(Pair):
     name, title = "mortise", "Mortise"
+    crowds = True
 
     @classmethod
     def missing(cls, tools):
@@ -141,6 +149,11 @@ class Mortise(Pair):
 
     def env(self):
         return {k: v for k, v in os.environ.items() if not k.startswith("MORTISE_")}
+
+    # What variants change.
+    profile = {"min_version": "TLS1_3"}
+    settings = ()
+    workers = 1
 
     def command(self, role):
         peer = "server" if role == "client" else "client"
@@ -158,8 +171,8 @@ class Mortise(Pair):
                              "trust_domain": pki.TRUST_DOMAIN}],
             # No list of suites: BoringSSL cannot be told TLS 1.3 suites, a list is checked after the
             # handshake, and OpenSSL's client would be refused by it. check.py sees that it is 0x1301.
-            "profiles": [{"name": "bench", "role": role.upper(), "min_version": "TLS1_3",
-                          "groups": ["X25519"]}],
+            "profiles": [{"name": "bench", "role": role.upper(), "groups": ["X25519"],
+                          **self.profile}],
         }
         listen, connect = (f"127.0.0.1:{port}" for port in self._listen_connect(role))
         if role == "client":
@@ -168,8 +181,66 @@ class Mortise(Pair):
             config["inbound"] = {"listen": listen, "links": [{**link, "target": connect}]}
         path = self._write(f"{role}.yaml", json.dumps(config, indent=2))  # JSON is YAML
         # No other pair writes a line for each connection.
-        return [self.tools.proxy, "--config", path, "--workers", 1, "--access-log", "off",
-                "--admin-listen", f"unix:{self.folder}/{role}.admin", "--drain-timeout", "0s"]
+        return [self.tools.proxy, "--config", path, "--workers", self.workers,
+                "--access-log", "off", *self.settings, "--admin-listen", f"unix:{self.folder}/{role}.admin", "--drain-timeout", "0s"]
+
+
+class Variant(Mortise):
+    """Ourselves, otherwise configured: for information."""
+
+    checked = False
+    cells = {"up8", "down8", "ping64", "http", "churn"}
+
+
+class MortiseLibrary(Variant):
+    name, title = "library", "Mortise, BoringSSL's records"
+    settings = ("--record-layer", "library")
+
+
+class MortisePortable(Variant):
+    name, title = "portable", "Mortise, BoringSSL's ciphers"
+    settings = ("--record-layer", "portable")
+
+
+class MortiseTwoWorkers(Variant):
+    name, title = "workers2", "Mortise, 2 workers"
+    workers = 2
+
+
+class MortiseTls12(Variant):
+    name, title = "tls12", "Mortise, TLS 1.2"
+    profile = {"min_version": "TLS1_2", "max_version": "TLS1_2"}
+
+
+class MortiseChaCha(Variant):
+    name, title = "chacha", "Mortise, ChaCha20"
+    profile = {"min_version": "TLS1_3", "cipher_suites": ["TLS_CHACHA20_POLY1305_SHA256"]}
+
+
+class MortiseRsa(Variant):
+    name, title = "rsa", "Mortise, RSA-2048 leaves"
+
+    def __init__(self, tools, ports_, pki_, folder, core):
+        super().__init__(tools, ports_, pki.rsa_of(pki_), folder, core)
+
+
+class PlainRelay(Pair):
+    """What the same hops cost on our own loop, sockets and relay without TLS."""
+
+    name, title = "relay", "plaintext (our loop)"
+    tls = False
+    crowds = True
+
+    @classmethod
+    def missing(cls, tools):
+        return None if tools.relay and Path(tools.relay).is_file() else "plain_relay (--relay)"
+
+    @classmethod
+    def version(cls, tools):
+        return "plain_relay of this tree"
+
+    def command(self, role):
+        return [self.tools.relay, *(f"127.0.0.1:{port}" for port in self._listen_connect(role))]
 
 
 class Haproxy(Pair):
@@ -230,6 +301,18 @@ class HaproxyPlain(Haproxy):
 
     def _tls(self, role):
         return "", "", ""
+
+
+class HaproxyResuming(Haproxy):
+    """New connections that resume a session: less work, and no look at certificates."""
+
+    name, title = "resuming", "HAProxy, resuming"
+    checked = False
+    cells = {"churn"}
+
+    def _tls(self, role):
+        bind, server, rule = super()._tls(role)
+        return bind.replace(" no-tls-tickets", ""), server.replace(" no-ssl-reuse", ""), rule
 
 
 class Envoy(Pair):
@@ -378,8 +461,11 @@ stream {{
         return ["nginx", "-e", self.folder / f"{role}.log", "-p", self.folder, "-c", path]
 
 
-# In the order of the table. A plaintext relay of our own gets its place beside HaproxyPlain.
-KINDS = {kind.name: kind for kind in (Mortise, Haproxy, Envoy, Nginx, HaproxyPlain)}
+# In the order of the table.
+KINDS = {kind.name: kind for kind in (
+    Mortise, Haproxy, Envoy, Nginx, PlainRelay, HaproxyPlain, HaproxyResuming,
+    MortiseLibrary, MortisePortable, MortiseTwoWorkers, MortiseTls12, MortiseChaCha, MortiseRsa)}
+STANDARD = [name for name, kind in KINDS.items() if not issubclass(kind, Variant)]
 
 
 @dataclass
@@ -387,6 +473,7 @@ class Tools:
     """Programs that are not simply in the PATH."""
     load: str
     proxy: str = None
+    relay: str = None
     envoy: str = None
 
 

@@ -39,7 +39,7 @@ class Pki:
             "subjectKeyIdentifier=hash\n"
             "authorityKeyIdentifier=keyid\n"
             f"subjectAltName=URI:{spiffe_id(role)}\n")
-        self._openssl("req", "-new", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256",
+        self._openssl("req", "-new", "-newkey", *self._key_options(),
                       "-nodes", "-subj", f"/CN={common_name or COMMON_NAME.get(role, role)}",
                       "-keyout", self.key(role), "-out", request)
         self._openssl("x509", "-req", "-in", request, "-CA", self.ca, "-CAkey", self._ca_key,
@@ -47,6 +47,9 @@ class Pki:
                       "-out", self.cert(role))
         self.bundle(role).write_bytes(self.cert(role).read_bytes() + self.key(role).read_bytes())
         self.bundle(role).chmod(0o600)
+
+    def _key_options(self):
+        return "ec", "-pkeyopt", "ec_paramgen_curve:P-256"
 
     def cert(self, role):
         return self.folder / f"{role}.pem"
@@ -62,6 +65,24 @@ class Pki:
         done = subprocess.run(["openssl", *map(str, args)], capture_output=True, text=True)
         if done.returncode != 0:
             raise RuntimeError(f"openssl {args[0]}: {done.stderr.strip()}")
+
+
+class _Rsa(Pki):
+    """The same authority and names with RSA-2048 leaves."""
+
+    def __init__(self, of):
+        self._of, self.folder, self.ca = of, of.folder / "rsa", of.ca
+        self._ca_key = of._ca_key
+        self.folder.mkdir(exist_ok=True)
+        for role in ("client", "server"):
+            self.issue(role)
+
+    def _key_options(self):
+        return "rsa:2048",
+
+
+def rsa_of(own):
+    return _Rsa(own)
 
 
 def make(folder):

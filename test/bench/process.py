@@ -19,6 +19,17 @@ def cores():
     return allowed[-1], allowed[0]
 
 
+def descriptors():
+    """How many a process that we start may have: root may ask for more than the hard limit, unless
+    the machine says no."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, max(hard, 65536)))
+    except (ValueError, OSError):
+        return hard
+    return max(hard, 65536)
+
+
 def extend_path():
     """haproxy and nginx lie where a plain user's PATH does not look."""
     os.environ["PATH"] = os.environ.get("PATH", os.defpath) + ":/usr/sbin:/sbin"
@@ -68,7 +79,7 @@ def descendants(pid):
 
 
 def prepare(core):
-    """For preexec_fn: the child runs on `core`, has all descriptors the hard limit allows, and
+    """For preexec_fn: the child runs on `core`, has all descriptors it may have, and
     dies with us."""
     parent = os.getpid()
 
@@ -77,8 +88,8 @@ def prepare(core):
         if os.getppid() != parent:  # it died before prctl
             os._exit(1)
         os.sched_setaffinity(0, {core})
-        _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        most = descriptors()
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
     return in_child
 

@@ -4,7 +4,7 @@ import json
 from dataclasses import dataclass
 from statistics import median
 
-REFERENCES = ("haproxy", "envoy")  # the table's ratios are to these
+REFERENCES = ("haproxy", "envoy", "relay")  # the table's ratios are to these
 COLOURS = {"mortise": "#1b7f5c", "haproxy": "#2f6db5", "envoy": "#a8488f", "nginx": "#c77c1e",
            "plain": "#8a8a8a"}
 
@@ -84,7 +84,7 @@ class Verdict:
 def judge(record, goals, peer):
     """Verdicts of `peer` on the goals. A goal is missed where nothing was measured, where less
     than half of the rounds give a comparison, and where any of our own cells had an error."""
-    return [_judge_one(record, goal, peer) for goal in goals]
+    return [_judge_one(record, goal, goal.get("of", peer)) for goal in goals]
 
 
 def _judge_one(record, goal, peer):
@@ -95,7 +95,7 @@ def _judge_one(record, goal, peer):
     if ("at_most" in goal) == ("at_least" in goal):
         raise ValueError(f"goals: {measure}: give at_most or at_least")
     limit = goal.get("at_most", goal.get("at_least"))
-    what = known[measure].title + (f", against {against}" if against else "")
+    what = (f"{goal['of']}: " if "of" in goal else "") + known[measure].title + (f", against {against}" if against else "")
     what += f" {'<=' if 'at_most' in goal else '>='} {limit:g}"
     what += "" if against else f" {known[measure].unit}"
 
