@@ -162,8 +162,10 @@ static err_t main_run(struct program *program, struct sidecar_params *params, st
     err = sidecar_new(params, faults, &program->sidecar);
     config_wipe_token(&program->settings, program->args.environment);
     if (err_is_ok(err)) {
-        log_info("main", "started", LOG_STR("version", MORTISE_VERSION),
-                 LOG_STR("mode", config_is_static(&program->settings) ? "static" : "control"));
+        log_info(
+            "main", "started", LOG_STR("version", MORTISE_VERSION),
+            LOG_STR("mode", config_is_static(&program->settings) ? "static" : "control"),
+            LOG_STR("records", tls_records_engine(config_tunables(&program->settings).records)));
         loop_run(program->loop);
         sidecar_free(program->sidecar);
         log_info("main", "ended");

@@ -140,11 +140,12 @@ def fuzz(run):
     return passed, failed, 0
 
 
-def pytest(run, name, config, paths, *flags):
+def pytest(run, name, config, paths, *flags, more_env=None):
     report = OUT / f"{name}.xml"
     report.unlink(missing_ok=True)
     env = {**os.environ, "MORTISE_BIN": binaries(config), "MORTISE_CONFIG": config,
            "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"}
+    env.update(more_env or {})
     if run.args.full:
         env["MORTISE_FULL"] = "1"
     subprocess.run([sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider",
@@ -176,6 +177,15 @@ def interop(run):
     if not programs(run, "opt", "//test/interop/bogo:boringssl", "//test/interop/bogo:runner"):
         return 0, 1, 0
     return pytest(run, "interop", "opt", ["test/interop"])
+
+
+def interop_library(run):
+    """Once more with BoringSSL's record layer instead of ours, but for scanners of handshakes."""
+    if not programs(run, "opt"):
+        return 0, 1, 0
+    return pytest(run, "interop-library", "opt", ["test/interop/tls", "test/interop/protocols"],
+                  "-k", "not testssl and not sslyze",
+                  more_env={"MORTISE_RECORD_LAYER": "library"})
 
 
 def soak(run):
@@ -237,6 +247,7 @@ SUITES = {
     "hardening": hardening,
     "e2e": e2e,
     "interop": interop,
+    "interop-library": interop_library,
     "soak": soak,
     "asan": lambda run: unit(run, "asan"),
     "e2e-asan": lambda run: swap(run, "asan"),

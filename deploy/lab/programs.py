@@ -74,8 +74,10 @@ def admin(path, page, method="GET", body=None):
 
 
 def own_environment():
-    """Ours without MORTISE_…: those are settings to the programs, and they refuse the ones they do not know."""
-    return {k: v for k, v in os.environ.items() if not k.startswith("MORTISE_")}
+    """Ours without MORTISE_…, which are settings to the programs, but for the one that test/run sets to
+    run a suite with the other record layer."""
+    return {k: v for k, v in os.environ.items()
+            if not k.startswith("MORTISE_") or k == "MORTISE_RECORD_LAYER"}
 
 
 class Process:

@@ -715,6 +715,14 @@ void tls_handshake(struct stream *stream, tls_handshake_cb cb, void *arg)
         stream_read_start(tls->lower);
 }
 
+const char *tls_records_engine(enum tls_records records)
+{
+    if (records == TLS_RECORDS_LIBRARY)
+        return "library";
+    return records == TLS_RECORDS_AUTO ? record_aead_fast(RECORD_AES_128_GCM)->engine
+                                       : record_aead_portable(RECORD_AES_128_GCM)->engine;
+}
+
 SSL *tls_ssl(const struct stream *stream)
 {
     return tls_of_const(stream)->ssl;

@@ -52,6 +52,10 @@ MUST_CHECK err_t tls_new(struct stream *lower, const struct tls_params *params,
 typedef void (*tls_handshake_cb)(void *arg, err_t err);
 void tls_handshake(struct stream *stream, tls_handshake_cb cb, void *arg);
 
+/* tls_records_engine names what encrypts AES-128-GCM records then, for logs: "ipsec-mb",
+ * "boringssl", or "library" where records are not ours. */
+const char *tls_records_engine(enum tls_records records);
+
 /* The SSL, for peer facts; stays the stream's. NULL from when the callback of tls_handshake has
  * returned, if our record layer took over. */
 SSL *tls_ssl(const struct stream *stream);
