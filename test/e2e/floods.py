@@ -225,27 +225,28 @@ def test_connections_that_come_and_go(folder, binaries):
                              lambda: pair[side].memory_kib() <= before[side] + 2048, 30)
 
 
-@pytest.mark.parametrize("side", ["server", "client"])
-def test_a_full_sidecar_answers(folder, binaries, side):
-    """Every place is taken, on the data path and at both doors."""
-    metrics_port, limit = free_port(), 30
+def test_full_sidecars_answer(folder, binaries):
+    """Every place is taken, on the data path of both and at both doors of each."""
+    limit, ports = 30, {side: free_port() for side in ("server", "client")}
     with arena(folder, binaries, streams=20, every_ms=200, connections_too=False,
-               **{f"{side}_settings": {"max_connections": limit,
-                                       "metrics_listen": f"127.0.0.1:{metrics_port}"}}) as pair:
+               max_connections=limit,
+               **{f"{side}_settings": {"metrics_listen": f"127.0.0.1:{port}"}
+                  for side, port in ports.items()}) as pair:
         with undisturbed(pair, connections_too=False):
             pair.load.short.finish()
-            wait_for("only streams are open", lambda: open_now(pair, side) == 20)
+            wait_for("only streams are open", lambda: open_now(pair, "server") == 20)
             held = [dial(pair.app_port) for _ in range(limit - 20)]
-            wait_for("it is full", lambda: open_now(pair, side) == limit)
-            before = shed(pair, side, "connections")
-            for number in range(1, 11):
-                assert is_shed(lambda: dial(pair.app_port))
-                wait_for("it is counted", lambda: shed(pair, side, "connections") == before + number)
             callers = []
-            for _ in range(3):  # as they are pushed out others come
-                callers += silent_callers(pair, side, metrics_port, 70)
-                answers(pair, side, metrics_port)
-            assert json.loads(pair[side].get("/connections"))["total"] == limit
+            for side, port in (("client", pair.app_port), ("server", pair.tls_port)):
+                wait_for(f"the {side} is full", lambda: open_now(pair, side) == limit)
+                before = shed(pair, side, "connections")
+                for number in range(1, 11):
+                    assert is_shed(lambda: dial(port))
+                    wait_for("it is counted",
+                             lambda: shed(pair, side, "connections") == before + number)
+                for _ in range(3):  # as they are pushed out others come
+                    callers += silent_callers(pair, side, ports[side], 70)
+                    answers(pair, side, ports[side])
+                assert open_now(pair, side) == limit
             for sock in (*held, *callers):
                 sock.close()
-
