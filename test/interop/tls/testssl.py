@@ -30,7 +30,7 @@ LEFT_OUT = {"engine_problem", "service", "scanTime", "TLS_timestamp", "optimal_p
             "cert_fingerprintSHA256", "cert_notBefore", "cert_notAfter", "cert_expirationStatus",
             "cert_validityPeriod", "cert_trust", "cert_chain_of_trust", "cert_caIssuers",
             "cert_commonName", "cert_commonName_wo_SNI", "cert_revocation", "DNS_CAArecord",
-            "certificate_transparency", "OCSP_stapling"}
+            "certificate_transparency", "OCSP_stapling", "DROWN_hint"}
 # Whether testssl takes the service for HTTP, for something that wants a certificate or for nothing depends on what comes
 # first, an alert or its own patience. These findings follow it: they are judged and not pinned.
 FOLLOWS_SERVICE = {"ticketbleed", "secure_client_renego", "BREACH", "CRIME_TLS"}
