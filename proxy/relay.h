@@ -2,7 +2,7 @@
  * nothing but stream.h.
  *
  * Back-pressure: while one side's queue is not empty the other is not read, so that a blocked
- * connection holds at most what one read gave; and reads are large (up to 256 KiB) only while the
+ * connection holds at most what one read gave; and reads are large (up to 512 KiB) only while the
  * receiver's kernel has room for as much, so that this is at most 64 KiB. End of one direction is
  * passed on and the other goes on (half-close). An abort of one side becomes an abort of the other,
  * so that a truncated transfer is seen as one. The hot path allocates nothing and touches no timer:

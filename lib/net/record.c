@@ -127,7 +127,7 @@ static err_t record_check_header(const uint8_t *header, size_t *out_len, uint8_t
         *out_alert = SSL_AD_RECORD_OVERFLOW;
         return FAIL(TLS_PROTOCOL, SSL_R_ENCRYPTED_LENGTH_TOO_LONG);
     }
-    if (len <= RECORD_TAG) { /* not even a type byte */
+    if (len < RECORD_TAG) {
         *out_alert = SSL_AD_BAD_RECORD_MAC;
         return FAIL(TLS_PROTOCOL, SSL_R_DECRYPTION_FAILED_OR_BAD_RECORD_MAC);
     }
@@ -203,8 +203,8 @@ static err_t record_count_dataless(struct record *record, int reason, uint8_t *o
 
 static err_t record_got_alert(struct record *record, struct bytes content, uint8_t *out_alert)
 {
-    if (content.len != 2) {
-        *out_alert = SSL_AD_DECODE_ERROR;
+    if (content.len != 2) { /* one of no bytes: section 5.4 */
+        *out_alert = content.len == 0 ? SSL_AD_UNEXPECTED_MESSAGE : SSL_AD_DECODE_ERROR;
         return FAIL(TLS_PROTOCOL, SSL_R_BAD_ALERT);
     }
     if (content.ptr[1] == SSL_AD_CLOSE_NOTIFY)
@@ -267,7 +267,7 @@ static err_t record_got_message_header(struct record *record, uint8_t *out_alert
 static err_t record_got_handshake(struct record *record, uint64_t now_ms, struct bytes content,
                                   uint8_t *out_alert)
 {
-    if (content.len == 0) { /* RFC 8446 section 5.1 */
+    if (content.len == 0) { /* section 5.4 */
         *out_alert = SSL_AD_UNEXPECTED_MESSAGE;
         return FAIL(TLS_PROTOCOL, SSL_R_UNEXPECTED_RECORD);
     }

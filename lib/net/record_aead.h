@@ -38,8 +38,8 @@ struct record_aead {
     void (*seal)(const struct record_slot *slot, const uint8_t nonce[RECORD_NONCE],
                  const uint8_t header[RECORD_HEADER], struct bytes plain, uint8_t type,
                  uint8_t *out);
-    /* Decrypts to `out`, sealed.len - RECORD_TAG bytes (sealed is longer than that). False: it is
-     * not authentic, and `out` holds zeros. */
+    /* Decrypts to `out`, sealed.len - RECORD_TAG bytes (sealed is no shorter than that). False: it
+     * is not authentic, and `out` holds zeros. */
     bool (*open)(const struct record_slot *slot, const uint8_t nonce[RECORD_NONCE],
                  const uint8_t header[RECORD_HEADER], struct bytes sealed, uint8_t *out);
 };

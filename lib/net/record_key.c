@@ -134,7 +134,7 @@ bool record_key_open(struct record_key *key, struct bytes record, uint8_t *out)
     struct bytes sealed = bytes_of(record.ptr + RECORD_HEADER, record.len - RECORD_HEADER);
     uint8_t nonce[RECORD_NONCE];
 
-    CHECK(sealed.len > RECORD_TAG && sealed.len <= RECORD_SEALED_MAX && key->seq < UINT64_MAX);
+    CHECK(sealed.len >= RECORD_TAG && sealed.len <= RECORD_SEALED_MAX && key->seq < UINT64_MAX);
     record_key_nonce(key, nonce);
     if (!key->aead->open(slot, nonce, record.ptr, sealed, out))
         return false;

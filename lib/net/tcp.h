@@ -1,7 +1,7 @@
 /* tcp: stream on a non-blocking socket (TCP or Unix).
  *
  * Reads go into the loop's rx buffer: first 16 KiB at a time, doubling after full reads up to what
- * the user's read_max says and to 256 KiB, back to 16 KiB when the reader stops. At most
+ * the user's read_max says and to 512 KiB, back to 16 KiB when the reader stops. At most
  * TCP_READ_BUDGET reads an event, then the others have their turn. A write is one send; the rest is
  * kept in an exactly sized block. What the peer sent before it reset the connection is still
  * delivered: a write that fails while reading is on says so by on_error, behind the last bytes. */

@@ -518,7 +518,7 @@ static err_t tls_op_write(struct stream *stream, struct bytes data)
         return FAIL(BUG, tls->state);
     tls->base.bytes_written += data.len;
     while (data.len > 0) {
-        size_t num = data.len < LOOP_RX_SIZE ? data.len : LOOP_RX_SIZE;
+        size_t num = data.len < LOOP_TX_PART ? data.len : LOOP_TX_PART;
 
         err = tls_encrypt(tls, bytes_of(data.ptr, num));
         if (!err_is_ok(err)) {

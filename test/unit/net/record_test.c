@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include <cmocka.h>
+#include <openssl/aead.h>
 #include <openssl/rand.h>
 #include <openssl/ssl.h>
 
@@ -403,6 +404,43 @@ static void test_nothing_but_padding_is_refused(void **state)
     expect_error(E_TLS_PROTOCOL, SSL_R_UNEXPECTED_RECORD, SSL_AD_UNEXPECTED_MESSAGE);
 }
 
+/* An authentic record with nothing inside, not even a type: only the tag, which another
+ * implementation of GCM makes for us. */
+static void test_nothing_at_all_is_refused_if_authentic(void **state)
+{
+    for (unsigned cipher = 0; cipher < RECORD_NUM_CIPHERS; cipher++) {
+        for (unsigned engine = 0; engine < NUM_ENGINES; engine++) {
+            const EVP_AEAD *const aeads[] = {EVP_aead_aes_128_gcm(), EVP_aead_aes_256_gcm(),
+                                             EVP_aead_chacha20_poly1305()};
+            uint8_t record[RECORD_HEADER + RECORD_TAG] = {0x17, 3, 3, 0, RECORD_TAG};
+            EVP_AEAD_CTX ctx;
+            size_t len;
+
+            for (unsigned damaged = 0; damaged < 2; damaged++) {
+                (void)ends_end(state);
+                ends_of(engine, (enum record_cipher)cipher, false, 0);
+                assert_int_equal(EVP_AEAD_CTX_init(&ctx, aeads[cipher], t.peer_write.key,
+                                                   EVP_AEAD_key_length(aeads[cipher]), RECORD_TAG,
+                                                   NULL),
+                                 1);
+                assert_int_equal(EVP_AEAD_CTX_seal(&ctx, record + RECORD_HEADER, &len, RECORD_TAG,
+                                                   t.peer_write.iv, RECORD_NONCE, NULL, 0, record,
+                                                   RECORD_HEADER),
+                                 1);
+                EVP_AEAD_CTX_cleanup(&ctx);
+                record[RECORD_HEADER] ^= (uint8_t)damaged;
+                peer_raw(record, sizeof(record));
+                if (damaged)
+                    expect_error(E_TLS_PROTOCOL, SSL_R_DECRYPTION_FAILED_OR_BAD_RECORD_MAC,
+                                 SSL_AD_BAD_RECORD_MAC);
+                else
+                    expect_error(E_TLS_PROTOCOL, SSL_R_UNEXPECTED_RECORD,
+                                 SSL_AD_UNEXPECTED_MESSAGE);
+            }
+        }
+    }
+}
+
 static void test_full_output_stops_and_goes_on(void **state)
 {
     static uint8_t data[RECORD_PLAIN_MAX];
@@ -443,7 +481,7 @@ static void test_wrong_headers_are_refused_before_their_body(void **state)
         {"\x16\x03\x03\x00\x20", SSL_R_INVALID_OUTER_RECORD_TYPE, SSL_AD_UNEXPECTED_MESSAGE},
         {"\x17\x03\x03\x41\x01", SSL_R_ENCRYPTED_LENGTH_TOO_LONG, SSL_AD_RECORD_OVERFLOW},
         {"\x17\x03\x03\xff\xff", SSL_R_ENCRYPTED_LENGTH_TOO_LONG, SSL_AD_RECORD_OVERFLOW},
-        {"\x17\x03\x03\x00\x10", SSL_R_DECRYPTION_FAILED_OR_BAD_RECORD_MAC, SSL_AD_BAD_RECORD_MAC},
+        {"\x17\x03\x03\x00\x0f", SSL_R_DECRYPTION_FAILED_OR_BAD_RECORD_MAC, SSL_AD_BAD_RECORD_MAC},
         {"\x17\x03\x03\x00\x00", SSL_R_DECRYPTION_FAILED_OR_BAD_RECORD_MAC, SSL_AD_BAD_RECORD_MAC},
     };
 
@@ -525,7 +563,8 @@ static void test_alerts(void **state)
         (void)ends_end(state);
         (void)ends_begin(state);
         peer_sends(RECORD_TYPE_ALERT, alert, len);
-        expect_error(E_TLS_PROTOCOL, SSL_R_BAD_ALERT, SSL_AD_DECODE_ERROR);
+        expect_error(E_TLS_PROTOCOL, SSL_R_BAD_ALERT,
+                     len == 0 ? SSL_AD_UNEXPECTED_MESSAGE : SSL_AD_DECODE_ERROR);
     }
     (void)ends_end(state);
     (void)ends_begin(state);
@@ -749,6 +788,7 @@ int main(void)
         TEST(test_what_we_seal_opens_at_the_peer),
         TEST(test_padding_is_taken_off),
         TEST(test_nothing_but_padding_is_refused),
+        TEST(test_nothing_at_all_is_refused_if_authentic),
         TEST(test_full_output_stops_and_goes_on),
         TEST(test_wrong_headers_are_refused_before_their_body),
         TEST(test_damage_is_refused),

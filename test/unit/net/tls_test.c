@@ -187,20 +187,20 @@ static void test_writes_behind_a_stalled_peer_are_kept_in_order(void **state)
 
 static void test_one_write_is_one_write_below(void **state)
 {
-    uint8_t *block = mem_zalloc(LOOP_RX_SIZE);
+    uint8_t *block = mem_zalloc(LOOP_TX_PART);
     unsigned before;
 
     (void)state;
     connect_both(client_ctx, server_ctx);
     looptest_settle(loop);
     before = memstream_script(client.lower)->num_writes;
-    assert_int_equal(stream_write(client.tls, bytes_of(block, LOOP_RX_SIZE)).code, E_OK);
+    assert_int_equal(stream_write(client.tls, bytes_of(block, LOOP_TX_PART)).code, E_OK);
     assert_int_equal(memstream_script(client.lower)->num_writes, before + 1);
     write_text(&client, "x");
     assert_int_equal(memstream_script(client.lower)->num_writes, before + 2);
     assert_int_equal(stream_write(client.tls, bytes_of(NULL, 0)).code, E_OK);
     assert_int_equal(memstream_script(client.lower)->num_writes, before + 2);
-    ROUNDS_UNTIL(server.rec.num_bytes == LOOP_RX_SIZE + 1);
+    ROUNDS_UNTIL(server.rec.num_bytes == LOOP_TX_PART + 1);
     assert_true(server.rec.num_reads <= 2); /* one callback for a batch of records */
     ends_fini();
     mem_free(block);
