@@ -217,7 +217,7 @@ static err_t tls_decrypt_record(struct tls *tls, uint8_t *px, size_t *out_num)
     err_t err = record_open(tls->record, loop_now_ms(tls->base.loop), &tls->io.in, px, LOOP_PX_SIZE,
                             out_num, &alert);
 
-    if (alert != 0)
+    if (alert != 0 && !tls->shut) /* nothing comes behind our close_notify */
         tls_send_alert(tls, alert);
     return err;
 }

@@ -329,6 +329,24 @@ static void test_damaged_record_gets_an_alert(void **state)
     raw_close(&client);
 }
 
+static void test_no_alert_comes_behind_our_close_notify(void **state)
+{
+    size_t written;
+
+    (void)state;
+    raw_connect(&client, TLS_CLIENT, server_ctx, 0);
+    assert_int_equal(stream_shutdown(client.tls).code, E_OK);
+    looptest_settle(loop);
+    assert_int_equal(raw.alert, SSL_AD_CLOSE_NOTIFY);
+    written = memstream_script(client.lower)->num_bytes;
+    send_raw(raw.stream, "\x17\x03\x03\xff\xff", 5);
+    ROUNDS_UNTIL(client.rec.num_errors == 1);
+    assert_int_equal(client.rec.err.code, E_TLS_PROTOCOL);
+    looptest_settle(loop);
+    assert_int_equal(memstream_script(client.lower)->num_bytes, written);
+    raw_close(&client);
+}
+
 static void test_garbage_in_the_clear_after_the_handshake(void **state)
 {
     (void)state;
@@ -352,6 +370,7 @@ int main(void)
         TEST(test_key_update_that_asks_for_ours_is_answered),
         TEST(test_end_without_close_notify_is_truncation),
         TEST(test_damaged_record_gets_an_alert),
+        TEST(test_no_alert_comes_behind_our_close_notify),
         TEST(test_garbage_in_the_clear_after_the_handshake),
     };
 
