@@ -47,7 +47,8 @@ ROW("idle-timeout", MS, idle_timeout_ms, "1h", 1000, 2592000000, 0, "TIME",
 ROW("stall-timeout", MS, stall_timeout_ms, "30s", 1000, 86400000, 0, "TIME",
     "A connection whose receiver takes no byte of what waits for it is ended after this time.")
 ROW("record-layer", ENUM, record_layer, "auto", 0, 0, 0, "auto|portable|library",
-    "Who protects the records of TLS 1.3 after the handshake. auto: our record layer with the "
+    "Who protects the records of TLS 1.3 between sidecars after the handshake. auto: our record "
+    "layer with the "
     "fastest ciphers of this processor; portable: the same with BoringSSL's ciphers; library: "
     "BoringSSL's record layer. New connections obey.")
 ROW("drain-timeout", MS, drain_timeout_ms, "30s", 0, 86400000, 0, "TIME",

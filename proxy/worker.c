@@ -174,7 +174,8 @@ struct worker_tick_mail {
 };
 
 /* A crowd that has gone leaves holes in the heap, of which the allocator returns only the last one:
- * 10 of the 10 MB that 400 hellos of 15 kB had taken stayed, for good. */
+ * 10 of the 10 MB that 400 hellos of 15 kB had taken stayed, for good. It takes the locks of the
+ * other workers' heaps as well, one after the other: so only after a crowd, and at a tick. */
 static void worker_trim(struct worker *worker)
 {
     unsigned load = worker_load(worker);

@@ -232,8 +232,12 @@ void log_set_clock(const struct clock *clock)
 static bool log_may_write(struct log_out *out)
 {
     struct pollfd fd = {.fd = out->fd, .events = POLLOUT};
+    int ready;
 
-    out->stuck = poll(&fd, 1, out->stuck ? 0 : LOG_PATIENCE_MS) <= 0;
+    do {
+        ready = poll(&fd, 1, out->stuck ? 0 : LOG_PATIENCE_MS);
+    } while (ready < 0 && errno == EINTR);
+    out->stuck = ready <= 0;
     return !out->stuck;
 }
 

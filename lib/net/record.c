@@ -326,12 +326,16 @@ static err_t record_got_content(struct record *record, uint64_t now_ms, struct b
     uint8_t type;
 
     TRY(record_take_type(&content, &type, out_alert));
+    /* A message's fragments follow each other directly (section 5.1). */
+    if (type != RECORD_TYPE_HANDSHAKE && record->message_len > 0) {
+        *out_alert = SSL_AD_UNEXPECTED_MESSAGE;
+        return FAIL(TLS_PROTOCOL, SSL_R_UNEXPECTED_RECORD);
+    }
     if (type == RECORD_TYPE_ALERT)
         return record_got_alert(record, content, out_alert);
     if (type == RECORD_TYPE_HANDSHAKE)
         return record_got_handshake(record, now_ms, content, out_alert);
-    /* A message's fragments follow each other directly (section 5.1). */
-    if (type != RECORD_TYPE_DATA || record->message_len > 0) {
+    if (type != RECORD_TYPE_DATA) {
         *out_alert = SSL_AD_UNEXPECTED_MESSAGE;
         return FAIL(TLS_PROTOCOL, SSL_R_UNEXPECTED_RECORD);
     }

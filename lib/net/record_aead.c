@@ -1,6 +1,7 @@
 #include "lib/net/record_aead.h"
 
 #include <openssl/aead.h>
+#include <openssl/err.h>
 
 #include "lib/base/err.h"
 
@@ -58,8 +59,11 @@ static bool aead_open(const struct record_slot *slot, const uint8_t nonce[RECORD
 {
     size_t len = sealed.len - RECORD_TAG;
 
-    return EVP_AEAD_CTX_open_gather(aead_ctx_const(slot), out, nonce, RECORD_NONCE, sealed.ptr, len,
-                                    sealed.ptr + len, RECORD_TAG, header, RECORD_HEADER) == 1;
+    if (EVP_AEAD_CTX_open_gather(aead_ctx_const(slot), out, nonce, RECORD_NONCE, sealed.ptr, len,
+                                 sealed.ptr + len, RECORD_TAG, header, RECORD_HEADER) == 1)
+        return true;
+    ERR_clear_error();
+    return false;
 }
 
 const struct record_aead *record_aead_portable(enum record_cipher cipher)

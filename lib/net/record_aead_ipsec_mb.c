@@ -10,7 +10,7 @@
 
 /* The library's manager would link 12 MB and touch 3 MB in its self-test. So the functions are
  * called by name; they are in the static library and not in its header: its version is pinned by
- * Debian 12 (third_party/README.md), and record_aead_test compares every one with BoringSSL's. */
+ * Debian 12 (third_party/README.md), and record_test compares every one with BoringSSL's. */
 typedef const struct gcm_key_data *imb_key;
 typedef struct gcm_context_data *imb_ctx;
 
@@ -30,6 +30,7 @@ typedef struct gcm_context_data *imb_ctx;
 IMB_DECLARE(128);
 IMB_DECLARE(256);
 
+_Static_assert(IMB_VERSION_NUM == IMB_VERSION(1, 3, 0), "the functions above are this version's");
 _Static_assert(sizeof(struct gcm_key_data) <= sizeof(struct record_slot), "a key fits its slot");
 _Static_assert(_Alignof(struct gcm_key_data) <= _Alignof(struct record_slot), "and its alignment");
 
@@ -40,13 +41,14 @@ static imb_key imb_key_of(const struct record_slot *slot)
 
 /* The library does not compare tags: it says which one is right. Until then the output is not to be
  * looked at. */
-static bool imb_is_authentic(const uint8_t *tag, struct bytes sealed, uint8_t *out)
+static bool imb_is_authentic(uint8_t *tag, struct bytes sealed, uint8_t *out)
 {
     size_t len = sealed.len - RECORD_TAG;
 
     if (CRYPTO_memcmp(tag, sealed.ptr + len, RECORD_TAG) == 0)
         return true;
     OPENSSL_cleanse(out, len);
+    OPENSSL_cleanse(tag, RECORD_TAG); /* what would have been right */
     return false;
 }
 

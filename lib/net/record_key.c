@@ -13,6 +13,7 @@
 /* One thread's expanded keys. */
 struct record_place {
     const struct record_key *owner; /* NULL: empty */
+    const struct record_aead *aead; /* of what was expanded last */
     struct record_slot slot;
 };
 static _Thread_local struct record_place record_sealing, record_opening;
@@ -21,6 +22,9 @@ static const struct record_slot *record_place_take(struct record_place *place,
                                                    const struct record_key *key)
 {
     if (place->owner != key) {
+        if (place->aead != key->aead) /* a longer key would leave its tail */
+            mem_wipe(&place->slot, sizeof(place->slot));
+        place->aead = key->aead;
         key->aead->expand(&place->slot, key->key);
         place->owner = key;
     }
@@ -33,6 +37,11 @@ static void record_place_drop(struct record_place *place, const struct record_ke
         return;
     mem_wipe(&place->slot, sizeof(place->slot));
     place->owner = NULL;
+}
+
+const struct record_slot *record_key_slot_of_sealing(void)
+{
+    return &record_sealing.slot;
 }
 
 /* HKDF-Expand-Label with an empty context (RFC 8446 section 7.1). BoringSSL allocates for it. */
@@ -90,14 +99,17 @@ void record_key_fini(struct record_key *key)
 err_t record_key_update(struct record_key *key)
 {
     uint8_t next[RECORD_SECRET_MAX];
+    err_t err = record_expand_label(key, "traffic upd", next, key->secret_len);
 
-    TRY(record_expand_label(key, "traffic upd", next, key->secret_len));
-    memcpy(key->secret, next, key->secret_len);
+    if (err_is_ok(err))
+        memcpy(key->secret, next, key->secret_len);
     mem_wipe(next, sizeof(next));
-    key->seq = 0;
     record_place_drop(&record_sealing, key);
     record_place_drop(&record_opening, key);
-    return record_key_derive(key);
+    if (err_is_ok(err))
+        err = record_key_derive(key);
+    key->seq = err_is_ok(err) ? 0 : UINT64_MAX; /* no nonce comes twice under one key */
+    return err;
 }
 
 /* RFC 8446 section 5.3 */

@@ -50,4 +50,7 @@ void record_key_seal(struct record_key *key, uint8_t type, struct bytes plain, u
  * checked. False: not authentic; `out` holds zeros. */
 bool record_key_open(struct record_key *key, struct bytes record, uint8_t *out);
 
+/* record_key_slot_of_sealing is for tests: this thread's slot. */
+const struct record_slot *record_key_slot_of_sealing(void);
+
 #endif

@@ -211,17 +211,6 @@ static void tls_send_alert(struct tls *tls, uint8_t description)
     ERR_clear_error();
 }
 
-static err_t tls_decrypt_record(struct tls *tls, uint8_t *px, size_t *out_num)
-{
-    uint8_t alert;
-    err_t err = record_open(tls->record, loop_now_ms(tls->base.loop), &tls->io.in, px, LOOP_PX_SIZE,
-                            out_num, &alert);
-
-    if (alert != 0 && !tls->shut) /* nothing comes behind our close_notify */
-        tls_send_alert(tls, alert);
-    return err;
-}
-
 static err_t tls_decrypt_library(struct tls *tls, uint8_t *px, size_t *out_num)
 {
     err_t err = OK;
@@ -241,22 +230,28 @@ static err_t tls_decrypt_library(struct tls *tls, uint8_t *px, size_t *out_num)
     return err;
 }
 
-/* Decrypts into the loop's px buffer. AGAIN: all input is used up; OK: the buffer is full. What has
- * to be answered lies in the tx buffer. */
-static err_t tls_decrypt(struct tls *tls, size_t *out_num)
+/* Decrypts into the loop's px buffer. AGAIN: all input is used up; OK: the buffer is full. What
+ * BoringSSL has to answer lies in the tx buffer; `*out_alert` (not 0) is to be sent behind the
+ * data.
+ */
+static err_t tls_decrypt(struct tls *tls, size_t *out_num, uint8_t *out_alert)
 {
     uint8_t *px = loop_bufs(tls->base.loop)->px;
 
     *out_num = 0;
-    return tls->record != NULL ? tls_decrypt_record(tls, px, out_num)
-                               : tls_decrypt_library(tls, px, out_num);
+    *out_alert = 0;
+    if (tls->record == NULL)
+        return tls_decrypt_library(tls, px, out_num);
+    return record_open(tls->record, loop_now_ms(tls->base.loop), &tls->io.in, px, LOOP_PX_SIZE,
+                       out_num, out_alert);
 }
 
 static void tls_pump(struct tls *tls)
 {
     while (tls->state == TLS_STATE_OPEN && tls->reading) {
+        uint8_t alert;
         size_t num;
-        err_t err = tls_decrypt(tls, &num);
+        err_t err = tls_decrypt(tls, &num, &alert);
         err_t sent = tls_flush(tls);
 
         if (!err_is_ok(sent) && (err_is_ok(err) || err_is(err, E_AGAIN)))
@@ -265,9 +260,13 @@ static void tls_pump(struct tls *tls)
         if (num > 0) {
             tls->base.bytes_read += num;
             tls->base.events->on_read(tls->base.arg, bytes_of(loop_bufs(tls->base.loop)->px, num));
-            tls->lower->read_max = tls->base.read_max;
             if (tls->state != TLS_STATE_OPEN)
                 return;
+            tls->lower->read_max = tls->base.read_max;
+        }
+        if (alert != 0 && !tls->shut) { /* nothing may come behind it, or it behind close_notify */
+            tls_send_alert(tls, alert);
+            (void)tls_flush(tls);
         }
         if (err_is(err, E_AGAIN))
             return;

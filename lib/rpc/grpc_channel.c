@@ -249,8 +249,6 @@ static err_t grpc_channel_check_alpn(SSL *ssl)
     const uint8_t *name;
     unsigned len;
 
-    if (ssl == NULL) /* an own record layer has taken over */
-        return OK;
     SSL_get0_alpn_selected(ssl, &name, &len);
     if (len != 0 && !bytes_equal_str(bytes_of(name, len), "h2"))
         return FAIL(H2_PROTOCOL, 0);

@@ -187,7 +187,11 @@ def test_a_reset_while_bytes_are_under_way(scene, who, version, first):
         assert end_of(left)[0] == "reset"
         left.close()
     side = "server" if who == "client" else "client"
-    assert set(gone(scene, side, EACH)) == {"peer_reset" if first == "peer" else "app_reset"}
+    ends = gone(scene, side, EACH)
+    if first == "peer":
+        assert set(ends) == {"peer_reset"}, ends
+    else:  # it may have come and gone before the sidecar saw it come
+        assert set(ends) - {"connect_failed"} == {"app_reset"}, ends
 
 
 @pytest.mark.sanitize

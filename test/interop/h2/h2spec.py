@@ -122,15 +122,18 @@ def test_what_is_not_as_the_rfc_says_is_waived(results, waivers, port):
     assert len(results[port]) == CASES
     here = [waiver for waiver in waivers if port in waiver["ports"]]
     waived = {case for waiver in here for case in waiver["cases"]}
+    ends = tuple(waiver["actual"] for waiver in here if "actual" in waiver)
     certain = {case for waiver in here if not waiver.get("race") for case in waiver["cases"]}
     failed = {case: found for case, found in results[port].items() if found[1] is not None}
-    assert {case: found for case, found in failed.items() if case not in waived} == {}
-    assert certain - set(failed) == set(), "waived, and yet it passes"
+    unknown = {case: found for case, found in failed.items()
+               if case not in waived and not (ends and found[1].endswith(ends))}
+    assert not unknown, unknown
+    assert certain <= set(failed), f"waived, and yet it passes: {certain - set(failed)}"
 
 
 def test_each_waiver_has_its_reason(waivers):
     for waiver in waivers:
-        assert set(waiver) - {"race"} == {"ports", "cases", "reason"}
+        assert set(waiver) - {"race", "actual"} == {"ports", "cases", "reason"}
         assert set(waiver["ports"]) <= set(PORTS) and len(waiver["reason"]) > 40
 
 

@@ -10,6 +10,7 @@
 
 #include <cmocka.h>
 #include <openssl/aead.h>
+#include <openssl/err.h>
 #include <openssl/rand.h>
 #include <openssl/ssl.h>
 
@@ -217,6 +218,7 @@ static int ends_end(void **state)
 {
     (void)state;
     record_free(t.us);
+    assert_int_equal(ERR_peek_error(), 0);
     record_key_fini(&t.peer_read);
     record_key_fini(&t.peer_write);
     for (size_t i = 0; i < sizeof(t.peer_read); i++)
@@ -322,6 +324,33 @@ static void expect_error(enum err_code code, int sub, int alert)
     assert_int_equal(err.code, code);
     assert_int_equal(t.alert, 0);
     assert_int_equal(got, 0);
+}
+
+/* A longer key before a shorter one in the same slot: nothing of it is left when both are gone. */
+static void test_no_tail_of_a_longer_key_is_left(void **state)
+{
+    (void)state;
+    for (unsigned engine = 0; engine < NUM_ENGINES; engine++) {
+        struct record_key a, b;
+        uint8_t secret[48] = {1}, sealed[RECORD_OVERHEAD + 1];
+        struct record_slot fresh_slot;
+        const struct record_slot *slot;
+
+        assert_ok(
+            record_key_init(&a, engine_of(engine, RECORD_AES_256_GCM), bytes_of(secret, 48), 0));
+        assert_ok(
+            record_key_init(&b, engine_of(engine, RECORD_AES_128_GCM), bytes_of(secret, 32), 0));
+        memset(&fresh_slot, 0, sizeof(fresh_slot));
+        b.aead->expand(&fresh_slot, b.key);
+        record_key_seal(&a, RECORD_TYPE_DATA, bytes_of("x", 1), sealed);
+        record_key_seal(&b, RECORD_TYPE_DATA, bytes_of("x", 1), sealed);
+        slot = record_key_slot_of_sealing();
+        assert_memory_equal(slot, &fresh_slot, sizeof(fresh_slot));
+        record_key_fini(&a);
+        record_key_fini(&b);
+        for (size_t i = 0; i < sizeof(*slot); i++)
+            assert_int_equal(slot->bytes[i], 0);
+    }
 }
 
 static void test_input_may_be_cut_anywhere(void **state)
@@ -649,6 +678,12 @@ static void test_wrong_messages_are_refused(void **state)
     peer_sends(RECORD_TYPE_HANDSHAKE, "\4\0", 2);
     peer_says("between");
     expect_error(E_TLS_PROTOCOL, SSL_R_UNEXPECTED_RECORD, SSL_AD_UNEXPECTED_MESSAGE);
+    /* And not even the end. */
+    (void)ends_end(state);
+    (void)ends_begin(state);
+    peer_sends(RECORD_TYPE_HANDSHAKE, "\4\0", 2);
+    peer_sends(RECORD_TYPE_ALERT, "\1\0", 2);
+    expect_error(E_TLS_PROTOCOL, SSL_R_UNEXPECTED_RECORD, SSL_AD_UNEXPECTED_MESSAGE);
     /* Types that there are not. */
     for (int type = 1; type < 256; type++) {
         if (type >= RECORD_TYPE_ALERT && type <= RECORD_TYPE_DATA)
@@ -784,6 +819,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_vectors_of_rfc_8448),
         cmocka_unit_test(test_engines_agree_on_every_length),
+        cmocka_unit_test(test_no_tail_of_a_longer_key_is_left),
         TEST(test_input_may_be_cut_anywhere),
         TEST(test_what_we_seal_opens_at_the_peer),
         TEST(test_padding_is_taken_off),

@@ -329,6 +329,40 @@ static void test_damaged_record_gets_an_alert(void **state)
     raw_close(&client);
 }
 
+static void answer_late(struct recorder *rec, struct bytes data)
+{
+    (void)data;
+    assert_int_equal(stream_write(rec->stream, bytes_of("late", 4)).code, E_OK);
+}
+
+/* Good data and a damaged record in one batch: what the reader writes is not sent behind the alert.
+ */
+static void test_nothing_comes_behind_our_alert(void **state)
+{
+    const uint8_t *data;
+    uint8_t damaged[300];
+    size_t len;
+
+    (void)state;
+    if (client_records == TLS_RECORDS_LIBRARY)
+        return; /* BoringSSL sends it at once and refuses to write afterwards */
+    raw_connect(&client, TLS_CLIENT, server_ctx, 0);
+    client.rec.on_read = answer_late;
+    raw_write("good");
+    raw_write("bad");
+    assert_int_equal(BIO_mem_contents(raw.out, &data, &len), 1);
+    assert_in_range(len, 20, sizeof(damaged));
+    memcpy(damaged, data, len);
+    damaged[len - 1] ^= 1;
+    send_raw(raw.stream, damaged, len);
+    ROUNDS_UNTIL(client.rec.num_errors == 1);
+    looptest_settle(loop);
+    assert_true(has_text(&client, "good"));
+    assert_int_equal(raw.num_bytes, 4);
+    assert_int_equal(raw.alert, SSL_AD_BAD_RECORD_MAC);
+    raw_close(&client);
+}
+
 static void test_no_alert_comes_behind_our_close_notify(void **state)
 {
     size_t written;
@@ -370,6 +404,7 @@ int main(void)
         TEST(test_key_update_that_asks_for_ours_is_answered),
         TEST(test_end_without_close_notify_is_truncation),
         TEST(test_damaged_record_gets_an_alert),
+        TEST(test_nothing_comes_behind_our_alert),
         TEST(test_no_alert_comes_behind_our_close_notify),
         TEST(test_garbage_in_the_clear_after_the_handshake),
     };
