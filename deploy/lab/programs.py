@@ -144,6 +144,11 @@ class Process:
                 found.append(entry)
         return found
 
+    def is_stopped(self):
+        """All threads stand still after a SIGSTOP, which acts some time after it was sent."""
+        return all(Path(task, "stat").read_text().rsplit(")", 1)[1].split()[0] in "Tt"
+                   for task in Path(f"/proc/{self.pid}/task").iterdir())
+
     def fds(self):
         return len(os.listdir(f"/proc/{self.pid}/fd"))
 

@@ -44,6 +44,7 @@ def test_no_certificate_is_used_that_expired_during_a_pause(folder, binaries, si
         pair.start()
         assert through(pair.app_port)
         pair[side].signal(signal.SIGSTOP)
+        wait_for("it is stopped", pair[side].is_stopped)
         clock.set(HOUR + 60)
         seen = app.bytes
         waiting = [dial(pair.app_port) for _ in range(20)]
