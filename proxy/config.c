@@ -8,6 +8,7 @@
 #include "lib/base/log.h"
 #include "lib/base/mem.h"
 #include "lib/base/str.h"
+#include "lib/rpc/http1.h"
 
 #define CONFIG_TOKEN_VARIABLE "MORTISE_JOIN_TOKEN"
 
@@ -149,9 +150,9 @@ err_t config_check(const struct config *config, struct faults *faults)
     return faults_err(faults);
 }
 
-#define CONFIG_FDS_SPARE 40     /* listeners, logs, control channel */
-#define CONFIG_FDS_ADMIN 128    /* both doors of the administration, as many as http1.h lets in */
-#define CONFIG_FDS_PER_WORKER 8 /* of its loop */
+#define CONFIG_FDS_SPARE 40                          /* listeners, logs, control channel */
+#define CONFIG_FDS_ADMIN (2 * HTTP1_CONNECTIONS_MAX) /* both doors of the administration */
+#define CONFIG_FDS_PER_WORKER 8                      /* of its loop */
 
 static unsigned config_connections_max = UINT_MAX;
 

@@ -231,9 +231,7 @@ static err_t tls_decrypt_library(struct tls *tls, uint8_t *px, size_t *out_num)
 }
 
 /* Decrypts into the loop's px buffer. AGAIN: all input is used up; OK: the buffer is full. What
- * BoringSSL has to answer lies in the tx buffer; `*out_alert` (not 0) is to be sent behind the
- * data.
- */
+ * BoringSSL has to answer lies in the tx buffer; `*out_alert`, if any, goes behind the data. */
 static err_t tls_decrypt(struct tls *tls, size_t *out_num, uint8_t *out_alert)
 {
     uint8_t *px = loop_bufs(tls->base.loop)->px;

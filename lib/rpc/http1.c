@@ -18,7 +18,6 @@
  * that), Upgrade and CONNECT with 501. */
 
 #define HTTP1_TIMEOUT_MS 10000
-#define HTTP1_CONNECTIONS_MAX 64
 #define HTTP1_HEADERS_MAX 100 /* as many as nginx and Apache take */
 #define HTTP1_LINGER_MS 1000  /* for the peer to read a refusal while it still sends */
 #define HTTP1_LINGER_BYTES ((size_t)1 << 20)
@@ -673,20 +672,19 @@ static void http1_make_room(struct http1_server *server)
 
 void http1_server_accept(struct http1_server *server, struct stream *stream)
 {
-    struct http1_conn *conn;
+    struct http1_conn *conn = mem_try(sizeof(*conn));
 
-    if (server->num_conns >= server->params.max_connections)
-        http1_make_room(server);
-    conn = mem_try(sizeof(*conn));
     if (conn == NULL) {
         stream_close(stream);
         return;
     }
+    if (server->num_conns >= server->params.max_connections)
+        http1_make_room(server);
     conn->server = server;
     conn->stream = stream;
     /* A head, a body, what one slice of a read brings, and one read behind an answer in the queue.
      */
-    buf_init(&conn->in, HTTP1_HEAD_MAX * 2 + server->params.body_max + LOOP_PX_SIZE);
+    buf_init(&conn->in, HTTP1_HEAD_MAX * 2 + server->params.body_max + 2 * STREAM_READ_SMALL);
     buf_init(&conn->target, HTTP1_HEAD_MAX + 1);
     buf_init(&conn->head.name, HTTP1_HEAD_MAX);
     buf_init(&conn->head.value, HTTP1_HEAD_MAX);

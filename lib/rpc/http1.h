@@ -6,7 +6,8 @@
 #include "lib/base/buf.h"
 #include "lib/net/stream.h"
 
-#define HTTP1_HEAD_MAX 16384 /* heads of kubelet, Prometheus, API servers are < 4 KiB */
+#define HTTP1_CONNECTIONS_MAX 64 /* of one server, where max_connections does not say */
+#define HTTP1_HEAD_MAX 16384     /* heads of kubelet, Prometheus, API servers are < 4 KiB */
 
 struct http1_request {
     const char *method; /* "GET" */
