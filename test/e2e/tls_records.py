@@ -12,7 +12,7 @@ import pytest
 
 from deploy.lab.programs import wait_for
 from test.testlib.fixtures import FULL
-from test.testlib.static import StaticPair
+from test.testlib.static import StaticPair, rest_of
 from test.testlib.tls_raw import (ALERT, APPLICATION_DATA, CERTIFICATE, CERTIFICATE_REQUEST,
                                   CHANGE_CIPHER_SPEC, CLIENT_HELLO, ENCRYPTED_EXTENSIONS, FINISHED,
                                   HANDSHAKE, KEY_UPDATE, NEW_SESSION_TICKET, SERVER_HELLO,
@@ -115,14 +115,7 @@ class Session:
             assert isinstance(got, tuple), got  # a handshake message: the caller knows which
 
     def end_of_app(self):
-        """What the application still reads, and whether it ends with an abort."""
-        got = b""
-        try:
-            while part := self.app.recv(1 << 16):
-                got += part
-        except ConnectionResetError:
-            return got, True
-        return got, False
+        return rest_of(self.app)
 
     def line(self):
         return self.pair.line(self.pair.side, self.port)

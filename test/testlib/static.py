@@ -28,6 +28,17 @@ def free_port():
                 continue
 
 
+def rest_of(sock):
+    """What an application still reads, and whether it ends with an abort."""
+    got = b""
+    try:
+        while part := sock.recv(1 << 16):
+            got += part
+    except ConnectionResetError:
+        return got, True
+    return got, False
+
+
 class StaticPair:
     """client sidecar :app_port → server sidecar :tls_port → application :target_port"""
 

@@ -8,7 +8,7 @@ import socket
 
 import pytest
 
-from test.testlib.static import StaticPair
+from test.testlib.static import StaticPair, rest_of
 from test.testlib.tls_lite import TLS12, Lite, settings
 from test.testlib.tls_raw import (ALERT, APPLICATION_DATA, CHANGE_CIPHER_SPEC, FINISHED, HANDSHAKE,
                                   NEW_SESSION_TICKET, ClientHello, Refused, vector)
@@ -68,13 +68,7 @@ class Session:
         assert self.lite.recv(8) == b"and back"
 
     def end_of_app(self):
-        got = b""
-        try:
-            while part := self.app.recv(1 << 16):
-                got += part
-        except ConnectionResetError:
-            return got, True
-        return got, False
+        return rest_of(self.app)
 
     def __enter__(self):
         return self
