@@ -7,6 +7,7 @@ import concurrent.futures
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -18,6 +19,9 @@ sys.path.insert(0, str(ROOT / "test"))
 import matrix  # noqa: E402
 
 FUZZ_S = 20
+COVERAGE_FLOOR = 90  # percent of the lines of each folder that test/coverage names
+# What of test/e2e runs lines that those marked `sanitize` do not, and is quick.
+COVERED_BY = ("admin_pages", "bad_input", "control_api", "fail_closed", "operator", "static_reload")
 # So many failures of an end-to-end suite are tried once more by themselves: there are some two thousand tests with real
 # processes and real time, on machines that others use too. What passes then is not forgotten: it is listed at the end.
 SECOND_TRIES = 3
@@ -259,10 +263,23 @@ def hardening(run):
 
 
 def coverage(run):
-    done = subprocess.run([ROOT / "test" / "coverage"], cwd=ROOT)
+    """Lines that the unit tests, the fuzzers' corpora and a part of the end-to-end tests run."""
+    if not programs(run, "coverage"):
+        return 0, 1, 0
+    profiles = OUT / "profiles"
+    shutil.rmtree(profiles, ignore_errors=True)
+    profiles.mkdir()
+    env = {"LLVM_PROFILE_FILE": f"{profiles}/%4m.profraw"}
+    counts = [pytest(run, "e2e-coverage", "coverage", ["test/e2e"], "-m", "sanitize", more_env=env),
+              pytest(run, "e2e-coverage-more", "coverage",
+                     [f"test/e2e/{name}.py" for name in COVERED_BY], "-m", "not sanitize",
+                     more_env=env)]
+    done = subprocess.run([ROOT / "test" / "coverage", "--also", profiles, "--floor",
+                           str(COVERAGE_FLOOR)], cwd=ROOT)
     if done.returncode != 0:
         run.fail("coverage")
-    return int(done.returncode == 0), int(done.returncode != 0), 0
+    counts.append((int(done.returncode == 0), int(done.returncode != 0), 0))
+    return tuple(map(sum, zip(*counts)))
 
 
 SUITES = {
