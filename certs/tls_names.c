@@ -62,11 +62,13 @@ static const struct tls_alias tls_suite_aliases[] = {
     {"TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305", "TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256"},
 };
 
+/* The order is the default preference: what a quantum computer cannot undo later comes first,
+ * although a handshake has 2.3 KB more with it (docs/performance.md). */
 const struct tls_group tls_groups[TLS_GROUPS_NUM] = {
-    {29, "X25519", true},
-    {23, "P-256", true},
-    {24, "P-384", true},
-    {0x11ec, "X25519MLKEM768", false}, /* 2.3 KB more in each handshake: only when named */
+    {0x11ec, "X25519MLKEM768"},
+    {29, "X25519"},
+    {23, "P-256"},
+    {24, "P-384"},
 };
 
 static const struct tls_alias tls_group_aliases[] = {

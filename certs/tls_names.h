@@ -35,7 +35,6 @@ enum { TLS_13_AES128 = 1, TLS_13_AES256 = 2, TLS_13_CHACHA = 4, TLS_13_ALL = 7 }
 struct tls_group {
     uint16_t id;
     const char *name; /* as the library calls it */
-    bool is_default;
 };
 #define TLS_GROUPS_NUM 4
 extern const struct tls_group tls_groups[TLS_GROUPS_NUM];

@@ -113,7 +113,7 @@ static void tls_compile_group(struct tls_compile *compile, const char *given)
     if (!tls_group_available(group)) {
         faults_add(compile->faults, compile->path->text,
                    "the TLS library does not have \"%s\"; the nearest available is \"%s\"", given,
-                   tls_groups[0].name);
+                   "X25519");
         return;
     }
     for (size_t i = 0; i < profile->num_groups; i++) {
@@ -210,7 +210,7 @@ static void tls_compile_defaults(struct tls_profile *profile, const Mortise__V1_
         }
     }
     for (size_t i = 0; msg->n_groups == 0 && i < TLS_GROUPS_NUM; i++) {
-        if (tls_groups[i].is_default)
+        if (tls_group_available(&tls_groups[i]))
             profile->groups[profile->num_groups++] = &tls_groups[i];
     }
     for (size_t i = 0; msg->n_signature_algorithms == 0 && i < TLS_SIGALGS_NUM; i++) {

@@ -48,6 +48,24 @@ static const struct {
      {.server = true, .groups = {"P-384", "secp256r1"}, .sigalgs = {"ecdsa_secp384r1_sha384"}}},
 };
 
+/* What is expected is Debian's library's, which lacks the post-quantum group: without it here. */
+static void leave_out_post_quantum(struct buf *text)
+{
+    static const char *const names[] = {"X25519MLKEM768, ", "X25519MLKEM768 "};
+    char copy[8192];
+
+    (void)snprintf(copy, sizeof copy, "%.*s", (int)buf_size(text),
+                   (const char *)buf_view(text).ptr);
+    for (size_t i = 0; i < ARRAY_LEN(names); i++) {
+        char *at = strstr(copy, names[i]);
+        if (at != NULL)
+            memmove(at, at + strlen(names[i]), strlen(at) - strlen(names[i]) + 1);
+    }
+    buf_fini(text);
+    *text = (struct buf){0};
+    assert_ok(buf_add(text, copy, strlen(copy)));
+}
+
 static void golden_write(const char *folder, const char *name, const struct buf *text)
 {
     char path[512];
@@ -88,6 +106,7 @@ static void test_golden(void **state)
         struct tls_profile *profile = pki_profile(&goldens[i].profile);
         struct buf text = {0};
         assert_ok(tls_profile_describe(profile, &text));
+        leave_out_post_quantum(&text);
         if (folder != NULL)
             golden_write(folder, goldens[i].name, &text);
         else
@@ -313,6 +332,11 @@ static void test_post_quantum_group_where_the_library_has_it(void **state)
     if (err_is_ok(tls_profile_compile(&msg, &path, &faults, &profile))) {
         hello_of(profile, false);
         assert_int_equal(hello.num_groups, 2);
+        assert_int_equal(hello.groups[0], 0x11ec);
+        tls_profile_unref(profile);
+        profile = pki_profile(&(struct pki_profile){0}); /* unless told otherwise, too */
+        hello_of(profile, false);
+        assert_int_equal(hello.num_groups, 4);
         assert_int_equal(hello.groups[0], 0x11ec);
     } else {
         assert_int_equal(faults.num, 1);
@@ -584,6 +608,7 @@ static void test_intersections(void **state)
         if (pairs[i].text != NULL) {
             assert_ok(err);
             assert_int_equal(faults.num, 0);
+            leave_out_post_quantum(&text);
             assert_int_equal(buf_size(&text), strlen(pairs[i].text));
             assert_memory_equal(buf_view(&text).ptr, pairs[i].text, strlen(pairs[i].text));
         } else {

@@ -23,7 +23,8 @@ static void check_life(uint16_t version, const char *version_text, bool client_e
     connect_both(ctx, ctx);
     assert_string_equal(tls_info(client.tls).version, version_text);
     assert_string_equal(tls_info(server.tls).version, version_text);
-    assert_string_equal(tls_info(client.tls).group, "X25519");
+    if (strcmp(tls_info(client.tls).group, "X25519MLKEM768") != 0) /* a newer library's first */
+        assert_string_equal(tls_info(client.tls).group, "X25519");
     assert_string_equal(tls_info(client.tls).cipher, tls_info(server.tls).cipher);
     assert_non_null(strstr(tls_info(client.tls).cipher, "_GCM_SHA"));
     write_text(&client, "hello");
