@@ -9,8 +9,6 @@
 #include "proxy/outbound.h"
 #include "proxy/ports.h"
 
-#define WORKER_CROWD 64 /* connections; what fewer leave behind is not worth looking for */
-
 /* Every mail says by itself what is to be done with it; `run` owns it. */
 struct worker_mail {
     struct mail mail;
@@ -48,8 +46,8 @@ static void worker_take(struct worker *worker, const struct worker_accepted *acc
 {
     unsigned load = worker_load(worker);
 
-    if (load > worker->crowd)
-        worker->crowd = load;
+    if (load > atomic_load_explicit(&worker->crowd, memory_order_relaxed))
+        atomic_store_explicit(&worker->crowd, load, memory_order_relaxed);
     if (accepted->link != NULL)
         outbound_start(worker, accepted);
     else
@@ -173,19 +171,6 @@ struct worker_tick_mail {
     uint64_t posted_us;
 };
 
-/* A crowd that has gone leaves holes in the heap, of which the allocator returns only the last one:
- * 10 of the 10 MB that 400 hellos of 15 kB had taken stayed, for good. It takes the locks of the
- * other workers' heaps as well, one after the other: so only after a crowd, and at a tick. */
-static void worker_trim(struct worker *worker)
-{
-    unsigned load = worker_load(worker);
-
-    if (worker->crowd < WORKER_CROWD || load > worker->crowd / 2)
-        return;
-    worker->crowd = load;
-    mem_trim();
-}
-
 static void worker_run_tick(struct worker *worker, struct worker_mail *mail)
 {
     struct worker_tick_mail *own = CONTAINER_OF(mail, struct worker_tick_mail, mail);
@@ -195,7 +180,6 @@ static void worker_run_tick(struct worker *worker, struct worker_mail *mail)
     mem_free(own);
     LIST_EACH (pos, tmp, &worker->live)
         conn_tell_bytes(LIST_ITEM(pos, struct conn, live));
-    worker_trim(worker);
 }
 
 static void worker_drop_tick(struct worker_mail *mail)

@@ -44,7 +44,7 @@ struct worker {
     struct ports *ports; /* worker 0's */
     struct list live;    /* of struct conn */
     atomic_uint load;    /* connections given to it and not yet freed */
-    unsigned crowd;      /* the most there were since memory was given back, see worker_trim */
+    atomic_uint crowd;   /* the most there were since memory was given back, see sidecar.c */
     bool draining;
     uv_thread_t thread;
 };
