@@ -312,27 +312,32 @@ static err_t issue_check_trust_domain(const char *trust_domain)
     return spiffe_trust_domain_valid(bytes_of_str(trust_domain)) ? OK : FAIL(SPIFFE_SYNTAX, 0);
 }
 
-/* issue_check_issuer: it may sign at now_s, with that key, within that trust domain. `out_*` are
- * its dates. */
-static err_t issue_check_issuer(const struct issuer *issuer, struct bytes trust_domain,
-                                int64_t now_s, int64_t *out_not_before, int64_t *out_not_after)
+/* A CA that says which trust domain it is of signs for no other. */
+static err_t issue_check_trust_domain_of(X509 *ca, struct bytes trust_domain)
 {
     struct cert_names names;
     struct spiffe_id id;
 
-    TRY(cert_times(issuer->cert, out_not_before, out_not_after));
-    if (!err_is_ok(cert_check_time(issuer->cert, now_s)) ||
-        !err_is_ok(cert_check_ca(issuer->cert)) ||
-        !X509_check_private_key(issuer->cert, issuer->key))
-        return FAIL(CA_CANNOT_SIGN, 0);
-    /* A CA that says which trust domain it is of signs for no other. */
-    if (trust_domain.len == 0 || !err_is_ok(cert_names_get(issuer->cert, &names)))
+    if (trust_domain.len == 0 || !err_is_ok(cert_names_get(ca, &names)))
         return OK;
     bool foreign =
         names.uri[0] != '\0' && (!err_is_ok(spiffe_id_parse(bytes_of_str(names.uri), &id)) ||
                                  !bytes_equal(id.trust_domain, trust_domain));
     cert_names_fini(&names);
     return foreign ? FAIL(TRUST_DOMAIN, 0) : OK;
+}
+
+/* issue_check_issuer: it may sign at now_s, with that key, within that trust domain. `out_*` are
+ * its dates. */
+static err_t issue_check_issuer(const struct issuer *issuer, struct bytes trust_domain,
+                                int64_t now_s, int64_t *out_not_before, int64_t *out_not_after)
+{
+    TRY(cert_times(issuer->cert, out_not_before, out_not_after));
+    if (!err_is_ok(cert_check_time(issuer->cert, now_s)) ||
+        !err_is_ok(cert_check_ca(issuer->cert)) ||
+        !X509_check_private_key(issuer->cert, issuer->key))
+        return FAIL(CA_CANNOT_SIGN, 0);
+    return issue_check_trust_domain_of(issuer->cert, trust_domain);
 }
 
 static char *issue_trust_domain_uri(const char *trust_domain)
@@ -378,6 +383,38 @@ err_t issue_intermediate(const struct issuer *root, const char *trust_domain, EV
     if (!issue_subject(cert, "Issuing") ||
         !X509_set_issuer_name(cert, X509_get_subject_name(root->cert)) ||
         !issue_basic(cert, true, 0) || !issue_key_usage(cert, true) ||
+        !issue_subject_key_id(cert) || !issue_authority(cert, root->cert) ||
+        !issue_sans(cert, uri, NULL) || !issue_constraints(cert, trust_domain))
+        return FAIL(NO_MEMORY, 0);
+    return issue_finish(cert, root->key, out);
+}
+
+err_t issue_cross(const struct issuer *root, X509 *other, const char *trust_domain, int64_t now_s,
+                  struct issued *out)
+{
+    BORING_SCOPE;
+    CLEANUP(boring_x509_freep) X509 *cert = NULL;
+    int64_t before = 0;
+    int64_t after = 0;
+    int64_t other_before = 0;
+    int64_t other_after = 0;
+
+    TRY(issue_check_trust_domain(trust_domain));
+    TRY(issue_check_issuer(root, bytes_of_str(trust_domain), now_s, &before, &after));
+    TRY(issue_check_trust_domain_of(other, bytes_of_str(trust_domain)));
+    TRY(cert_times(other, &other_before, &other_after));
+    if (other_before > before)
+        before = other_before;
+    if (other_after < after)
+        after = other_after;
+    CLEANUP(mem_freep) char *uri = issue_trust_domain_uri(trust_domain);
+    CLEANUP(boring_key_freep) EVP_PKEY *key = X509_get_pubkey(other);
+    if (key == NULL)
+        return FAIL(KEY_WEAK, 0); /* of no kind that we know */
+    TRY(issue_begin(key, before, after, &cert));
+    if (!X509_set_subject_name(cert, X509_get_subject_name(other)) ||
+        !X509_set_issuer_name(cert, X509_get_subject_name(root->cert)) ||
+        !issue_basic(cert, true, -1) || !issue_key_usage(cert, true) ||
         !issue_subject_key_id(cert) || !issue_authority(cert, root->cert) ||
         !issue_sans(cert, uri, NULL) || !issue_constraints(cert, trust_domain))
         return FAIL(NO_MEMORY, 0);

@@ -45,6 +45,11 @@ MUST_CHECK err_t issue_root(const char *trust_domain, EVP_PKEY *key, int64_t now
 MUST_CHECK err_t issue_intermediate(const struct issuer *root, const char *trust_domain,
                                     EVP_PKEY *public_key, int64_t now_s, int64_t ttl_s,
                                     struct issued *out);
+/* issue_cross signs the name and key of another root of the same trust domain, so that who trusts
+ * `root` alone finds a path to what `other` vouches for (RFC 5280 section 3.2). It ends with the
+ * earlier of the two. Errors: as above, and TRUST_DOMAIN. */
+MUST_CHECK err_t issue_cross(const struct issuer *root, X509 *other, const char *trust_domain,
+                             int64_t now_s, struct issued *out);
 MUST_CHECK err_t issue_leaf(const struct issuer *issuer, const struct issue_leaf *leaf,
                             struct issued *out);
 

@@ -360,6 +360,119 @@ static void test_all_kinds_of_keys(void **state)
     }
 }
 
+/* --- a root that vouches for its successor --- */
+
+#define LINE 3
+
+/* LINE roots, each vouched for by the one before, and a leaf below the last. */
+struct line {
+    struct issued roots[LINE];
+    struct issuer issuers[LINE];
+    struct issued crosses[LINE - 1]; /* [i]: the key of root i+1, signed by root i */
+    struct issued ca;
+    struct issued leaf;
+    struct bytes chain[2 + LINE - 1]; /* what the last one's leaves would be sent with */
+};
+
+static void line_init(struct line *line)
+{
+    struct issue_leaf leaf = good();
+    EVP_PKEY *key = NULL;
+
+    *line = (struct line){0};
+    for (size_t i = 0; i < LINE; i++) {
+        assert_ok(key_generate_p384(&line->issuers[i].key));
+        assert_ok(issue_root(PKI_DOMAIN, line->issuers[i].key, PKI_NOW, (10 + (int64_t)i) * DAY,
+                             &line->roots[i]));
+        line->issuers[i].cert = cert_of(&line->roots[i]);
+        if (i > 0)
+            assert_ok(issue_cross(&line->issuers[i - 1], line->issuers[i].cert, PKI_DOMAIN, PKI_NOW,
+                                  &line->crosses[i - 1]));
+    }
+    assert_ok(key_generate(&key));
+    assert_ok(
+        issue_intermediate(&line->issuers[LINE - 1], PKI_DOMAIN, key, PKI_NOW, 5 * DAY, &line->ca));
+    struct issuer ca = {cert_of(&line->ca), key};
+    assert_ok(issue_leaf(&ca, &leaf, &line->leaf));
+    X509_free(ca.cert);
+    EVP_PKEY_free(key);
+    line->chain[0] = bytes_of(line->leaf.der, line->leaf.der_len);
+    line->chain[1] = bytes_of(line->ca.der, line->ca.der_len);
+    for (size_t i = 0; i + 1 < LINE; i++) /* the newest first */
+        line->chain[2 + i] =
+            bytes_of(line->crosses[LINE - 2 - i].der, line->crosses[LINE - 2 - i].der_len);
+}
+
+static void line_fini(struct line *line)
+{
+    for (size_t i = 0; i < LINE; i++) {
+        issued_fini(&line->roots[i]);
+        X509_free(line->issuers[i].cert);
+        EVP_PKEY_free(line->issuers[i].key);
+        if (i + 1 < LINE)
+            issued_fini(&line->crosses[i]);
+    }
+    issued_fini(&line->ca);
+    issued_fini(&line->leaf);
+}
+
+static err_t line_check(const struct line *line, size_t root, size_t num_chain)
+{
+    struct bytes anchor = bytes_of(line->roots[root].der, line->roots[root].der_len);
+    struct bundle *bundle = NULL;
+    struct svid *svid = NULL;
+    err_t err;
+
+    assert_ok(bundle_of_der(&anchor, 1, PKI_DOMAIN, &bundle));
+    err = svid_of_der(line->chain, num_chain, leaf_key, bundle, PKI_NOW, &svid);
+    if (err_is_ok(err))
+        svid_unref(svid);
+    bundle_unref(bundle);
+    return err;
+}
+
+/* Who trusts one root finds what any later one vouches for, when the chain comes with the
+ * certificates between the two; without them, or from a later root to an earlier, there is no path.
+ */
+static void test_a_root_vouches_for_its_successors(void **state)
+{
+    struct line line;
+
+    (void)state;
+    line_init(&line);
+    for (size_t root = 0; root < LINE; root++) {
+        for (size_t num = 2; num <= 2 + LINE - 1; num++) {
+            err_t err = line_check(&line, root, num);
+            if (num - 2 >= LINE - 1 - root)
+                assert_ok(err);
+            else
+                assert_int_equal(err.code, E_CHAIN_UNTRUSTED);
+        }
+    }
+    /* It ends with the earlier of the two. */
+    assert_int_equal(line.crosses[0].not_after, line.roots[0].not_after);
+    line_fini(&line);
+}
+
+static void test_no_root_vouches_for_another_mesh(void **state)
+{
+    EVP_PKEY *key = NULL;
+    struct issued foreign;
+    struct issued cross;
+
+    (void)state;
+    assert_ok(key_generate_p384(&key));
+    assert_ok(issue_root("other.example", key, PKI_NOW, DAY, &foreign));
+    X509 *cert = cert_of(&foreign);
+    assert_int_equal(issue_cross(&pki.root, cert, PKI_DOMAIN, PKI_NOW, &cross).code,
+                     E_TRUST_DOMAIN);
+    assert_int_equal(issue_cross(&pki.root, cert, "other.example", PKI_NOW, &cross).code,
+                     E_TRUST_DOMAIN);
+    X509_free(cert);
+    issued_fini(&foreign);
+    EVP_PKEY_free(key);
+}
+
 static int setup(void **state)
 {
     (void)state;
@@ -388,6 +501,8 @@ int main(void)
         cmocka_unit_test(test_issuer_must_be_a_ca_with_its_key),
         cmocka_unit_test(test_serials),
         cmocka_unit_test(test_all_kinds_of_keys),
+        cmocka_unit_test(test_a_root_vouches_for_its_successors),
+        cmocka_unit_test(test_no_root_vouches_for_another_mesh),
     };
 
     return cmocka_run_group_tests(tests, setup, teardown);
