@@ -2,25 +2,14 @@
 
 #include <string.h>
 
-#include <openssl/asn1.h>
-#include <openssl/err.h>
 #include <openssl/sha.h>
-#include <openssl/x509.h>
 
 #include "certs/key.h"
 #include "control/msg.h"
 #include "lib/base/log.h"
 #include "lib/rpc/pb.h"
 
-/* One signing certificate with its key. */
-struct ca_slot {
-    struct issuer issuer;
-    uint8_t *der;
-    size_t der_len;
-    int64_t not_before;
-    int64_t not_after;
-    uint64_t version; /* of its record */
-};
+#define CA_ROOTS_MAX (2 + CA_ANCESTORS_MAX)
 
 struct ca {
     struct vault *vault;
@@ -28,152 +17,140 @@ struct ca {
     char *trust_domain;
     void (*on_issued)(void *arg, const char *reason);
     void *arg;
-    struct ca_slot root;
-    struct ca_slot slot; /* the issuing one */
-    struct bundle *bundle;
-    struct bytes root_der;
-    char *roots_pem;
+    struct ca_keys *keys;
     int64_t last_issued_s;
 };
 
-static void ca_slot_fini(struct ca_slot *slot)
+/* All that the store has of keys and roots, loaded as one. */
+struct ca_keys {
+    struct authority_pair active; /* signs */
+    struct authority_pair other;  /* der NULL: there is none */
+    Mortise__Control__Lineage *lineage;
+    uint64_t lineage_version; /* STORE_ABSENT: no record yet */
+    struct bundle *bundle;
+    struct bundle *callers;
+    struct bytes roots[2];
+    size_t num_roots;
+    char *roots_pem;
+};
+
+static void ca_keys_free(struct ca_keys *keys)
 {
-    X509_free(slot->issuer.cert);
-    EVP_PKEY_free(slot->issuer.key);
-    mem_free(slot->der);
-    *slot = (struct ca_slot){0};
-}
-
-static err_t ca_unix_time(const ASN1_TIME *time, int64_t *out)
-{
-    return ASN1_TIME_to_posix(time, out) == 1 ? OK : FAIL(STORE_CORRUPT, 0);
-}
-
-static err_t ca_slot_fill(struct ca_slot *slot, struct bytes der, struct bytes key)
-{
-    const uint8_t *pos = der.ptr;
-
-    slot->der = mem_dup(der.ptr, der.len);
-    slot->der_len = der.len;
-    slot->issuer.cert = d2i_X509(NULL, &pos, (long)der.len);
-    if (slot->issuer.cert == NULL)
-        return FAIL(STORE_CORRUPT, 0);
-    TRY(key_from_der(key, &slot->issuer.key));
-    if (X509_check_private_key(slot->issuer.cert, slot->issuer.key) != 1)
-        return FAIL(STORE_CORRUPT, 0);
-    TRY(ca_unix_time(X509_get0_notBefore(slot->issuer.cert), &slot->not_before));
-    return ca_unix_time(X509_get0_notAfter(slot->issuer.cert), &slot->not_after);
-}
-
-/* Fills `*slot`, or leaves it empty. */
-static err_t ca_slot_init(struct ca_slot *slot, struct bytes der, struct bytes key)
-{
-    err_t err;
-
-    *slot = (struct ca_slot){0};
-    err = ca_slot_fill(slot, der, key);
-    ERR_clear_error();
-    if (!err_is_ok(err))
-        ca_slot_fini(slot);
-    return err;
-}
-
-static err_t ca_slot_load(struct vault *vault, const char *path, struct ca_slot *slot)
-{
-    ProtobufCMessage *msg = NULL;
-    const Mortise__Control__Authority *record;
-    uint64_t version;
-    err_t err;
-
-    err = vault_get(vault, path, &msg, &version);
-    if (!err_is_ok(err))
-        return err_is(err, E_NOT_FOUND) ? FAIL(STORE_CORRUPT, 0) : err;
-    record = MSG_AS(Mortise__Control__Authority, mortise__control__authority__descriptor, msg);
-    err = ca_slot_init(slot, msg_view(record->certificate), msg_view(record->key));
-    mem_wipe(record->key.data, record->key.len);
-    pb_free(msg);
-    slot->version = version;
-    if (err_is_ok(err))
-        return OK;
-    log_error("ca", "record_refused", LOG_STR("path", path), LOG_ERR("error", err));
-    return FAIL(STORE_CORRUPT, 0);
-}
-
-static err_t ca_slot_save(struct vault *vault, struct vault_batch *batch, const char *path,
-                          const struct issued *issued, const EVP_PKEY *key, uint64_t expect)
-{
-    CLEANUP(buf_wipe_fini) struct buf key_der_buf = {0};
-    Mortise__Control__Authority record = MORTISE__CONTROL__AUTHORITY__INIT;
-
-    TRY(key_der(key, &key_der_buf));
-    record.certificate = msg_bytes(bytes_of(issued->der, issued->der_len));
-    record.key = msg_bytes(buf_view(&key_der_buf));
-    return vault_batch_put(vault, batch, path, &record.base, expect);
-}
-
-/* A new issuing key and certificate, P-256: peers verify its signatures at each handshake. */
-static err_t ca_make_issuer(struct vault *vault, struct vault_batch *batch,
-                            const struct issuer *root, const char *trust_domain, int64_t now_s,
-                            uint64_t expect, struct issued *out)
-{
-    EVP_PKEY *key = NULL;
-    err_t err = key_generate(&key);
-
-    if (err_is_ok(err))
-        err = issue_intermediate(root, trust_domain, key, now_s, CA_ISSUER_TTL_S, out);
-    if (err_is_ok(err))
-        err = ca_slot_save(vault, batch, VAULT_ISSUER, out, key, expect);
-    EVP_PKEY_free(key);
-    return err;
-}
-
-static err_t ca_make_root(struct vault *vault, struct vault_batch *batch, const char *trust_domain,
-                          int64_t now_s, EVP_PKEY *key, struct issued *root,
-                          struct issued *intermediate)
-{
-    const uint8_t *pos;
-    struct issuer issuer = {.key = key};
-    err_t err;
-
-    TRY(issue_root(trust_domain, key, now_s, CA_ROOT_TTL_S, root));
-    TRY(ca_slot_save(vault, batch, VAULT_ROOT, root, key, STORE_ABSENT));
-    pos = root->der;
-    issuer.cert = d2i_X509(NULL, &pos, (long)root->der_len);
-    CHECK(issuer.cert != NULL); /* we have just written it */
-    err = ca_make_issuer(vault, batch, &issuer, trust_domain, now_s, STORE_ABSENT, intermediate);
-    X509_free(issuer.cert);
-    return err;
+    if (keys == NULL)
+        return;
+    authority_pair_fini(&keys->active);
+    authority_pair_fini(&keys->other);
+    if (keys->lineage != NULL)
+        pb_free(&keys->lineage->base);
+    if (keys->bundle != NULL)
+        bundle_unref(keys->bundle);
+    if (keys->callers != NULL)
+        bundle_unref(keys->callers);
+    mem_free(keys->roots_pem);
+    mem_free(keys);
 }
 
 err_t ca_create(struct vault *vault, struct vault_batch *batch, const char *trust_domain,
                 int64_t now_s)
 {
-    struct issued root = {0};
-    struct issued intermediate = {0};
-    EVP_PKEY *key = NULL;
-    err_t err = key_generate_p384(&key);
+    struct authority_pair pair;
+    err_t err;
 
+    TRY(authority_make_pair(trust_domain, now_s, CA_ROOT_TTL_S, CA_ISSUER_TTL_S, &pair));
+    err = authority_save(vault, batch, VAULT_ROOT, &pair.root, STORE_ABSENT);
     if (err_is_ok(err))
-        err = ca_make_root(vault, batch, trust_domain, now_s, key, &root, &intermediate);
-    issued_fini(&root);
-    issued_fini(&intermediate);
-    EVP_PKEY_free(key);
+        err = authority_save(vault, batch, VAULT_ISSUER, &pair.issuer, STORE_ABSENT);
+    authority_pair_fini(&pair);
     return err;
 }
 
 /* The issuer must be signed by the root: a record of another mesh's would otherwise go unnoticed
  * until the first handshake. */
-static err_t ca_check_chain(const struct ca *ca)
+static err_t ca_load_pair(struct vault *vault, const char *root_path, const char *issuer_path,
+                          struct authority_pair *out)
 {
-    EVP_PKEY *key = X509_get_pubkey(ca->root.issuer.cert);
-    bool signed_by_root = key != NULL && X509_verify(ca->slot.issuer.cert, key) == 1;
+    err_t err = authority_load(vault, root_path, &out->root);
 
-    EVP_PKEY_free(key);
-    ERR_clear_error();
-    if (signed_by_root)
+    if (err_is_ok(err)) {
+        err = authority_load(vault, issuer_path, &out->issuer);
+        if (err_is(err, E_NOT_FOUND))
+            err = FAIL(STORE_CORRUPT, 0); /* one without the other */
+    }
+    TRY(err);
+    if (authority_pair_belongs(out))
         return OK;
-    log_error("ca", "issuer_not_of_root", LOG_STR("path", VAULT_ISSUER));
+    log_error("ca", "issuer_not_of_root", LOG_STR("path", issuer_path));
     return FAIL(STORE_CORRUPT, 0);
+}
+
+static err_t ca_load_lineage(struct vault *vault, struct ca_keys *keys)
+{
+    ProtobufCMessage *msg = NULL;
+    err_t err = vault_get(vault, VAULT_LINEAGE, &msg, &keys->lineage_version);
+
+    if (err_is(err, E_NOT_FOUND)) {
+        keys->lineage_version = STORE_ABSENT;
+        return OK;
+    }
+    TRY(err);
+    keys->lineage = MSG_AS(Mortise__Control__Lineage, mortise__control__lineage__descriptor, msg);
+    return keys->lineage->n_ancestors <= CA_ANCESTORS_MAX ? OK : FAIL(STORE_CORRUPT, 0);
+}
+
+static size_t ca_num_ancestors(const struct ca_keys *keys)
+{
+    return keys->lineage != NULL ? keys->lineage->n_ancestors : 0;
+}
+
+static err_t ca_make_bundles(struct ca_keys *keys, const char *trust_domain, int64_t now_s)
+{
+    CLEANUP(buf_fini) struct buf pem = {0};
+    struct bytes callers[CA_ROOTS_MAX];
+    size_t num = 0;
+
+    callers[num++] = keys->roots[0] = authority_der(&keys->active.root);
+    if (keys->other.root.der != NULL)
+        callers[num++] = keys->roots[1] = authority_der(&keys->other.root);
+    keys->num_roots = num;
+    for (size_t i = 0; i < ca_num_ancestors(keys); i++) {
+        const Mortise__Control__Ancestor *ancestor = keys->lineage->ancestors[i];
+
+        if (ancestor->leaves_until > now_s)
+            callers[num++] = msg_view(ancestor->root);
+    }
+    TRY(bundle_of_der(keys->roots, keys->num_roots, trust_domain, &keys->bundle));
+    TRY(bundle_of_der(callers, num, trust_domain, &keys->callers));
+    TRY(bundle_write_pem(keys->bundle, &pem));
+    keys->roots_pem = buf_take_str(&pem);
+    return OK;
+}
+
+static err_t ca_load_keys(const struct ca *ca, struct ca_keys *keys)
+{
+    err_t err = ca_load_pair(ca->vault, VAULT_ROOT, VAULT_ISSUER, &keys->active);
+
+    if (err_is(err, E_NOT_FOUND))
+        err = FAIL(STORE_CORRUPT, 0);
+    TRY(err);
+    err = ca_load_pair(ca->vault, VAULT_OTHER_ROOT, VAULT_OTHER_ISSUER, &keys->other);
+    if (!err_is(err, E_NOT_FOUND))
+        TRY(err);
+    TRY(ca_load_lineage(ca->vault, keys));
+    return ca_make_bundles(keys, ca->trust_domain, clock_wall_s(ca->clock));
+}
+
+err_t ca_reload(struct ca *ca)
+{
+    struct ca_keys *keys = mem_zalloc(sizeof(*keys));
+    err_t err = ca_load_keys(ca, keys);
+
+    if (!err_is_ok(err)) {
+        ca_keys_free(keys);
+        return err;
+    }
+    ca_keys_free(ca->keys);
+    ca->keys = keys;
+    return OK;
 }
 
 static err_t ca_see_issuance(void *arg, const char *path, uint64_t version,
@@ -190,20 +167,6 @@ static err_t ca_see_issuance(void *arg, const char *path, uint64_t version,
     return OK;
 }
 
-static err_t ca_load(struct ca *ca)
-{
-    CLEANUP(buf_fini) struct buf pem = {0};
-
-    TRY(ca_slot_load(ca->vault, VAULT_ROOT, &ca->root));
-    TRY(ca_slot_load(ca->vault, VAULT_ISSUER, &ca->slot));
-    TRY(ca_check_chain(ca));
-    ca->root_der = bytes_of(ca->root.der, ca->root.der_len);
-    TRY(bundle_of_der(&ca->root_der, 1, ca->trust_domain, &ca->bundle));
-    TRY(bundle_write_pem(ca->bundle, &pem));
-    ca->roots_pem = buf_take_str(&pem);
-    return vault_each(ca->vault, VAULT_CERTS, ca_see_issuance, ca);
-}
-
 err_t ca_open(const struct ca_params *params, struct ca **out)
 {
     struct ca *ca = mem_zalloc(sizeof(*ca));
@@ -214,7 +177,9 @@ err_t ca_open(const struct ca_params *params, struct ca **out)
     ca->trust_domain = mem_strdup(params->trust_domain);
     ca->on_issued = params->on_issued;
     ca->arg = params->arg;
-    err = ca_load(ca);
+    err = ca_reload(ca);
+    if (err_is_ok(err))
+        err = vault_each(ca->vault, VAULT_CERTS, ca_see_issuance, ca);
     if (!err_is_ok(err)) {
         ca_free(ca);
         return err;
@@ -227,23 +192,21 @@ void ca_free(struct ca *ca)
 {
     if (ca == NULL)
         return;
-    ca_slot_fini(&ca->root);
-    ca_slot_fini(&ca->slot);
-    if (ca->bundle != NULL)
-        bundle_unref(ca->bundle);
+    ca_keys_free(ca->keys);
     mem_free(ca->trust_domain);
-    mem_free(ca->roots_pem);
     mem_free(ca);
 }
 
 err_t ca_state(const struct ca *ca)
 {
+    const struct authority_pair *active = &ca->keys->active;
     int64_t now_s = clock_wall_s(ca->clock);
 
     if (now_s < ca->last_issued_s)
         return FAIL(CLOCK_BACKWARDS,
                     ca->last_issued_s - now_s > INT32_MAX ? INT32_MAX : ca->last_issued_s - now_s);
-    if (now_s < ca->slot.not_before || now_s >= ca->slot.not_after || now_s >= ca->root.not_after)
+    if (now_s < active->issuer.not_before || now_s >= active->issuer.not_after ||
+        now_s >= active->root.not_after)
         return FAIL(CA_CANNOT_SIGN, 0);
     return OK;
 }
@@ -282,9 +245,31 @@ static err_t ca_sign(struct ca *ca, const struct ca_request *request, int64_t no
         .ttl_s = request->ttl_s,
     };
 
-    TRY(issue_leaf(&ca->slot.issuer, &leaf, out));
+    TRY(issue_leaf(&ca->keys->active.issuer.issuer, &leaf, out));
     TRY(ca_record(ca, request, out, now_s, batch));
     return vault_commit(ca->vault, batch, NULL);
+}
+
+/* While another root is trusted beside it, the last ancestor, if it is that one, vouches for ours.
+ */
+static size_t ca_num_vouching(const struct ca_keys *keys, bool lineage)
+{
+    size_t num = ca_num_ancestors(keys);
+
+    if (lineage || num == 0)
+        return num;
+    return keys->other.root.der != NULL && bytes_equal(authority_der(&keys->other.root),
+                                                       msg_view(keys->lineage->ancestors[0]->root));
+}
+
+static void ca_fill_chain(const struct ca_keys *keys, bool lineage, struct ca_cert *out)
+{
+    size_t num = ca_num_vouching(keys, lineage);
+
+    out->chain[out->num_chain++] = bytes_of(out->leaf.der, out->leaf.der_len);
+    out->chain[out->num_chain++] = authority_der(&keys->active.issuer);
+    for (size_t i = 0; i < num; i++)
+        out->chain[out->num_chain++] = msg_view(keys->lineage->ancestors[i]->cross);
 }
 
 err_t ca_issue(struct ca *ca, const struct ca_request *request, struct vault_batch *batch,
@@ -302,8 +287,7 @@ err_t ca_issue(struct ca *ca, const struct ca_request *request, struct vault_bat
     }
     ca->last_issued_s = now_s;
     *out = (struct ca_cert){.leaf = issued};
-    out->chain[0] = bytes_of(issued.der, issued.der_len);
-    out->chain[1] = bytes_of(ca->slot.der, ca->slot.der_len);
+    ca_fill_chain(ca->keys, request->lineage, out);
     log_info("ca", "issued", LOG_STR("id", request->spiffe_id), LOG_STR("serial", issued.serial),
              LOG_STR("reason", request->reason), LOG_INT("not_after", issued.not_after),
              LOG_UINT("epoch", request->epoch));
@@ -321,22 +305,112 @@ void ca_cert_fini(struct ca_cert *cert)
 static err_t ca_renew_issuer(struct ca *ca, int64_t now_s)
 {
     CLEANUP(vault_batch_fini) struct vault_batch batch = {0};
-    struct issued issued = {0};
-    struct ca_slot slot;
+    const struct authority_pair *active = &ca->keys->active;
+    struct authority issuer;
     err_t err;
 
-    err = ca_make_issuer(ca->vault, &batch, &ca->root.issuer, ca->trust_domain, now_s,
-                         ca->slot.version, &issued);
+    TRY(authority_make_issuer(&active->root.issuer, ca->trust_domain, now_s, CA_ISSUER_TTL_S,
+                              &issuer));
+    err = authority_save(ca->vault, &batch, VAULT_ISSUER, &issuer, active->issuer.version);
+    authority_fini(&issuer);
     if (err_is_ok(err))
         err = vault_commit(ca->vault, &batch, NULL);
-    issued_fini(&issued);
     TRY(err);
-    TRY(ca_slot_load(ca->vault, VAULT_ISSUER, &slot));
-    ca_slot_fini(&ca->slot);
-    ca->slot = slot;
-    log_info("ca", "issuer_renewed", LOG_INT("not_after", slot.not_after));
+    TRY(ca_reload(ca));
+    log_info("ca", "issuer_renewed", LOG_INT("not_after", ca_issuer_not_after(ca)));
     return OK;
 }
+
+/* ---- another pair ---- */
+
+static err_t ca_save_pair(struct ca *ca, struct vault_batch *batch, const char *root_path,
+                          const char *issuer_path, const struct authority_pair *pair,
+                          const struct authority_pair *instead_of)
+{
+    TRY(authority_save(ca->vault, batch, root_path, &pair->root, instead_of->root.version));
+    return authority_save(ca->vault, batch, issuer_path, &pair->issuer, instead_of->issuer.version);
+}
+
+err_t ca_prepare(struct ca *ca, struct vault_batch *batch)
+{
+    struct authority_pair pair;
+    err_t err;
+
+    CHECK(!ca_has_other(ca));
+    TRY(authority_make_pair(ca->trust_domain, clock_wall_s(ca->clock), CA_ROOT_TTL_S,
+                            CA_ISSUER_TTL_S, &pair));
+    /* The versions of a pair that is not there are 0, which is STORE_ABSENT. */
+    err = ca_save_pair(ca, batch, VAULT_OTHER_ROOT, VAULT_OTHER_ISSUER, &pair, &ca->keys->other);
+    authority_pair_fini(&pair);
+    return err;
+}
+
+/* The lineage with the active root in front, which vouches for the other; the other is no ancestor
+ * any more, if it was: the mesh goes back to it. */
+static err_t ca_put_lineage(struct ca *ca, struct vault_batch *batch, const struct issued *cross,
+                            int64_t now_s)
+{
+    const struct ca_keys *keys = ca->keys;
+    Mortise__Control__Ancestor *ancestors[CA_ANCESTORS_MAX];
+    Mortise__Control__Lineage record = MORTISE__CONTROL__LINEAGE__INIT;
+    Mortise__Control__Ancestor first = MORTISE__CONTROL__ANCESTOR__INIT;
+
+    first.root = msg_bytes(authority_der(&keys->active.root));
+    first.cross = msg_bytes(bytes_of(cross->der, cross->der_len));
+    first.leaves_until = now_s + ISSUE_TTL_MAX_S;
+    record.ancestors = ancestors;
+    ancestors[record.n_ancestors++] = &first;
+    for (size_t i = 0; i < ca_num_ancestors(keys); i++) {
+        Mortise__Control__Ancestor *ancestor = keys->lineage->ancestors[i];
+
+        if (record.n_ancestors < CA_ANCESTORS_MAX &&
+            !bytes_equal(msg_view(ancestor->root), authority_der(&keys->other.root)))
+            ancestors[record.n_ancestors++] = ancestor;
+    }
+    return vault_batch_put(ca->vault, batch, VAULT_LINEAGE, &record.base, keys->lineage_version);
+}
+
+err_t ca_switch(struct ca *ca, struct vault_batch *batch)
+{
+    const struct ca_keys *keys = ca->keys;
+    int64_t now_s = clock_wall_s(ca->clock);
+    struct issued cross;
+    err_t err;
+
+    CHECK(ca_has_other(ca));
+    TRY(issue_cross(&keys->active.root.issuer, keys->other.root.issuer.cert, ca->trust_domain,
+                    now_s, &cross));
+    err = ca_put_lineage(ca, batch, &cross, now_s);
+    issued_fini(&cross);
+    TRY(err);
+    TRY(ca_save_pair(ca, batch, VAULT_ROOT, VAULT_ISSUER, &keys->other, &keys->active));
+    return ca_save_pair(ca, batch, VAULT_OTHER_ROOT, VAULT_OTHER_ISSUER, &keys->active,
+                        &keys->other);
+}
+
+err_t ca_retire(struct ca *ca, struct vault_batch *batch)
+{
+    CHECK(ca_has_other(ca));
+    vault_batch_delete(batch, VAULT_OTHER_ROOT, ca->keys->other.root.version);
+    vault_batch_delete(batch, VAULT_OTHER_ISSUER, ca->keys->other.issuer.version);
+    return OK;
+}
+
+bool ca_has_other(const struct ca *ca)
+{
+    return ca->keys->other.root.der != NULL;
+}
+
+void ca_root_sha256(const struct ca *ca, bool other, char out[CA_SHA256_HEX])
+{
+    const struct authority_pair *pair = other ? &ca->keys->other : &ca->keys->active;
+    uint8_t sha256[SHA256_DIGEST_LENGTH];
+
+    SHA256(pair->root.der, pair->root.der_len, sha256);
+    bytes_to_hex(bytes_of(sha256, sizeof(sha256)), out);
+}
+
+/* ---- maintenance ---- */
 
 struct ca_purge {
     struct vault_batch batch;
@@ -373,38 +447,45 @@ static err_t ca_purge(struct ca *ca, int64_t now_s)
 
 err_t ca_maintain(struct ca *ca)
 {
+    const struct authority *issuer;
     int64_t now_s = clock_wall_s(ca->clock);
 
     if (now_s < ca->last_issued_s)
         return FAIL(CLOCK_BACKWARDS, 0); /* judge nothing by a clock that went back */
     TRY(ca_purge(ca, now_s));            /* first: it makes room in a store that is full */
-    if (now_s - ca->slot.not_before > (ca->slot.not_after - ca->slot.not_before) / 2)
+    issuer = &ca->keys->active.issuer;
+    if (now_s - issuer->not_before > (issuer->not_after - issuer->not_before) / 2)
         TRY(ca_renew_issuer(ca, now_s));
     return OK;
 }
 
 struct bundle *ca_bundle(const struct ca *ca)
 {
-    return ca->bundle;
+    return ca->keys->bundle;
+}
+
+struct bundle *ca_callers(const struct ca *ca)
+{
+    return ca->keys->callers;
 }
 
 const struct bytes *ca_roots(const struct ca *ca, size_t *out_num)
 {
-    *out_num = 1;
-    return &ca->root_der;
+    *out_num = ca->keys->num_roots;
+    return ca->keys->roots;
 }
 
 const char *ca_roots_pem(const struct ca *ca)
 {
-    return ca->roots_pem;
+    return ca->keys->roots_pem;
 }
 
 int64_t ca_root_not_after(const struct ca *ca)
 {
-    return ca->root.not_after;
+    return ca->keys->active.root.not_after;
 }
 
 int64_t ca_issuer_not_after(const struct ca *ca)
 {
-    return ca->slot.not_after;
+    return ca->keys->active.issuer.not_after;
 }

@@ -1,15 +1,20 @@
 /* ca signs: a root that vouches for one issuing certificate, which signs every leaf. What a
  * certificate says comes from the request struct, which its callers fill from their own records; of
  * a CSR only the public key ever gets here. The record of an issuance is durable before the
- * certificate is returned. Source: reliability R35-R41, F30, F39, F40. */
+ * certificate is returned.
+ *
+ * While its root is being rotated (root_rotation.h) there is another pair beside the one that
+ * signs: the coming one, and after ca_switch the leaving one. The roots of both are the mesh's
+ * trust. A root that was replaced has vouched for its successor: leaves come with that certificate
+ * while both are trusted, the control plane's own always, so that who has only the old root finds a
+ * path. Source: reliability R35-R41, F30, F39, F40. */
 #ifndef MORTISE_CONTROL_CA_H
 #define MORTISE_CONTROL_CA_H
 
 #include <openssl/evp.h>
 
 #include "certs/bundle.h"
-#include "certs/issue.h"
-#include "control/vault.h"
+#include "control/authority.h"
 #include "lib/base/clock.h"
 
 #define CA_ROOT_TTL_S (INT64_C(10) * 365 * 86400)
@@ -46,13 +51,15 @@ struct ca_request {
     int64_t ttl_s;
     const char *reason; /* a constant: attest, renew, rotate, control, admin */
     uint64_t epoch;
+    bool lineage; /* with what every root of before says of its successor */
 };
 
-#define CA_CHAIN_NUM 2
+#define CA_ANCESTORS_MAX 3 /* what fits into a chain behind leaf and issuer (verify.h) */
+#define CA_CHAIN_MAX (2 + CA_ANCESTORS_MAX)
 struct ca_cert {
     struct issued leaf;
-    struct bytes
-        chain[CA_CHAIN_NUM]; /* DER, leaf first, without the root; within leaf and the CA */
+    struct bytes chain[CA_CHAIN_MAX]; /* DER, leaf first; within leaf and the CA */
+    size_t num_chain;
 };
 void ca_cert_fini(struct ca_cert *cert);
 
@@ -72,8 +79,23 @@ MUST_CHECK err_t ca_maintain(struct ca *ca);
 /* ca_state tells why nothing can be signed now: OK, CA_CANNOT_SIGN or CLOCK_BACKWARDS. */
 err_t ca_state(const struct ca *ca);
 
-/* The trust bundle that sidecars get: the roots, borrowed. */
+/* Each of these adds to `batch` what has to be committed with the rotation's own record; then
+ * ca_reload takes it into memory. ca_prepare makes another pair; ca_switch makes it the one that
+ * signs, and the one before the other; ca_retire forgets the other and its keys.
+ * Errors: those of issue.h and of sealing; ca_reload: those of ca_open, and memory is as it was. */
+MUST_CHECK err_t ca_prepare(struct ca *ca, struct vault_batch *batch);
+MUST_CHECK err_t ca_switch(struct ca *ca, struct vault_batch *batch);
+MUST_CHECK err_t ca_retire(struct ca *ca, struct vault_batch *batch);
+MUST_CHECK err_t ca_reload(struct ca *ca);
+bool ca_has_other(const struct ca *ca);
+/* SHA-256 of a root's DER in lower-case hex. `other`: of the pair that does not sign. */
+#define CA_SHA256_HEX 65
+void ca_root_sha256(const struct ca *ca, bool other, char out[CA_SHA256_HEX]);
+
+/* The trust bundle that sidecars get: the roots, borrowed until ca_reload. ca_callers is what the
+ * control plane itself trusts: also roots of before, while leaves of theirs may live. */
 struct bundle *ca_bundle(const struct ca *ca);
+struct bundle *ca_callers(const struct ca *ca);
 const struct bytes *ca_roots(const struct ca *ca, size_t *out_num); /* DER */
 const char *ca_roots_pem(const struct ca *ca);
 int64_t ca_root_not_after(const struct ca *ca);

@@ -71,18 +71,18 @@ static void identity_reply(struct identity_service *service, struct grpc_call *c
                            const struct ca_cert *cert, const struct ca_request *what)
 {
     Mortise__V1__CertificateResponse reply = MORTISE__V1__CERTIFICATE_RESPONSE__INIT;
-    ProtobufCBinaryData chain[CA_CHAIN_NUM];
+    ProtobufCBinaryData chain[CA_CHAIN_MAX];
     ProtobufCBinaryData *roots;
     size_t num_roots;
     const struct bytes *root_ders = ca_roots(service->params.ca, &num_roots);
 
     roots = mem_array(num_roots, sizeof(*roots));
-    for (size_t i = 0; i < CA_CHAIN_NUM; i++)
+    for (size_t i = 0; i < cert->num_chain; i++)
         chain[i] = msg_bytes(cert->chain[i]);
     for (size_t i = 0; i < num_roots; i++)
         roots[i] = msg_bytes(root_ders[i]);
     reply.chain = chain;
-    reply.n_chain = CA_CHAIN_NUM;
+    reply.n_chain = cert->num_chain;
     reply.trust_roots = roots;
     reply.n_trust_roots = num_roots;
     reply.spiffe_id = msg_lend(what->spiffe_id);

@@ -358,7 +358,7 @@ OPERATOR_CALL(issue_admin)
         Mortise__V1__IssueAdminRequest, mortise__v1__issue_admin_request__descriptor, msg);
     Mortise__V1__IssueAdminResponse reply = MORTISE__V1__ISSUE_ADMIN_RESPONSE__INIT;
     CLEANUP(mem_freep) char *id = NULL;
-    ProtobufCBinaryData chain[CA_CHAIN_NUM];
+    ProtobufCBinaryData chain[CA_CHAIN_MAX];
     struct ca_cert cert;
     err_t err;
 
@@ -382,10 +382,10 @@ OPERATOR_CALL(issue_admin)
         return;
     }
     operator_log(call, "admin_issued", id, 0);
-    for (size_t i = 0; i < CA_CHAIN_NUM; i++)
+    for (size_t i = 0; i < cert.num_chain; i++)
         chain[i] = msg_bytes(cert.chain[i]);
     reply.chain = chain;
-    reply.n_chain = CA_CHAIN_NUM;
+    reply.n_chain = cert.num_chain;
     reply.trust_roots = operator_roots(service, &reply.n_trust_roots);
     reply.spiffe_id = id;
     grpc_call_reply(call, &reply.base);

@@ -52,13 +52,13 @@ static err_t server_cert_build(struct server_cert *cert, const struct ca_cert *i
 {
     const struct tls_ctx_entry entry = {
         .profile = cert->profile,
-        .bundle = ca_bundle(cert->ca),
+        .bundle = ca_callers(cert->ca),
     };
     CLEANUP(tls_ctx_unrefp) struct tls_ctx *tls = NULL;
     CLEANUP(svid_unrefp) struct svid *svid = NULL;
 
-    TRY(svid_of_der(issued->chain, CA_CHAIN_NUM, key, ca_bundle(cert->ca), server_cert_now_s(cert),
-                    &svid));
+    TRY(svid_of_der(issued->chain, issued->num_chain, key, ca_bundle(cert->ca),
+                    server_cert_now_s(cert), &svid));
     TRY(tls_ctx_server(svid, &entry, 1, true, &tls));
     TRY(tls_ctx_set_alpn(tls, "h2"));
     *out = tls;
@@ -75,6 +75,7 @@ static err_t server_cert_issue(struct server_cert *cert, EVP_PKEY *key)
         .public_key = key,
         .ttl_s = CA_LEAF_TTL_S,
         .reason = "control",
+        .lineage = true,
     };
     struct tls_ctx *tls = NULL;
     struct ca_cert issued;

@@ -16,8 +16,12 @@
 #define VAULT_VERSION "meta/version"
 #define VAULT_ROOT "ca/root"
 #define VAULT_ISSUER "ca/issuer"
+#define VAULT_OTHER_ROOT "ca/other-root"
+#define VAULT_OTHER_ISSUER "ca/other-issuer"
+#define VAULT_LINEAGE "ca/lineage"
 #define VAULT_MESH "mesh/current"
 #define VAULT_EPOCHS "rotation/epochs"
+#define VAULT_ROOT_ROTATION "rotation/root"
 #define VAULT_TOKENS "token/"        /* + hash of the token */
 #define VAULT_CERTS "cert/"          /* + serial */
 #define VAULT_ENDPOINTS "endpoints/" /* + subsystem */

@@ -72,7 +72,7 @@ static void test_a_certificate_is_good_for_its_key_and_on_record(void **state)
     uint8_t sha256[SHA256_DIGEST_LENGTH];
 
     assert_ok(issue(test, 86400, &cert));
-    assert_ok(svid_of_der(cert.chain, CA_CHAIN_NUM, test->key, ca_bundle(test->fixture->ca),
+    assert_ok(svid_of_der(cert.chain, cert.num_chain, test->key, ca_bundle(test->fixture->ca),
                           FIXTURE_NOW_S, &svid));
     assert_string_equal(svid->spiffe_id, ID);
     assert_int_equal(cert.leaf.not_before, FIXTURE_NOW_S - ISSUE_BACKDATE_S);
@@ -191,7 +191,7 @@ static void test_the_issuer_is_renewed_at_half_its_life_under_the_same_root(void
     assert_ok(ca_maintain(test->fixture->ca));
     assert_true(ca_issuer_not_after(test->fixture->ca) > before);
     assert_ok(issue(test, 3600, &new));
-    assert_ok(svid_of_der(new.chain, CA_CHAIN_NUM, test->key, ca_bundle(test->fixture->ca),
+    assert_ok(svid_of_der(new.chain, new.num_chain, test->key, ca_bundle(test->fixture->ca),
                           test->fixture->clock.wall_s, &svid));
     svid_unref(svid);
     ca_cert_fini(&old);
