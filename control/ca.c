@@ -102,6 +102,14 @@ static size_t ca_num_ancestors(const struct ca_keys *keys)
     return keys->lineage != NULL ? keys->lineage->n_ancestors : 0;
 }
 
+static int ca_der_cmp(const struct bytes *a, const struct bytes *b)
+{
+    size_t len = a->len < b->len ? a->len : b->len;
+    int order = memcmp(a->ptr, b->ptr, len);
+
+    return order != 0 ? order : (a->len > b->len) - (a->len < b->len);
+}
+
 static err_t ca_make_bundles(struct ca_keys *keys, const char *trust_domain, int64_t now_s)
 {
     CLEANUP(buf_fini) struct buf pem = {0};
@@ -112,6 +120,10 @@ static err_t ca_make_bundles(struct ca_keys *keys, const char *trust_domain, int
     if (keys->other.root.der != NULL)
         callers[num++] = keys->roots[1] = authority_der(&keys->other.root);
     keys->num_roots = num;
+    if (num == 2 && ca_der_cmp(&keys->roots[0], &keys->roots[1]) > 0) {
+        keys->roots[0] = callers[1]; /* a switch alone changes nothing of what is given out */
+        keys->roots[1] = callers[0];
+    }
     for (size_t i = 0; i < ca_num_ancestors(keys); i++) {
         const Mortise__Control__Ancestor *ancestor = keys->lineage->ancestors[i];
 

@@ -77,10 +77,10 @@ OPERATOR_CALL(status)
     struct registry_totals totals = registry_totals(registry);
     const Mortise__V1__Mesh *mesh = registry_mesh(registry);
     Mortise__V1__StatusResponse reply = MORTISE__V1__STATUS_RESPONSE__INIT;
-    uint8_t sha256[SHA256_DIGEST_LENGTH];
-    char hex[2 * SHA256_DIGEST_LENGTH + 1];
+    char sha256[CA_SHA256_HEX];
 
     (void)msg;
+    ca_root_sha256(service->ca, false, sha256);
     reply.trust_domain = msg_lend(registry_trust_domain(registry));
     reply.build = msg_lend(BUILD_VERSION);
     reply.version = registry_mesh_version(registry);
@@ -92,9 +92,7 @@ OPERATOR_CALL(status)
     reply.root_not_after = ca_root_not_after(service->ca);
     reply.issuer_not_after = ca_issuer_not_after(service->ca);
     reply.trust_roots = operator_roots(service, &reply.n_trust_roots);
-    SHA256(reply.trust_roots[0].data, reply.trust_roots[0].len, sha256);
-    bytes_to_hex(bytes_of(sha256, sizeof(sha256)), hex);
-    reply.root_sha256 = hex;
+    reply.root_sha256 = sha256;
     grpc_call_reply(call, &reply.base);
     mem_free(reply.trust_roots);
 }
@@ -419,6 +417,10 @@ static const struct grpc_method operator_methods[] = {
     {OPERATOR_METHOD("WatchRollout", watch_rollout_request, rollout_progress, operator_on_rollout,
                      OPERATOR_MESSAGE_MAX),
      .on_done = operator_on_watch_done},
+    {OPERATOR_METHOD("RotateRoot", rotate_root_request, root_rotation, operator_on_rotate_root,
+                     OPERATOR_MESSAGE_MAX)},
+    {OPERATOR_METHOD("GetRootRotation", get_root_rotation_request, root_rotation,
+                     operator_on_get_root_rotation, OPERATOR_MESSAGE_MAX)},
     {OPERATOR_METHOD("IssueAdmin", issue_admin_request, issue_admin_response,
                      operator_on_issue_admin, OPERATOR_MESSAGE_MAX)},
 };

@@ -1,11 +1,12 @@
 /* operator_service is what operators call: look, apply a document, make tokens, rotate, watch.
  * Reading and writing calls are in operator_service.c, the two that stream progress in
- * operator_watch.c. */
+ * operator_watch.c, those about roots in operator_trust.c. */
 #ifndef MORTISE_CONTROL_OPERATOR_SERVICE_H
 #define MORTISE_CONTROL_OPERATOR_SERVICE_H
 
 #include "control/ca.h"
 #include "control/registry.h"
+#include "control/root_rotation.h"
 #include "lib/net/loop.h"
 #include "lib/rpc/grpc_server.h"
 #include "proto/mesh/operator.pb-c.h"
@@ -20,6 +21,7 @@ struct operator_service {
     struct vault *vault;
     struct ca *ca;
     struct registry *registry;
+    struct root_rotation *root_rotation;
     const struct clock *clock;
     int64_t started_at_s;
     struct list watches; /* streams that are open */
@@ -31,13 +33,16 @@ void operator_service_stop(struct operator_service *service);
 
 const struct grpc_method *operator_service_methods(size_t *out_num);
 
-/* Between the two files. operator_workload fills a message that borrows from the workload. */
+/* Between these files. operator_workload fills a message that borrows from the workload. */
 void operator_workload(const struct workload *workload, Mortise__V1__Workload *out);
 /* operator_log notes who did what. */
 void operator_log(const struct grpc_call *call, const char *event, const char *what,
                   uint64_t version);
 void operator_on_rotate(struct grpc_call *call, void *service, const ProtobufCMessage *msg);
 void operator_on_rollout(struct grpc_call *call, void *service, const ProtobufCMessage *msg);
+void operator_on_rotate_root(struct grpc_call *call, void *service, const ProtobufCMessage *msg);
+void operator_on_get_root_rotation(struct grpc_call *call, void *service,
+                                   const ProtobufCMessage *msg);
 void operator_on_watch_done(struct grpc_call *call, void *service);
 /* operator_names lists the subsystems: owned text. */
 char *operator_names(const struct operator_service *service);

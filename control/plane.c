@@ -14,6 +14,7 @@
 #include "control/msg.h"
 #include "control/operator_service.h"
 #include "control/pages.h"
+#include "control/root_rotation.h"
 #include "control/store_sqlite.h"
 #include "lib/base/log.h"
 #include "lib/rpc/pb.h"
@@ -34,6 +35,7 @@ struct plane {
     struct discovery_service *discovery;
     struct operator_service operators;
     struct server_cert *cert;
+    struct root_rotation *root_rotation;
     struct grpc_server *tls_server;
     struct grpc_server *unix_server;
     struct acceptor *tls_acceptor;
@@ -323,6 +325,7 @@ static void plane_on_tick(void *arg)
     struct plane *plane = arg;
 
     registry_tick(plane->registry);
+    root_rotation_tick(plane->root_rotation);
     grpc_server_close_if(plane->tls_server, plane_is_unwelcome, plane);
     plane_measure(plane);
     timer_start(plane->loop, &plane->tick, PLANE_TICK_MS, plane_on_tick, plane);
@@ -387,6 +390,7 @@ static void plane_make_services(struct plane *plane)
         .vault = plane->vault,
         .ca = plane->ca,
         .registry = plane->registry,
+        .root_rotation = plane->root_rotation,
         .clock = loop_clock(plane->loop),
     };
     operator_service_init(&plane->operators);
@@ -449,6 +453,27 @@ static err_t plane_make_pages(struct plane *plane, struct faults *faults)
     return pages_new(&params, faults, &plane->pages);
 }
 
+static void plane_on_switched(void *arg)
+{
+    struct plane *plane = arg;
+
+    server_cert_reissue(plane->cert);
+}
+
+static err_t plane_open_rotation(struct plane *plane)
+{
+    const struct root_rotation_params params = {
+        .loop = plane->loop,
+        .vault = plane->vault,
+        .ca = plane->ca,
+        .registry = plane->registry,
+        .on_switched = plane_on_switched,
+        .arg = plane,
+    };
+
+    return root_rotation_open(&params, &plane->root_rotation);
+}
+
 static err_t plane_open(struct plane *plane, const struct seal_key *key, struct faults *faults)
 {
     Mortise__Control__Settings *settings = NULL;
@@ -463,6 +488,8 @@ static err_t plane_open(struct plane *plane, const struct seal_key *key, struct 
             err = ca_maintain(plane->ca); /* an issuer past its time first of all */
         if (err_is_ok(err))
             err = server_cert_new(plane->loop, plane->ca, settings->trust_domain, &plane->cert);
+        if (err_is_ok(err))
+            err = plane_open_rotation(plane);
     }
     if (!err_is_ok(err) && (faults->total == told || err_is(err, E_STORE_CORRUPT)))
         plane_store_fault(plane->config->data_dir, err, faults);
@@ -558,6 +585,7 @@ void plane_free(struct plane *plane)
     }
     discovery_service_free(plane->discovery);
     identity_service_free(plane->identity);
+    root_rotation_close(plane->root_rotation);
     server_cert_free(plane->cert);
     registry_close(plane->registry);
     ca_free(plane->ca);

@@ -359,6 +359,21 @@ err_t registry_rotate(struct registry *registry, const char *const *subsystems, 
     return resources_rotate(&registry->resources, subsystems, num, spread_ms, out_epoch);
 }
 
+err_t registry_put_epochs(struct registry *registry, struct vault_batch *batch, uint32_t spread_ms,
+                          uint64_t *out_epoch)
+{
+    return resources_put_epochs(&registry->resources, batch, spread_ms, out_epoch);
+}
+
+void registry_set_roots(struct registry *registry, const char *roots_pem)
+{
+    if (strcmp(registry->roots_pem, roots_pem) == 0)
+        return;
+    mem_free(registry->roots_pem);
+    registry->roots_pem = mem_strdup(roots_pem);
+    registry_set_dirty(registry);
+}
+
 /* ---------------------------------------------------------------- workloads */
 
 static char *registry_text(const char *text)

@@ -96,6 +96,9 @@ void registry_close(struct registry *registry);
 void registry_observe(struct registry *registry, struct registry_observer *observer);
 void registry_unobserve(struct registry *registry, struct registry_observer *observer);
 
+/* registry_set_roots changes the roots that every sidecar is given (PEM, copied). */
+void registry_set_roots(struct registry *registry, const char *roots_pem);
+
 const Mortise__V1__Mesh *registry_mesh(const struct registry *registry);
 uint64_t registry_mesh_version(const struct registry *registry);
 uint64_t registry_version(const struct registry *registry);
@@ -117,6 +120,9 @@ MUST_CHECK err_t registry_apply(struct registry *registry, const Mortise__V1__Me
  * renew within `spread_ms`. Errors: STORE_CONFLICT, STORE_UNWRITABLE. */
 MUST_CHECK err_t registry_rotate(struct registry *registry, const char *const *subsystems,
                                  size_t num, uint32_t spread_ms, uint64_t *out_epoch);
+/* registry_put_epochs adds that for every subsystem, also those to come, to `batch`. */
+MUST_CHECK err_t registry_put_epochs(struct registry *registry, struct vault_batch *batch,
+                                     uint32_t spread_ms, uint64_t *out_epoch);
 uint64_t registry_epoch(const struct registry *registry, const char *subsystem);
 
 struct registry_join {

@@ -35,6 +35,7 @@ enum grpc_status reply_status(err_t err)
     case E_STORE_UNWRITABLE:
     case E_CA_CANNOT_SIGN:
     case E_CLOCK_BACKWARDS:
+    case E_TOO_LATE:
         return GRPC_FAILED_PRECONDITION;
     case E_STORE_CONFLICT:
         return GRPC_ABORTED;

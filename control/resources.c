@@ -162,6 +162,7 @@ err_t resources_rotate(struct resources *resources, const char *const *subsystem
         added[i].raised_at = clock_wall_s(resources->clock);
         record.subsystems[record.n_subsystems++] = &added[i];
     }
+    record.all = old->all;
     *out_epoch = record.last;
     err = vault_put(resources->vault, VAULT_EPOCHS, &record.base, resources->epochs_record, NULL);
     mem_free(record.subsystems);
@@ -169,14 +170,32 @@ err_t resources_rotate(struct resources *resources, const char *const *subsystem
     return err;
 }
 
+err_t resources_put_epochs(struct resources *resources, struct vault_batch *batch,
+                           uint32_t spread_ms, uint64_t *out_epoch)
+{
+    Mortise__Control__Epochs record = MORTISE__CONTROL__EPOCHS__INIT;
+    Mortise__Control__Epoch all = MORTISE__CONTROL__EPOCH__INIT;
+
+    record.last = resources->epochs->last + 1;
+    record.all = &all; /* above all that subsystems have of their own */
+    all.epoch = record.last;
+    all.spread_ms = spread_ms;
+    all.raised_at = clock_wall_s(resources->clock);
+    *out_epoch = record.last;
+    return vault_batch_put(resources->vault, batch, VAULT_EPOCHS, &record.base,
+                           resources->epochs_record);
+}
+
 const Mortise__Control__Epoch *resources_epoch(const struct resources *resources,
                                                const char *subsystem)
 {
     static const Mortise__Control__Epoch none = MORTISE__CONTROL__EPOCH__INIT;
 
+    /* Epochs only grow, and that of all leaves none of their own: where there is one it is later.
+     */
     for (size_t i = 0; i < resources->epochs->n_subsystems; i++) {
         if (strcmp(resources->epochs->subsystems[i]->subsystem, subsystem) == 0)
             return resources->epochs->subsystems[i];
     }
-    return &none;
+    return resources->epochs->all != NULL ? resources->epochs->all : &none;
 }

@@ -41,6 +41,10 @@ MUST_CHECK err_t resources_put_mesh(struct resources *resources, struct vault_ba
 MUST_CHECK err_t resources_rotate(struct resources *resources, const char *const *subsystems,
                                   size_t num, uint32_t spread_ms, uint64_t *out_epoch);
 
+/* resources_put_epochs adds a new epoch of all subsystems, also of those to come, to `batch`. */
+MUST_CHECK err_t resources_put_epochs(struct resources *resources, struct vault_batch *batch,
+                                      uint32_t spread_ms, uint64_t *out_epoch);
+
 /* resources_epoch is that of a subsystem; all zero when it was never rotated. */
 const Mortise__Control__Epoch *resources_epoch(const struct resources *resources,
                                                const char *subsystem);

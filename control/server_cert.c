@@ -136,6 +136,12 @@ static void server_cert_on_timer(void *arg)
     timer_start(cert->loop, &cert->timer, SERVER_CERT_RETRY_MS, server_cert_on_timer, cert);
 }
 
+void server_cert_reissue(struct server_cert *cert)
+{
+    cert->renew_at = 0;
+    server_cert_on_timer(cert);
+}
+
 err_t server_cert_new(struct loop *loop, struct ca *ca, const char *trust_domain,
                       struct server_cert **out)
 {

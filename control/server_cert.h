@@ -18,6 +18,10 @@ MUST_CHECK err_t server_cert_new(struct loop *loop, struct ca *ca, const char *t
                                  struct server_cert **out);
 void server_cert_free(struct server_cert *cert);
 
+/* server_cert_reissue makes a new one now: the CA signs with another key. When that fails it is
+ * tried again, as above. */
+void server_cert_reissue(struct server_cert *cert);
+
 /* server_cert_tls is the context for a connection that begins now (borrowed), or NULL when the
  * certificate has expired. Clients may show a certificate of the mesh or none; TLS 1.3, ALPN h2. */
 struct tls_ctx *server_cert_tls(struct server_cert *cert);

@@ -28,6 +28,7 @@ struct ctl_flags {
     char *token_file;
     char *out;
     int output;
+    bool abort;
     bool all;
     bool dry_run;
     bool expired;
@@ -109,6 +110,8 @@ extern const struct ctl_command ctl_get;
 extern const struct ctl_command ctl_init;
 extern const struct ctl_command ctl_roots;
 extern const struct ctl_command ctl_rotate;
+extern const struct ctl_command ctl_rotate_root;
+extern const struct ctl_command ctl_rotate_status;
 extern const struct ctl_command ctl_status;
 extern const struct ctl_command ctl_token;
 extern const struct ctl_command ctl_version;

@@ -64,22 +64,35 @@ static int ctl_find_word(int argc, char **argv)
     return at;
 }
 
-/* The command whose words stand at argv[at]; *out_words of them. */
+/* How many words of the command stand at argv[at]; 0: another command. A command of two words
+ * counts with its first alone, too: what is missing is told then. */
+static int ctl_words(const struct ctl_command *command, int argc, char **argv, int at)
+{
+    const char *second = strchr(command->name, ' ');
+    size_t len = second != NULL ? (size_t)(second - command->name) : strlen(command->name);
+
+    if (strlen(argv[at]) != len || strncmp(argv[at], command->name, len) != 0)
+        return 0;
+    return second != NULL && at + 1 < argc && strcmp(argv[at + 1], second + 1) == 0 ? 2 : 1;
+}
+
+/* The command whose words stand at argv[at]; *out_words of them. Two words come before one, and of
+ * those that match one word the one that has no more. */
 static const struct ctl_command *ctl_find(int argc, char **argv, int at, int *out_words)
 {
-    for (size_t i = 0; ctl_commands[i] != NULL; i++) {
-        const struct ctl_command *command = ctl_commands[i];
-        const char *second = strchr(command->name, ' ');
-        size_t len = second != NULL ? (size_t)(second - command->name) : strlen(command->name);
+    const struct ctl_command *found = NULL;
 
-        if (strlen(argv[at]) != len || strncmp(argv[at], command->name, len) != 0)
-            continue;
-        *out_words = 1;
-        if (second != NULL && at + 1 < argc && strcmp(argv[at + 1], second + 1) == 0)
-            *out_words = 2;
-        return command;
+    *out_words = 0;
+    for (size_t i = 0; ctl_commands[i] != NULL; i++) {
+        int words = ctl_words(ctl_commands[i], argc, argv, at);
+        bool whole = words == 1 && strchr(ctl_commands[i]->name, ' ') == NULL;
+
+        if (words > *out_words || (words == *out_words && whole)) {
+            found = ctl_commands[i];
+            *out_words = words;
+        }
     }
-    return NULL;
+    return found;
 }
 
 static void ctl_unknown(const char *word)

@@ -12,6 +12,7 @@ X(SYNTAX, PEER, "malformed input")        /* sub: byte offset where known */
 X(TOO_LARGE, PEER, "larger than allowed") /* sub: the limit */
 X(NOT_FOUND, OPERATOR, "not found")
 X(EXISTS, OPERATOR, "exists already")
+X(TOO_LATE, OPERATOR, "too late for that")
 X(CONFIG_INVALID, OPERATOR, "configuration is not valid") /* sub: number of faults */
 X(PERMISSION, OPERATOR, "permission denied")
 /* system calls; sub: errno */
