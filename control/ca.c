@@ -262,26 +262,26 @@ static err_t ca_sign(struct ca *ca, const struct ca_request *request, int64_t no
     return vault_commit(ca->vault, batch, NULL);
 }
 
-/* While another root is trusted beside it, the last ancestor, if it is that one, vouches for ours.
- */
-static size_t ca_num_vouching(const struct ca_keys *keys, bool lineage)
+/* Whether leaves come with what the ancestor says of its successor: while both are trusted. */
+static bool ca_vouches(const struct ca_keys *keys, const Mortise__Control__Ancestor *ancestor,
+                       bool lineage)
 {
-    size_t num = ca_num_ancestors(keys);
-
-    if (lineage || num == 0)
-        return num;
-    return keys->other.root.der != NULL && bytes_equal(authority_der(&keys->other.root),
-                                                       msg_view(keys->lineage->ancestors[0]->root));
+    if (ancestor->cross.len == 0)
+        return false;
+    return lineage || (keys->other.root.der != NULL &&
+                       bytes_equal(authority_der(&keys->other.root), msg_view(ancestor->root)));
 }
 
 static void ca_fill_chain(const struct ca_keys *keys, bool lineage, struct ca_cert *out)
 {
-    size_t num = ca_num_vouching(keys, lineage);
-
     out->chain[out->num_chain++] = bytes_of(out->leaf.der, out->leaf.der_len);
     out->chain[out->num_chain++] = authority_der(&keys->active.issuer);
-    for (size_t i = 0; i < num; i++)
-        out->chain[out->num_chain++] = msg_view(keys->lineage->ancestors[i]->cross);
+    for (size_t i = 0; i < ca_num_ancestors(keys); i++) {
+        const Mortise__Control__Ancestor *ancestor = keys->lineage->ancestors[i];
+
+        if (ca_vouches(keys, ancestor, lineage))
+            out->chain[out->num_chain++] = msg_view(ancestor->cross);
+    }
 }
 
 err_t ca_issue(struct ca *ca, const struct ca_request *request, struct vault_batch *batch,
@@ -357,9 +357,19 @@ err_t ca_prepare(struct ca *ca, struct vault_batch *batch)
     return err;
 }
 
-/* The lineage with the active root in front, which vouches for the other; the other is no ancestor
- * any more, if it was: the mesh goes back to it. */
-static err_t ca_put_lineage(struct ca *ca, struct vault_batch *batch, const struct issued *cross,
+static bool ca_is_ancestor(const struct ca_keys *keys, struct bytes root)
+{
+    for (size_t i = 0; i < ca_num_ancestors(keys); i++) {
+        if (bytes_equal(msg_view(keys->lineage->ancestors[i]->root), root))
+            return true;
+    }
+    return false;
+}
+
+/* The lineage with the active root in front, which gives way to the other. `cross` is what it says
+ * of that one; nothing when the mesh goes back to it, which is no ancestor any more then: what is
+ * left is one line. */
+static err_t ca_put_lineage(struct ca *ca, struct vault_batch *batch, struct bytes cross,
                             int64_t now_s)
 {
     const struct ca_keys *keys = ca->keys;
@@ -368,7 +378,7 @@ static err_t ca_put_lineage(struct ca *ca, struct vault_batch *batch, const stru
     Mortise__Control__Ancestor first = MORTISE__CONTROL__ANCESTOR__INIT;
 
     first.root = msg_bytes(authority_der(&keys->active.root));
-    first.cross = msg_bytes(bytes_of(cross->der, cross->der_len));
+    first.cross = msg_bytes(cross);
     first.leaves_until = now_s + ISSUE_TTL_MAX_S;
     record.ancestors = ancestors;
     ancestors[record.n_ancestors++] = &first;
@@ -386,13 +396,14 @@ err_t ca_switch(struct ca *ca, struct vault_batch *batch)
 {
     const struct ca_keys *keys = ca->keys;
     int64_t now_s = clock_wall_s(ca->clock);
-    struct issued cross;
+    struct issued cross = {.der = NULL};
     err_t err;
 
     CHECK(ca_has_other(ca));
-    TRY(issue_cross(&keys->active.root.issuer, keys->other.root.issuer.cert, ca->trust_domain,
-                    now_s, &cross));
-    err = ca_put_lineage(ca, batch, &cross, now_s);
+    if (!ca_is_ancestor(keys, authority_der(&keys->other.root)))
+        TRY(issue_cross(&keys->active.root.issuer, keys->other.root.issuer.cert, ca->trust_domain,
+                        now_s, &cross));
+    err = ca_put_lineage(ca, batch, bytes_of(cross.der, cross.der_len), now_s);
     issued_fini(&cross);
     TRY(err);
     TRY(ca_save_pair(ca, batch, VAULT_ROOT, VAULT_ISSUER, &keys->other, &keys->active));

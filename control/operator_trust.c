@@ -92,7 +92,7 @@ void operator_on_rotate_root(struct grpc_call *call, void *arg, const ProtobufCM
                    OPERATOR_SPREAD_MAX_MS);
         return;
     }
-    err = request->abort ? root_rotation_go_back(service->root_rotation)
+    err = request->abort ? root_rotation_go_back(service->root_rotation, request->spread_ms)
                          : root_rotation_begin(service->root_rotation, request->spread_ms);
     if (!err_is_ok(err)) {
         operator_refuse_rotation(service, call, err);

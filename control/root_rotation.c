@@ -7,9 +7,11 @@
 #include "lib/base/map.h"
 #include "lib/rpc/pb.h"
 
-#define ROOT_ROTATION_SAVE_MS 100 /* newcomers are noted together */
+#define ROOT_ROTATION_SAVE_MS 250 /* newcomers are noted together */
 
-/* A sidecar that takes part. It stays one while it is away, until the stage after. */
+/* A sidecar of the mesh, known whether or not a rotation is under way: one that is begun just after
+ * a restart of the control plane must not overlook those that have not come back yet. It is
+ * forgotten when it has been away for ROTATION_AWAIT_MS. */
 struct root_party {
     char *subsystem;
     char *instance;
@@ -147,7 +149,7 @@ static err_t root_rotation_put(struct root_rotation *rotation, struct vault_batc
 
     record.n_parties = 0;
     record.parties = list;
-    while (record.stage != ROTATION_IDLE && map_next(&rotation->parties, &iter, &name, &value)) {
+    while (map_next(&rotation->parties, &iter, &name, &value)) {
         const struct root_party *party = value;
         Mortise__Control__Party *item = &parties[record.n_parties];
 
@@ -260,7 +262,15 @@ static err_t root_rotation_advance(struct root_rotation *rotation)
     return root_rotation_commit(rotation, &batch, &changed);
 }
 
-/* Those who are away for good are no parties of the next stage. */
+static void root_rotation_on_save(void *arg);
+
+static void root_rotation_save_soon(struct root_rotation *rotation)
+{
+    timer_start(rotation->params.loop, &rotation->save, ROOT_ROTATION_SAVE_MS,
+                root_rotation_on_save, rotation);
+}
+
+/* Those who are away for too long are forgotten. The count before has told who is not. */
 static void root_rotation_drop_absent(struct root_rotation *rotation)
 {
     size_t iter = 0;
@@ -272,25 +282,27 @@ static void root_rotation_drop_absent(struct root_rotation *rotation)
 
         if (root_rotation_now_ms(rotation) - party->seen_ms < ROTATION_AWAIT_MS)
             continue;
-        log_warn("rotation", "went_on_without", LOG_STR("subsystem", party->subsystem),
-                 LOG_STR("instance", party->instance),
-                 LOG_STR("stage", rotation_name(rotation->record->stage)));
+        if (!root_rotation_is_idle(rotation))
+            log_warn("rotation", "went_on_without", LOG_STR("subsystem", party->subsystem),
+                     LOG_STR("instance", party->instance),
+                     LOG_STR("stage", rotation_name(rotation->record->stage)));
         root_rotation_forget(rotation, party);
+        root_rotation_save_soon(rotation);
     }
 }
 
 /* Goes on as long as nobody holds the stage up. */
 static void root_rotation_look(struct root_rotation *rotation)
 {
-    while (!root_rotation_is_idle(rotation)) {
+    for (;;) {
         struct root_rotation_count count = {.done = 0};
         err_t err;
 
         registry_refresh(rotation->params.registry);
         root_rotation_count(rotation, &count);
-        if (count.done < count.total)
-            return;
         root_rotation_drop_absent(rotation);
+        if (root_rotation_is_idle(rotation) || count.done < count.total)
+            return;
         err = root_rotation_advance(rotation);
         if (!err_is_ok(err)) { /* the next tick tries again */
             log_error("rotation", "cannot_advance",
@@ -314,8 +326,6 @@ static void root_rotation_on_save(void *arg)
     CLEANUP(vault_batch_fini) struct vault_batch batch = {0};
     err_t err;
 
-    if (root_rotation_is_idle(rotation))
-        return;
     err = root_rotation_put(rotation, &batch, rotation->record);
     if (err_is_ok(err))
         err = vault_commit(rotation->params.vault, &batch, NULL);
@@ -330,21 +340,21 @@ static void root_rotation_on_event(void *arg, enum registry_event event, struct 
     struct root_rotation *rotation = arg;
     struct root_party *party;
 
-    if (root_rotation_is_idle(rotation) || workload == NULL)
+    if (workload == NULL)
         return;
     party = map_get(&rotation->parties, workload->instance);
     if (workload->member == NULL && party != NULL) { /* its subsystem has left the mesh */
         root_rotation_forget(rotation, party);
     } else if (event == REGISTRY_JOINED && workload->member != NULL) {
         if (party == NULL)
-            timer_start(rotation->params.loop, &rotation->save, ROOT_ROTATION_SAVE_MS,
-                        root_rotation_on_save, rotation);
+            root_rotation_save_soon(rotation);
         party = root_rotation_party(rotation, workload->subsystem, workload->instance);
         party->seen_ms = root_rotation_now_ms(rotation);
     } else if (event == REGISTRY_LEFT && party != NULL) {
         party->seen_ms = root_rotation_now_ms(rotation);
     }
-    timer_start(rotation->params.loop, &rotation->look, 0, root_rotation_on_look, rotation);
+    if (!root_rotation_is_idle(rotation))
+        timer_start(rotation->params.loop, &rotation->look, 0, root_rotation_on_look, rotation);
 }
 
 void root_rotation_tick(struct root_rotation *rotation)
@@ -353,18 +363,6 @@ void root_rotation_tick(struct root_rotation *rotation)
 }
 
 /* ---- orders ---- */
-
-static void root_rotation_gather(struct root_rotation *rotation)
-{
-    struct list *all = registry_workloads(rotation->params.registry);
-
-    for (struct list *pos = all->next; pos != all; pos = pos->next) {
-        const struct workload *workload = LIST_ITEM(pos, struct workload, link);
-
-        if (workload->member != NULL)
-            (void)root_rotation_party(rotation, workload->subsystem, workload->instance);
-    }
-}
 
 static void root_rotation_disperse(struct root_rotation *rotation)
 {
@@ -383,8 +381,6 @@ err_t root_rotation_begin(struct root_rotation *rotation, uint32_t spread_ms)
 
     if (!root_rotation_is_idle(rotation))
         return FAIL(EXISTS, 0);
-    root_rotation_disperse(rotation);
-    root_rotation_gather(rotation);
     changed.number++;
     changed.began_at = changed.stage_since;
     changed.going_back = false;
@@ -395,7 +391,7 @@ err_t root_rotation_begin(struct root_rotation *rotation, uint32_t spread_ms)
     return OK;
 }
 
-err_t root_rotation_go_back(struct root_rotation *rotation)
+err_t root_rotation_go_back(struct root_rotation *rotation, uint32_t spread_ms)
 {
     CLEANUP(vault_batch_fini) struct vault_batch batch = {0};
     const Mortise__Control__RootRotation *record = rotation->record;
@@ -413,6 +409,7 @@ err_t root_rotation_go_back(struct root_rotation *rotation)
     } else {
         changed = root_rotation_changed(rotation, ROTATION_REISSUE);
         changed.going_back = true;
+        changed.spread_ms = spread_ms;
         TRY(root_rotation_switch(rotation, &changed));
     }
     root_rotation_look(rotation);

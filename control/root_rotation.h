@@ -32,10 +32,11 @@ void root_rotation_close(struct root_rotation *rotation);
  * the switch. Errors: EXISTS (one is under way), those of ca_prepare, STORE_UNWRITABLE. */
 MUST_CHECK err_t root_rotation_begin(struct root_rotation *rotation, uint32_t spread_ms);
 
-/* root_rotation_go_back has the old root sign again, and the new one retired. Errors: NOT_FOUND
+/* root_rotation_go_back has the old root sign again, and the new one retired; the sidecars that had
+ * renewed do so again within `spread_ms`. Errors: NOT_FOUND
  * (none is under way), TOO_LATE (a root is being retired, or it goes back already),
  * STORE_UNWRITABLE. */
-MUST_CHECK err_t root_rotation_go_back(struct root_rotation *rotation);
+MUST_CHECK err_t root_rotation_go_back(struct root_rotation *rotation, uint32_t spread_ms);
 
 /* root_rotation_tick looks again: who is away for too long holds nothing up. */
 void root_rotation_tick(struct root_rotation *rotation);

@@ -132,9 +132,12 @@ static struct chain issue(bool lineage)
     struct chain chain = {.root = record->active};
 
     for (size_t i = 0; i < record->num_lineage; i++) {
-        if (lineage || (i == 0 && record->lineage[0].by == record->other))
+        if (record->lineage[i].of != NONE && (lineage || record->lineage[i].by == record->other))
             chain.vouches[chain.num++] = record->lineage[i];
     }
+    /* One line: each says who is to be trusted that the one before is by (svid.h). */
+    for (size_t i = 0; i < chain.num; i++)
+        assert_int_equal(chain.vouches[i].of, i == 0 ? chain.root : chain.vouches[i - 1].by);
     return chain;
 }
 
@@ -145,6 +148,10 @@ static void swap_roots(void)
     size_t num = 1;
     int active = record->active;
 
+    for (size_t i = 0; i < record->num_lineage; i++) {
+        if (record->lineage[i].by == record->other)
+            lineage[0].of = NONE; /* it goes back to an ancestor */
+    }
     for (size_t i = 0; i < record->num_lineage && num < ANCESTORS; i++) {
         if (record->lineage[i].by != record->other)
             lineage[num++] = record->lineage[i];
