@@ -91,6 +91,7 @@ static int main_serve(const struct config *config, const struct seal_key *key,
         main_watch_signal(loop, &signals.term, SIGTERM, plane);
         main_watch_signal(loop, &signals.intr, SIGINT, plane);
         loop_run(loop);
+        log_ending();
         (void)uv_signal_stop(&signals.term);
         (void)uv_signal_stop(&signals.intr);
         plane_free(plane);

@@ -167,6 +167,7 @@ static err_t main_run(struct program *program, struct sidecar_params *params, st
             LOG_STR("mode", config_is_static(&program->settings) ? "static" : "control"),
             LOG_STR("records", tls_records_engine(config_tunables(&program->settings).records)));
         loop_run(program->loop);
+        log_ending();
         sidecar_free(program->sidecar);
         log_info("main", "ended");
     }

@@ -9,6 +9,7 @@
 #include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "lib/base/mem.h"
@@ -17,8 +18,12 @@
 #define LOG_COMPONENT_MAX 32 /* bytes with NUL */
 #define LOG_OVERRIDES_MAX 32 /* components with a level of their own */
 #define LOG_LIMITERS_MAX 256 /* (component, event) pairs; the rest share the last */
-#define LOG_TAIL_MAX 64      /* kept free for truncated, suppressed and lost, and the end */
-#define LOG_PATIENCE_MS 200  /* with a reader that stopped; then none until it takes bytes again */
+#define LOG_TAIL_MAX 96      /* kept free for truncated, suppressed and lost, and the end */
+
+/* How long the whole process waits for all its readers: so much, then not at all for a second. */
+#define LOG_PATIENCE_US 20000
+#define LOG_PATIENCE_BACK_US 1000000
+#define LOG_PATIENCE_END_US 200000
 
 static const char *const log_level_names[LOG_NUM_LEVELS] = {"error", "warn", "info", "debug"};
 
@@ -41,9 +46,10 @@ static atomic_int log_format = LOG_FORMAT_TEXT;
 static _Atomic(const struct clock *) log_clock = &clock_system;
 
 struct log_out {
-    int fd;     /* -1: none */
-    bool torn;  /* the last line ended in its middle */
-    bool stuck; /* its reader let the last line wait in vain */
+    int fd;        /* -1: none */
+    bool torn;     /* the last line ended in its middle */
+    bool stuck;    /* its reader let the last line wait in vain */
+    uint64_t lost; /* lines, since the last that could be written */
 };
 
 /* Where lines go; the lock also keeps long lines whole. */
@@ -53,7 +59,14 @@ static struct log_out log_routed = {.fd = -1}; /* for the lines of log_routed_co
 static const char *log_routed_component;
 static void (*log_sink)(void *arg, const char *line, size_t len);
 static void *log_sink_arg;
-static uint64_t log_lost; /* lines that could not be written since the last that could */
+static uint64_t log_lost; /* lines that could not be written, in all */
+
+/* What is left of the time that may be spent on waiting for readers, and when some was last. */
+static struct {
+    uint64_t left_us;
+    uint64_t last_us;
+    bool ending;
+} log_patience = {.left_us = LOG_PATIENCE_US};
 
 struct log_limiter {
     const char *component;
@@ -203,14 +216,15 @@ void log_set_format(enum log_format format)
 void log_set_fd(int fd)
 {
     (void)pthread_mutex_lock(&log_out_lock);
-    log_main.fd = fd;
+    log_main = (struct log_out){.fd = fd};
     (void)pthread_mutex_unlock(&log_out_lock);
 }
 
 void log_route(const char *component, int fd)
 {
     (void)pthread_mutex_lock(&log_out_lock);
-    log_routed = (struct log_out){.fd = fd};
+    /* A fresh file tells what its predecessor lost. */
+    log_routed = (struct log_out){.fd = fd, .lost = fd >= 0 ? log_routed.lost : 0};
     log_routed_component = component;
     (void)pthread_mutex_unlock(&log_out_lock);
 }
@@ -228,21 +242,52 @@ void log_set_clock(const struct clock *clock)
     atomic_store(&log_clock, clock != NULL ? clock : &clock_system);
 }
 
-/* Whether a write of at most PIPE_BUF bytes will not block. */
+void log_ending(void)
+{
+    (void)pthread_mutex_lock(&log_out_lock);
+    log_patience.left_us = LOG_PATIENCE_END_US;
+    log_patience.ending = true;
+    (void)pthread_mutex_unlock(&log_out_lock);
+}
+
+static int log_poll(const struct log_out *out, uint64_t wait_us)
+{
+    struct timespec wait = {0, (long)(wait_us * 1000)};
+    struct pollfd fd = {.fd = out->fd, .events = POLLOUT};
+
+    return ppoll(&fd, 1, &wait, NULL);
+}
+
+/* Whether a write of at most PIPE_BUF bytes will not block. The time is one for all threads and
+ * outputs: they wait for each other at the lock, so that a reader who takes a page now and then
+ * would else hold all of them for all of the time. */
 static bool log_may_write(struct log_out *out)
 {
-    struct pollfd fd = {.fd = out->fd, .events = POLLOUT};
-    int ready;
+    uint64_t began_us, now_us, end_us;
 
-    do {
-        ready = poll(&fd, 1, out->stuck ? 0 : LOG_PATIENCE_MS);
-    } while (ready < 0 && errno == EINTR);
-    out->stuck = ready <= 0;
+    if (log_poll(out, 0) > 0) {
+        out->stuck = false;
+        return true;
+    }
+    began_us = now_us = clock_mono_us();
+    if (!log_patience.ending && now_us - log_patience.last_us >= LOG_PATIENCE_BACK_US)
+        log_patience.left_us = LOG_PATIENCE_US;
+    if (out->fd < 0 || out->stuck || log_patience.left_us == 0)
+        return false;
+    end_us = began_us + log_patience.left_us;
+    out->stuck = true;
+    do { /* again after a signal */
+        if (log_poll(out, end_us - now_us) > 0)
+            out->stuck = false;
+        now_us = clock_mono_us();
+    } while (out->stuck && now_us < end_us);
+    log_patience.left_us = now_us < end_us ? end_us - now_us : 0;
+    log_patience.last_us = now_us;
     return !out->stuck;
 }
 
-/* Under the lock, which every thread that logs waits for: a reader that has stopped, of a blocking
- * pipe too, costs one short wait and then its lines, which are counted, never the program. */
+/* Under the lock, which every thread that logs waits for: a reader that has stopped or is slow, of
+ * a blocking pipe too, costs a little time and then lines, which are counted, never the program. */
 static bool log_write_all(struct log_out *out, const char *line, size_t len)
 {
     size_t done = 0;
@@ -384,6 +429,30 @@ static void log_put_time(struct log_line *line)
     log_put_const(line, "time", text);
 }
 
+/* The tail has its own room, LOG_TAIL_MAX, so these always fit: 17, 34 and 28 bytes at most, then
+ * 2. */
+static void log_put_count(struct log_line *line, const char *key, uint64_t num)
+{
+    if (num != 0)
+        CHECK(log_put_key(line, LOG_LINE_MAX, key, "") &&
+              log_put_number(line, LOG_LINE_MAX, "%" PRIu64, num));
+}
+
+/* The end of the line and the line itself, under the lock. */
+static void log_write(struct log_out *out, struct log_line *line)
+{
+    log_put_count(line, "lost", out->lost);
+    CHECK(log_put(line, LOG_LINE_MAX, line->json ? "}\n" : "\n"));
+    if (out->torn)
+        out->torn = !log_write_all(out, "\n", 1);
+    if (!out->torn && log_write_all(out, line->text, line->len)) {
+        out->lost = 0;
+    } else {
+        out->lost++;
+        log_lost++;
+    }
+}
+
 static void log_emit(enum log_level level, const char *component, const char *event,
                      const struct log_field *fields, size_t num_fields, uint64_t suppressed)
 {
@@ -401,28 +470,19 @@ static void log_emit(enum log_level level, const char *component, const char *ev
     for (size_t i = 0; i < num_fields; i++)
         log_put_field(&line, &fields[i]);
 
-    /* The tail has its own room, LOG_TAIL_MAX, so these always fit: 18 + 33 bytes at most, then 2.
-     */
     if (line.truncated)
         CHECK(log_put_key(&line, LOG_LINE_MAX, "truncated", "") &&
               log_put(&line, LOG_LINE_MAX, "true"));
-    if (suppressed != 0)
-        CHECK(log_put_key(&line, LOG_LINE_MAX, "suppressed", "") &&
-              log_put_number(&line, LOG_LINE_MAX, "%" PRIu64, suppressed));
-    CHECK(log_put(&line, LOG_LINE_MAX, line.json ? "}\n" : "\n"));
+    log_put_count(&line, "suppressed", suppressed);
 
     (void)pthread_mutex_lock(&log_out_lock);
     if (log_sink != NULL) {
+        CHECK(log_put(&line, LOG_LINE_MAX, line.json ? "}\n" : "\n"));
         log_sink(log_sink_arg, line.text, line.len);
+    } else if (log_routed.fd >= 0 && strcmp(component, log_routed_component) == 0) {
+        log_write(&log_routed, &line);
     } else {
-        struct log_out *out = &log_main;
-
-        if (log_routed.fd >= 0 && strcmp(component, log_routed_component) == 0)
-            out = &log_routed;
-        if (out->torn && log_write_all(out, "\n", 1))
-            out->torn = false;
-        if (!log_write_all(out, line.text, line.len))
-            log_lost++;
+        log_write(&log_main, &line);
     }
     (void)pthread_mutex_unlock(&log_out_lock);
 }

@@ -88,7 +88,7 @@ MUST_CHECK err_t log_set_spec(const char *spec, struct bytes *out_bad);
 #define LOG_SPEC_MAX 1280
 void log_spec(char *out, size_t out_size);
 void log_set_format(enum log_format format);
-/* log_set_fd sends lines to `fd` (borrowed). Default 2. */
+/* log_set_fd sends lines to `fd` (borrowed). Default 2. What was lost before is not told there. */
 void log_set_fd(int fd);
 /* log_route sends the lines of one component (a constant) to a descriptor of their own (borrowed);
  * fd -1 ends that. */
@@ -100,7 +100,12 @@ void log_set_sink(void (*sink)(void *arg, const char *line, size_t len), void *a
  */
 void log_set_clock(const struct clock *clock);
 /* log_lines_lost counts the lines that could not be written: disk full, or a pipe or socket whose
- * reader has stopped. Nobody waits for such a reader: a full pipe must not stop the program. */
+ * reader has stopped or is slow. The whole process waits for such readers no longer than 20 ms in
+ * any second: they must not stop the program, nor slow it down. The next line that can be written
+ * there tells how many are missing before it: lost=N. */
 uint64_t log_lines_lost(void);
+/* log_ending is called when nothing is left to be slowed down: the last lines may wait, 200 ms in
+ * all. */
+void log_ending(void);
 
 #endif

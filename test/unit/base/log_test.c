@@ -6,6 +6,7 @@
 
 #include <fcntl.h>
 #include <inttypes.h>
+#include <poll.h>
 #include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -15,6 +16,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -563,7 +565,7 @@ static void test_a_full_pipe_loses_whole_lines_and_counts_them(void **state)
 static void test_a_blocking_pipe_without_reader_stops_nobody(void **state)
 {
     uint64_t lost = log_lines_lost();
-    char text[4096];
+    char text[4096], wanted[128];
     int fds[2];
     ssize_t len;
 
@@ -577,7 +579,10 @@ static void test_a_blocking_pipe_without_reader_stops_nobody(void **state)
     (void)alarm(0);
     assert_true(log_lines_lost() > lost + 1000);
 
-    /* It reads again: lines come again, whole. */
+    /* It reads again: lines come again, whole, and say how many are missing. */
+    (void)snprintf(wanted, sizeof(wanted),
+                   "level=info component=main event=again lost=%" PRIu64 "\n",
+                   log_lines_lost() - lost);
     assert_int_equal(fcntl(fds[0], F_SETFL, O_NONBLOCK), 0);
     while (read(fds[0], text, sizeof(text)) > 0)
         continue;
@@ -588,9 +593,164 @@ static void test_a_blocking_pipe_without_reader_stops_nobody(void **state)
     len = read(fds[0], text, sizeof(text) - 1);
     assert_true(len > 0);
     text[len] = '\0';
-    assert_string_equal(after_time(text), "level=info component=main event=again\n");
+    assert_string_equal(after_time(text), wanted);
     (void)close(fds[0]);
     (void)close(fds[1]);
+}
+
+/* Takes a little now and then, until it is told to take all there is. */
+struct slow_reader {
+    int fd;
+    atomic_bool fast;
+    size_t lines, whole;
+    uint64_t told; /* as lost */
+    char text[2 * LOG_LINE_MAX];
+    size_t len;
+};
+
+static void slow_reader_take(struct slow_reader *reader)
+{
+    char *end;
+
+    while ((end = memchr(reader->text, '\n', reader->len)) != NULL) {
+        const char *lost;
+
+        *end = '\0';
+        lost = strstr(reader->text, " lost=");
+        reader->lines++;
+        reader->whole +=
+            strncmp(reader->text, "time=", 5) == 0 && strstr(reader->text, " event=slow ") != NULL;
+        reader->told += lost != NULL ? strtoull(lost + 6, NULL, 10) : 0;
+        reader->len -= (size_t)(end + 1 - reader->text);
+        memmove(reader->text, end + 1, reader->len);
+    }
+}
+
+static void *read_slowly(void *arg)
+{
+    struct slow_reader *reader = arg;
+    ssize_t got;
+
+    for (;;) {
+        if (!atomic_load(&reader->fast))
+            (void)poll(NULL, 0, 10);
+        got = read(reader->fd, reader->text + reader->len, 512);
+        if (got <= 0)
+            return NULL;
+        reader->len += (size_t)got;
+        slow_reader_take(reader);
+        CHECK(reader->len < LOG_LINE_MAX);
+    }
+}
+
+/* The reader of the pipe is alive and slow: each line found room a few milliseconds later, so that
+ * all threads of the program went at the reader's pace. */
+static void test_a_slow_reader_slows_nobody_down(void **state)
+{
+    struct slow_reader reader = {.fast = false};
+    uint64_t lost = log_lines_lost(), before, num = 0, began_us;
+    char value[151];
+    pthread_t thread;
+    int fds[2];
+
+    (void)state;
+    memset(value, 'v', sizeof(value) - 1);
+    value[sizeof(value) - 1] = '\0';
+    assert_int_equal(pipe2(fds, O_CLOEXEC), 0);
+    assert_true(fcntl(fds[1], F_SETPIPE_SZ, 16384) >= 0);
+    reader.fd = fds[0];
+    assert_int_equal(pthread_create(&thread, NULL, read_slowly, &reader), 0);
+    log_set_sink(NULL, NULL);
+    log_set_fd(fds[1]);
+    began_us = clock_mono_us();
+    for (; num < 5000; num++)
+        log_info("main", "slow", LOG_STR("v", value), LOG_UINT("n", num));
+    /* A megabyte, of which the reader takes 50 kB a second. */
+    assert_in_range(clock_mono_us() - began_us, 0, 5000000);
+    assert_true(log_lines_lost() > lost + 1000);
+
+    atomic_store(&reader.fast, true);
+    do {
+        (void)poll(NULL, 0, 1);
+        before = log_lines_lost();
+        log_info("main", "slow", LOG_UINT("n", num));
+        num++;
+    } while (log_lines_lost() > before && num < 20000);
+    log_set_fd(STDERR_FILENO);
+    (void)close(fds[1]);
+    assert_int_equal(pthread_join(thread, NULL), 0);
+    assert_int_equal(reader.whole, reader.lines);
+    assert_int_equal(reader.told, log_lines_lost() - lost);
+    assert_int_equal(reader.lines + reader.told, num); /* each is there, or told as lost */
+    (void)close(fds[0]);
+}
+
+static long times_waited(void)
+{
+    struct rusage usage;
+
+    assert_int_equal(getrusage(RUSAGE_THREAD, &usage), 0);
+    return usage.ru_nvcsw;
+}
+
+/* One reader after the other stops, and time passes: what is waited in a second is little. */
+static void test_what_is_waited_for_all_readers_is_bounded(void **state)
+{
+    uint64_t began_us = clock_mono_us(), num = 0;
+    long waited = times_waited();
+    char filling[4096];
+    int fds[2];
+
+    (void)state;
+    memset(filling, '#', sizeof(filling));
+    assert_int_equal(pipe2(fds, O_NONBLOCK | O_CLOEXEC), 0);
+    while (write(fds[1], filling, sizeof(filling)) > 0)
+        continue;
+    log_set_sink(NULL, NULL);
+    while (clock_mono_us() - began_us < 2500000) {
+        log_set_fd(fds[1]); /* a new one, of which nothing is known */
+        log_info("main", "nobody takes this");
+        num++;
+    }
+    log_set_fd(STDERR_FILENO);
+    assert_true(num > 1000);
+    assert_in_range(times_waited() - waited, 1, 20); /* once a second; 20 ms each are 125 times */
+    (void)close(fds[0]);
+    (void)close(fds[1]);
+}
+
+/* The last of all, for it cannot be taken back. */
+static void test_the_last_lines_may_wait_longer(void **state)
+{
+    struct slow_reader reader = {.fast = false};
+    uint64_t lost;
+    char filling[4096];
+    pthread_t thread;
+    int fds[2];
+
+    (void)state;
+    memset(filling, '\n', sizeof(filling));
+    assert_int_equal(pipe2(fds, O_CLOEXEC), 0);
+    assert_int_equal(fcntl(fds[1], F_SETPIPE_SZ, 4096), 4096);
+    assert_int_equal(write(fds[1], filling, sizeof(filling)), (int)sizeof(filling));
+    reader.fd = fds[0];
+    log_set_sink(NULL, NULL);
+    log_set_fd(fds[1]);
+    log_info("main", "slow", LOG_UINT("n", 1)); /* uses up what there is */
+    log_set_fd(fds[1]);
+    lost = log_lines_lost();
+    log_info("main", "slow", LOG_UINT("n", 2));
+    assert_int_equal(log_lines_lost(), lost + 1);
+    log_ending();
+    log_set_fd(fds[1]);
+    assert_int_equal(pthread_create(&thread, NULL, read_slowly, &reader), 0);
+    log_info("main", "slow", LOG_UINT("n", 3)); /* when eight times 10 ms have passed */
+    assert_int_equal(log_lines_lost(), lost + 1);
+    log_set_fd(STDERR_FILENO);
+    (void)close(fds[1]);
+    assert_int_equal(pthread_join(thread, NULL), 0);
+    assert_int_equal(reader.whole, 1);
+    (void)close(fds[0]);
 }
 
 static size_t read_all(int fd, char *out, size_t size)
@@ -633,7 +793,7 @@ static void test_a_line_that_was_begun_and_given_up_ends_before_the_next(void **
     assert_true(read_all(fds[0], text, sizeof(text)) > 0);
     last = text;
     assert_int_equal(*last, '\n');
-    assert_string_equal(after_time(last + 1), "level=info component=main event=after\n");
+    assert_string_equal(after_time(last + 1), "level=info component=main event=after lost=1\n");
     assert_int_equal(log_lines_lost(), lost + 1);
     (void)close(fds[0]);
     (void)close(fds[1]);
@@ -776,11 +936,15 @@ static void *read_lines(void *arg)
     return NULL;
 }
 
+#define LOG_LONG_LINES                                                        \
+    60 /* of two threads: all have room in a pipe of a megabyte, none is lost \
+        */
+
 static void *write_long_lines(void *arg)
 {
     const char *value = arg;
 
-    for (int i = 0; i < 100; i++)
+    for (int i = 0; i < LOG_LONG_LINES; i++)
         log_info("worker", "long", LOG_STR("v", value), LOG_INT("z", 1));
     return NULL;
 }
@@ -797,6 +961,7 @@ static void test_long_lines_of_two_threads_do_not_mix_in_a_pipe(void **state)
     memset(value, 2, LOG_VALUE_MAX);
     value[LOG_VALUE_MAX] = '\0';
     assert_int_equal(pipe(fds), 0);
+    assert_true(fcntl(fds[1], F_SETPIPE_SZ, 1 << 20) >= 0);
     reader.fd = fds[0];
     assert_int_equal(pthread_create(&reading, NULL, read_lines, &reader), 0);
     log_set_sink(NULL, NULL);
@@ -808,8 +973,8 @@ static void test_long_lines_of_two_threads_do_not_mix_in_a_pipe(void **state)
     log_set_fd(STDERR_FILENO);
     (void)close(fds[1]);
     assert_int_equal(pthread_join(reading, NULL), 0);
-    assert_int_equal(reader.lines, 200);
-    assert_int_equal(reader.whole, 200);
+    assert_int_equal(reader.lines, 2 * LOG_LONG_LINES);
+    assert_int_equal(reader.whole, 2 * LOG_LONG_LINES);
 }
 
 int main(void)
@@ -837,11 +1002,14 @@ int main(void)
         TEST(test_lines_go_to_the_descriptor),
         TEST(test_a_full_pipe_loses_whole_lines_and_counts_them),
         TEST(test_a_blocking_pipe_without_reader_stops_nobody),
+        TEST(test_a_slow_reader_slows_nobody_down),
+        TEST(test_what_is_waited_for_all_readers_is_bounded),
         TEST(test_a_line_that_was_begun_and_given_up_ends_before_the_next),
         TEST(test_one_component_may_have_a_descriptor_of_its_own),
         TEST(test_a_closed_descriptor_loses_lines_but_not_the_program),
         TEST(test_threads_write_whole_lines_while_settings_change),
         TEST(test_long_lines_of_two_threads_do_not_mix_in_a_pipe),
+        TEST(test_the_last_lines_may_wait_longer),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
