@@ -18,6 +18,7 @@
 #include "certs/tls_profile.h"
 #include "lib/base/clock.h"
 #include "lib/base/file.h"
+#include "lib/base/process.h"
 #include "lib/base/version.h"
 
 #define TOOL_DNS_MAX 16
@@ -566,6 +567,7 @@ int main(int argc, char **argv)
 {
     struct tool tool = {0};
 
+    process_begin();
     tool_parse(&tool, argc, argv);
     const char *command = argv[optind];
     if (command == NULL)

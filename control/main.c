@@ -15,6 +15,7 @@
 #include "control/plane.h"
 #include "control/store_sqlite.h"
 #include "lib/base/mem.h"
+#include "lib/base/process.h"
 
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
 #define MAIN_IS_SANITIZED 1
@@ -60,7 +61,7 @@ static void main_protect(void)
     if (prctl(PR_SET_DUMPABLE, 0) != 0)
         fprintf(stderr, "mortise-control: cannot protect memory: %s\n", strerror(errno));
 #endif
-    (void)signal(SIGPIPE, SIG_IGN);
+    process_ignore_signals();
     (void)signal(SIGHUP, SIG_IGN); /* nothing is read again; a log rotator must not end us */
 }
 
@@ -131,6 +132,7 @@ int main(int argc, char **argv)
     int status = EXIT_OK;
     err_t err;
 
+    process_begin();
     main_protect();
     err = config_load(argc, argv, environ, &config, &result, &faults);
     if (!err_is_ok(err)) {

@@ -16,6 +16,7 @@
 #include "lib/base/faults.h"
 #include "lib/base/log.h"
 #include "lib/base/mem.h"
+#include "lib/base/process.h"
 #include "lib/base/version.h"
 #include "lib/net/loop.h"
 #include "proxy/access_log.h"
@@ -95,7 +96,6 @@ static void main_watch_signals(struct program *program)
 {
     static const int numbers[] = {SIGTERM, SIGINT, SIGHUP};
 
-    (void)signal(SIGPIPE, SIG_IGN);
     for (size_t i = 0; i < ARRAY_LEN(numbers); i++) {
         uv_signal_t *handle = &program->signals[i];
 
@@ -251,6 +251,9 @@ int main(int argc, char **argv)
     struct program program = {.args = {.argc = argc, .argv = argv, .environment = environ}};
     err_t err;
 
+    process_begin();
+    process_ignore_signals();
+    (void)signal(SIGHUP, SIG_IGN); /* until main_watch_signals: a log rotator must not end us */
     program.stats = stats_new();
     err = main_program(&program, &faults);
     access_log_close();

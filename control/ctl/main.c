@@ -1,6 +1,5 @@
 /* mortisectl: the operator's command line. */
 #include <errno.h>
-#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -9,6 +8,7 @@
 #include "control/ctl/ctl.h"
 #include "control/ctl/table.h"
 #include "lib/base/mem.h"
+#include "lib/base/process.h"
 #include "lib/base/str.h"
 
 #define CTL_PREFIX "MORTISE_"
@@ -248,7 +248,8 @@ int main(int argc, char **argv)
 {
     int status;
 
-    (void)signal(SIGPIPE, SIG_IGN);
+    process_begin();
+    process_ignore_signals();
     status = ctl_main(argc, argv);
     /* Half an answer is none: a full disk behind `>` is told. */
     if (fflush(stdout) != 0 && status == CTL_OK) {

@@ -1,0 +1,64 @@
+#include "lib/base/process.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include "lib/base/mem.h"
+
+#define PROCESS_EXIT_UNUSABLE 2
+
+void process_begin(void)
+{
+    for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++) {
+        if (fcntl(fd, F_GETFD) >= 0 || errno != EBADF)
+            continue;
+        /* The lowest that is free is this one: those below are open. */
+        if (open("/dev/null", O_RDWR) != fd) /* without O_CLOEXEC, as they always are */
+            _exit(PROCESS_EXIT_UNUSABLE);
+    }
+}
+
+void process_ignore_signals(void)
+{
+    (void)signal(SIGPIPE, SIG_IGN);
+}
+
+bool process_has_descriptors(size_t num, uint64_t *out_enough)
+{
+    int *fds = mem_array(num, sizeof(fds[0]));
+    struct rlimit files;
+    size_t had = 0;
+    int error = 0;
+
+    for (; had < num; had++) {
+        fds[had] = fcntl(STDIN_FILENO, F_DUPFD_CLOEXEC, 0);
+        if (fds[had] < 0) {
+            error = errno;
+            break;
+        }
+    }
+    for (size_t i = 0; i < had; i++)
+        (void)close(fds[i]);
+    mem_free(fds);
+    *out_enough = 0;
+    if (error == EMFILE && getrlimit(RLIMIT_NOFILE, &files) == 0)
+        *out_enough = files.rlim_cur + (num - had);
+    return had == num;
+}
+
+int process_end(const char *program, int status)
+{
+    bool failed = fflush(stdout) != 0;
+    const char *why = failed ? strerror(errno) : "an earlier write failed";
+
+    if ((!failed && ferror(stdout) == 0) || status != EXIT_SUCCESS)
+        return status;
+    (void)fprintf(stderr, "%s: cannot write the answer: %s\n", program, why);
+    return EXIT_FAILURE;
+}

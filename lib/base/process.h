@@ -1,0 +1,29 @@
+/* process: what every program does before its own work and after it, whatever its parent left it
+ * with. */
+#ifndef MORTISE_LIB_BASE_PROCESS_H
+#define MORTISE_LIB_BASE_PROCESS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/* process_begin is the first call of main: of the descriptors 0, 1 and 2, those that are closed are
+ * opened on /dev/null. Else the next files and sockets would have these numbers, and what is
+ * written to standard output or error would go into one of them. Ends the program with 2 if it
+ * cannot. */
+void process_begin(void);
+
+/* process_ignore_signals makes an error of a signal whose default is death: SIGPIPE (EPIPE: the
+ * reader of a pipe or socket is gone). */
+void process_ignore_signals(void);
+
+/* process_has_descriptors tries whether `num` more descriptors can be had. If not, *out_enough is
+ * the RLIMIT_NOFILE that would do, 0 when that limit is not the reason. */
+bool process_has_descriptors(size_t num, uint64_t *out_enough);
+
+/* process_end is the last call of main, with its exit status: half an answer is none, so when
+ * standard output could not be written (a full disk behind `>`) and `status` is 0, that is told to
+ * standard error in the name of `program` and the status is 1. */
+int process_end(const char *program, int status);
+
+#endif

@@ -1,0 +1,125 @@
+"""Without this a careless parent would decide what becomes of a program: started with standard descriptors closed, with
+a signal on its way, with too few descriptors or with its output on a full disk, it serves or says what is wrong, and
+never writes into what is not meant.
+
+Drives: R14, R71, F18, B6"""
+import fcntl
+import os
+import signal
+import subprocess
+
+import pytest
+
+from deploy.lab.programs import Binaries, Program, admin, own_environment, wait_for
+from test.testlib.echo_app import EchoApp, exchange
+from test.testlib.static import StaticPair, free_port
+
+CLOSED = {"input": "0<&-", "output": "1>&-", "error": "2>&-", "all": "0<&- 1>&- 2>&-"}
+
+
+class Starting(Binaries):
+    """The programs, started by a shell that does `first` and redirects as `how` says."""
+
+    def __init__(self, folder, binaries, first="", how=""):
+        super().__init__(binaries.folder)
+        for name in ("proxy", "control", "ctl", "cert"):
+            script = folder / f"start-{name}"
+            script.write_text(f'#!/bin/sh\n{first}\nexec {getattr(self, name)} "$@" {how}\n')
+            script.chmod(0o755)
+            setattr(self, name, script)
+
+
+def run(program, *args, **more):
+    return subprocess.run([str(program), *map(str, args)], capture_output=True, text=True, timeout=60,
+                          env=own_environment(), **more)
+
+
+def control_argv(folder, binaries, *more):
+    data = folder / "control"
+    if not data.exists():
+        subprocess.run([binaries.ctl, "init", data, "--trust-domain", "start.test"], check=True, capture_output=True)
+    return [binaries.control, "--config", data / "control.yaml", "--listen", f"127.0.0.1:{free_port()}",
+            "--operator-socket", folder / "operator.sock", *more]
+
+
+@pytest.fixture
+def own(tmp_path_factory):
+    # A socket's path is short.
+    return tmp_path_factory.mktemp("s")
+
+
+# Standard descriptors that are closed.
+
+
+def standard(program):
+    return [os.readlink(f"/proc/{program.pid}/fd/{number}") for number in range(3)]
+
+
+@pytest.mark.sanitize
+@pytest.mark.parametrize("what", CLOSED)
+def test_a_sidecar_without_standard_descriptors_serves_and_ends(own, binaries, what):
+    pair = StaticPair(own, Starting(own, binaries, how=CLOSED[what]))
+    with EchoApp(pair.target_port):
+        try:
+            pair.start()
+            for number, link in enumerate(standard(pair["server"])):
+                closed = CLOSED[what].startswith(str(number)) or what == "all"
+                assert (link == "/dev/null") == (closed or number == 0)
+            assert exchange(pair.app_port) == b"hello"
+            pair["server"].signal(signal.SIGHUP)
+            assert exchange(pair.app_port) == b"hello"
+        finally:
+            pair.stop()
+    assert [program.child.returncode for program in pair.programs.values()] == [0, 0]
+
+
+def test_a_control_plane_without_standard_descriptors_serves_and_ends(own, binaries):
+    control_argv(own, binaries)
+    program = Program("control", control_argv(own, Starting(own, binaries, how=CLOSED["all"])), own)
+    try:
+        program.wait_ready()
+        assert standard(program) == ["/dev/null"] * 3
+        assert run(binaries.ctl, "--socket", own / "operator.sock", "get", "mesh").returncode == 0
+    finally:
+        assert program.stop() == 0
+
+
+@pytest.mark.parametrize("what", CLOSED)
+def test_tools_without_standard_descriptors(own, binaries, what):
+    starting = Starting(own, binaries, how=CLOSED[what])
+    assert run(starting.ctl, "--socket", own / "none.sock", "status").returncode == 1
+    made = [own / "root.pem", own / "root.key"]
+    done = run(starting.cert, "new-root", "--trust-domain", "start.test", "--cert", made[0], "--key", made[1])
+    assert done.returncode == 0, done
+    assert made[0].read_text().startswith("-----BEGIN CERTIFICATE") and made[0].read_text().count("-----") == 4
+    assert run(binaries.cert, "show", made[0]).returncode == 0
+
+
+# A signal before it listens to signals.
+
+
+@pytest.mark.parametrize("name", ["proxy", "control"])
+def test_sighup_before_it_is_ready_for_it_is_no_reason_to_end(binaries, name):
+    """It is stopped in its start by the one thing that waits: to print its answer."""
+    reading, writing = os.pipe()
+    fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, 4096)
+    os.set_blocking(writing, False)
+    filled = os.write(writing, bytes(4096))
+    os.set_blocking(writing, True)
+    child = subprocess.Popen([getattr(binaries, name), "--help"], stdout=writing, env=own_environment())
+    os.close(writing)
+
+    def waits():
+        with open(f"/proc/{child.pid}/syscall") as file:
+            return file.read().split()[0] in ("1", "64")  # write, of x86-64 and aarch64
+
+    try:
+        wait_for("it waits for its reader", waits)
+        child.send_signal(signal.SIGHUP)
+        with os.fdopen(reading, "rb") as file:
+            text = file.read()
+        assert child.wait(30) == 0
+        assert len(text) > filled and b"--log-level" in text
+    finally:
+        child.kill()
+        child.wait()
