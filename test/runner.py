@@ -25,7 +25,8 @@ COVERED_BY = ("admin_pages", "bad_input", "control_api", "fail_closed", "operato
 # So many failures of an end-to-end suite are tried once more by themselves: there are some two thousand tests with real
 # processes and real time, on machines that others use too. What passes then is not forgotten: it is listed at the end.
 SECOND_TRIES = 3
-NEVER_TRIED_AGAIN = re.compile(r"Sanitizer|runtime error:|core dumped|Segmentation|ended with -(4|6|7|8|11):")
+NEVER_TRIED_AGAIN = re.compile(r"Sanitizer|runtime error:|core dumped|Segmentation|ended with -(4|6|7|8|11):"
+                               r"|: \d+, expected \d+|[1-9]\d* corrupted")
 OUT = ROOT / "test" / "out"
 
 

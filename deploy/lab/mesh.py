@@ -108,7 +108,7 @@ class Mesh:
         host = self.network[subsystem]
         return [self.bin.proxy, "--control", f"{self.control_host.v4}:{CONTROL_PORT}",
                 "--trust-domain", TRUST_DOMAIN, "--trust-bundle", self.roots,
-                "--inbound-listen", f"0.0.0.0:{INBOUND_PORT}",
+                "--inbound-listen", f"0.0.0.0:{INBOUND_PORT}", "--workers", "2",
                 "--advertise", f"{host.v4}:{INBOUND_PORT}"]
 
     def start_sidecar(self, subsystem, *flags, name=None, token=None, ready=True):

@@ -56,6 +56,9 @@ BYTES = {
     "hello for nobody": record(HANDSHAKE, ClientHello(server_name="x.invalid").bytes()),
     "hello of 15 kB": record(HANDSHAKE, padded(15_000)),
     "hello of 64 kB": records(HANDSHAKE, padded(64_000), 16_000, 32_000, 48_000),
+    "hello of 15 kB, most of 33 kB of certificates": (
+        record(HANDSHAKE, hello(versions=(TLS12,), extra=((PADDING, bytes(15_000)),)))
+        + records(HANDSHAKE, b"\x0b\x00\x80\xe8" + bytes(32_900), 16_000, 32_000)),
     "hello in records of a byte": records(HANDSHAKE, hello(), *range(1, len(hello()))),
     "message of 16 MB announced": record(HANDSHAKE, b"\1\xff\xff\xff"),
     "record of 16 kB announced": b"\x16\x03\x01\x40\x00",

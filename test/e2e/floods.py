@@ -92,7 +92,7 @@ def is_shed(connect):
 
 @pytest.fixture
 def hello():
-    """A large one: of all that a stranger can send it makes the sidecar hold the most."""
+    """A large one, of those that are one message."""
     return record(HANDSHAKE, ClientHello(server_name="link.mortise.internal",
                                          extra=((PADDING, bytes(15_000)),)).bytes())
 

@@ -4,6 +4,7 @@ is waited for, descriptors run out and come back, and beside all of it good conn
 Drives: R14, R15, R16, R71, D3, F1, F12, F18"""
 import contextlib
 import itertools
+import random
 import resource
 import select
 import signal
@@ -490,6 +491,73 @@ def test_a_receiver_that_takes_nothing_is_left(folder, binaries, who):
             assert (line["reason"], line["error"]) == ("stalled", "slow_peer")
             app.close()
             far.close()
+
+
+SLOW_RATE, SLOW_BYTES = 500_000, 8_000_000
+
+
+def read_slowly(pair, upload, data):
+    """`data` through the pair to one who takes it at a steady rate, out of a small buffer: what came, until it ended."""
+    got = bytearray()
+    with contextlib.ExitStack() as stack:
+        listener = stack.enter_context(socket.create_server(("127.0.0.1", pair.target_port)))
+        listener.settimeout(10)
+        if upload:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16384)
+        app = stack.enter_context(socket.socket())
+        if not upload:
+            app.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16384)
+        app.connect(("127.0.0.1", pair.app_port))
+        far = stack.enter_context(listener.accept()[0])
+        writer, reader = (app, far) if upload else (far, app)
+        writer.settimeout(60)
+        reader.settimeout(60)
+
+        def write():
+            with contextlib.suppress(OSError):
+                writer.sendall(data)
+                writer.shutdown(socket.SHUT_WR)
+
+        thread = threading.Thread(target=write)
+        thread.start()
+        began = time.monotonic()
+        with contextlib.suppress(ConnectionError):
+            while part := reader.recv(8192):
+                got += part
+                early_s = began + len(got) / SLOW_RATE - time.monotonic()
+                if early_s > 0:  # the rate, that is: nobody is waited for
+                    select.select([], [], [], early_s)
+            reader.shutdown(socket.SHUT_WR)
+        thread.join(60)
+    return bytes(got)
+
+
+def test_a_receiver_that_takes_bytes_slowly_is_not_left(folder, binaries):
+    """For many times a deadline, up and down. The kernel's buffers hold what such a one takes in longer than that: nothing
+    is written meanwhile on either hop, yet bytes move."""
+    data, got = random.Random(7).randbytes(SLOW_BYTES), {}
+    with contextlib.ExitStack() as stack:
+        threads = []
+        for setting, upload in itertools.product(("stall_timeout", "idle_timeout"), (False, True)):
+            # The other side's sidecar has nothing to do once it got rid of all: for it that is idle.
+            sides = {"stall_timeout": ("client", "server"), "idle_timeout": ("server" if upload else "client",)}
+            settings = {f"{side}_settings": {setting: "2s"} for side in sides[setting]}
+            pair = stack.enter_context(running(folder, binaries, **settings))
+            pair.app.close()
+
+            def run(name=(setting, upload, pair), pair=pair, upload=upload):
+                got[name] = read_slowly(pair, upload, data)
+
+            threads.append(threading.Thread(target=run))
+            threads[-1].start()
+        for thread in threads:
+            thread.join(120)
+        short = {(setting, upload): (len(came), pair.lines("client"), pair.lines("server"))
+                 for (setting, upload, pair), came in got.items() if came != data}
+        assert len(got) == 4 and not short
+        for _, _, pair in got:
+            for side in ("client", "server"):
+                assert pair.new_line(side)["reason"] == "done"
 
 
 # Ending.

@@ -21,7 +21,8 @@ HANDSHAKE_S, IDLE_S, STALL_S = 3, 3, 2
 # A sanitized build, or one processor for everybody, comes late; early nobody comes.
 LATE_S = 3 if CONFIG == "opt" else 10
 EACH = 4 if CONFIG == "opt" else 1
-SLAB = 256 << 10  # of a connection whose receiver reads nothing
+SLAB = 256 << 10  # that is written at once
+HELD_KIB = 64  # by a connection whose receiver reads nothing, as docs/threat-model.md promises
 NUM_STALLED = 40 if CONFIG == "opt" else 8
 
 # Where a handshake stops: the version, which of our flights, and where in it.
@@ -246,5 +247,6 @@ def test_peers_that_read_nothing(pair, side):
                 sock.close()
     assert ended_for(pair, side, "stalled") == NUM_STALLED
     if CONFIG == "opt":
-        assert peak[0] <= NUM_STALLED * (SLAB >> 10) + 2048, f"{peak[0]} KiB"
+        # Each what is promised, and once what large reads bring into use.
+        assert peak[0] <= NUM_STALLED * HELD_KIB + 2048, f"{peak[0]} KiB"
     print(f"\n{side}: {NUM_STALLED} stalled peers, at most {peak[0] / NUM_STALLED:.0f} KiB each")
