@@ -221,7 +221,7 @@ static uint64_t conn_deadline_ms(const struct conn *conn)
     case CONN_HANDSHAKE:
         return conn->setup->limit_ms != 0 ? conn->setup->limit_ms : tunables->handshake_ms;
     case CONN_OPEN:
-        return tunables->idle_ms;
+        return relay_look_ms(tunables->idle_ms);
     case CONN_DRAINING:
         return tunables->drain_ms;
     case CONN_REFUSED:
@@ -495,11 +495,10 @@ static void conn_on_relay_done(void *arg, err_t err, unsigned side)
 static void conn_on_stall(void *arg)
 {
     struct conn *conn = arg;
-    uint64_t at_ms = loop_now_ms(conn->worker->loop) + conn->snapshot->tunables.stall_ms;
+    uint64_t in_ms = relay_look_ms(conn->snapshot->tunables.stall_ms);
 
-    if (conn->state == CONN_OPEN && conn->timer.at_ms > at_ms)
-        timer_start(conn->worker->loop, &conn->timer, conn->snapshot->tunables.stall_ms,
-                    conn_on_deadline, conn);
+    if (conn->state == CONN_OPEN && conn->timer.at_ms > loop_now_ms(conn->worker->loop) + in_ms)
+        timer_start(conn->worker->loop, &conn->timer, in_ms, conn_on_deadline, conn);
 }
 
 void conn_open(struct conn *conn)

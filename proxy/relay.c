@@ -76,7 +76,6 @@ static void relay_on_read(void *arg, struct bytes data)
         stream_read_stop(side->stream);
         side->paused = true;
         to->stall_ms = relay->active_ms;
-        to->stall_queued = to->stream->queued;
         relay->on_stall(relay->arg);
     }
 }
@@ -151,38 +150,56 @@ uint64_t relay_bytes(const struct relay *relay, unsigned side)
     return stream != NULL ? stream->bytes_read : relay->bytes[side];
 }
 
-/* Whether this side has taken nothing for too long; else when to look again. */
-static bool relay_is_stalled(struct relay_side *side, uint64_t now_ms, uint64_t stall_ms,
-                             uint64_t *out_at_ms)
+/* What the receiver has taken since the last look. Small answers that left at once long ago are not
+ * news of now: only what the kernel had to keep counts. */
+static void relay_look(struct relay_side *side, uint64_t now_ms)
 {
-    if (side->stall_ms == 0)
-        return false;
-    if (side->stream->queued < side->stall_queued) {
-        side->stall_queued = side->stream->queued;
-        side->stall_ms = now_ms;
+    struct stream_sent sent = stream_sent(side->stream);
+    bool owing = sent.acked < sent.total;
+
+    if (sent.acked > side->acked && (owing || side->owing)) {
+        side->relay->active_ms = now_ms;
+        if (side->stall_ms != 0)
+            side->stall_ms = now_ms;
+        stream_retry(side->stream);
     }
-    if (now_ms >= side->stall_ms + stall_ms)
-        return true;
-    if (side->stall_ms + stall_ms < *out_at_ms)
-        *out_at_ms = side->stall_ms + stall_ms;
-    return false;
+    side->acked = sent.acked;
+    side->owing = owing;
+}
+
+uint64_t relay_look_ms(uint64_t deadline_ms)
+{
+    return deadline_ms / RELAY_LOOKS + 1;
+}
+
+static void relay_sooner(uint64_t *again_ms, uint64_t ms)
+{
+    if (ms < *again_ms)
+        *again_ms = ms;
 }
 
 err_t relay_due(struct relay *relay, uint64_t now_ms, uint64_t idle_ms, uint64_t stall_ms,
                 uint64_t *out_again_ms, unsigned *out_side)
 {
-    uint64_t at_ms = relay->active_ms + idle_ms;
-
+    *out_again_ms = relay_look_ms(idle_ms);
+    for (unsigned i = 0; i < 2; i++)
+        relay_look(&relay->sides[i], now_ms);
     for (unsigned i = 0; i < 2; i++) {
-        if (relay_is_stalled(&relay->sides[i], now_ms, stall_ms, &at_ms)) {
+        const struct relay_side *side = &relay->sides[i];
+
+        if (side->stall_ms == 0)
+            continue;
+        if (now_ms >= side->stall_ms + stall_ms) {
             *out_side = i;
             return FAIL(SLOW_PEER, 0);
         }
+        relay_sooner(out_again_ms, side->stall_ms + stall_ms - now_ms);
+        relay_sooner(out_again_ms, relay_look_ms(stall_ms));
     }
-    if (now_ms >= at_ms) {
+    if (now_ms >= relay->active_ms + idle_ms) {
         *out_side = RELAY_APP;
         return FAIL(IDLE, 0);
     }
-    *out_again_ms = at_ms - now_ms;
+    relay_sooner(out_again_ms, relay->active_ms + idle_ms - now_ms);
     return OK;
 }

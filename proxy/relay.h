@@ -6,7 +6,8 @@
  * receiver's kernel has room for as much, so that this is at most 64 KiB. End of one direction is
  * passed on and the other goes on (half-close). An abort of one side becomes an abort of the other,
  * so that a truncated transfer is seen as one. The hot path allocates nothing and touches no timer:
- * it notes the time; the owner's timer asks relay_due. */
+ * it notes the time; the owner's timer asks relay_due. That asks the kernel, too: bytes that the
+ * receiver takes out of its buffer are bytes that move, and no event tells of them. */
 #ifndef MORTISE_PROXY_RELAY_H
 #define MORTISE_PROXY_RELAY_H
 
@@ -17,6 +18,10 @@
 #include "lib/base/err.h"
 #include "lib/net/stream.h"
 
+/* Looks a deadline: so many times the kernel is asked before one passes. It passes at most one look
+ * late. */
+#define RELAY_LOOKS 8
+
 struct relay;
 
 struct relay_side {
@@ -24,8 +29,9 @@ struct relay_side {
     struct stream *stream; /* NULL once closed */
     bool eof;              /* nothing more comes from it, and the other side was told so */
     bool paused;           /* not read: the other side's queue is not empty */
-    size_t stall_queued;   /* of this side's queue at stall_ms */
-    uint64_t stall_ms;     /* when its queue last became full or shrank; 0: it is empty */
+    bool owing;            /* at the last look the kernel had not got rid of all */
+    uint64_t acked;        /* see stream_sent, then */
+    uint64_t stall_ms; /* when it last took something, or its queue became full; 0: it is empty */
 };
 
 enum { RELAY_APP, RELAY_MESH };
@@ -38,7 +44,7 @@ typedef void (*relay_stall_cb)(void *arg);
 
 struct relay {
     struct relay_side sides[2];
-    uint64_t active_ms; /* when the last byte came */
+    uint64_t active_ms; /* when the last byte came or left */
     uint64_t bytes[2];  /* read from that side; final once it is over, see relay_bytes */
     relay_done_cb on_done;
     relay_stall_cb on_stall;
@@ -55,6 +61,9 @@ void relay_abort(struct relay *relay);
 
 /* relay_bytes: application bytes read from that side so far. */
 uint64_t relay_bytes(const struct relay *relay, unsigned side);
+
+/* relay_look_ms is how long after its beginning, or after on_stall, relay_due is to be asked. */
+uint64_t relay_look_ms(uint64_t deadline_ms);
 
 /* relay_due says whether one of the two deadlines has passed at now_ms: IDLE, SLOW_PEER
  * (`*out_side` is the one that does not read), or OK, and then in how many milliseconds to ask

@@ -27,13 +27,22 @@ struct stream_events {
     void (*on_error)(void *arg, err_t err);
 };
 
+/* Of the bytes that were given to the layer that has the socket (with TLS: records), all together,
+ * and how many of them are known to have left this host's kernel; it never falls. */
+struct stream_sent {
+    uint64_t total;
+    uint64_t acked;
+};
+
 struct stream_ops {
     void (*read_start)(struct stream *stream);
     void (*read_stop)(struct stream *stream);
     err_t (*write)(struct stream *stream, struct bytes data);
     err_t (*shutdown)(struct stream *stream);
     void (*close)(struct stream *stream, bool reset);
-    size_t (*room)(const struct stream *stream); /* NULL: not known */
+    size_t (*room)(const struct stream *stream);             /* NULL: not known */
+    struct stream_sent (*sent)(const struct stream *stream); /* NULL: what is queued tells it */
+    void (*retry)(struct stream *stream);                    /* NULL: nothing to do */
 };
 
 /* What is read at once from a stream whose reader's own receiver may stop: it is what a stalled
@@ -84,6 +93,24 @@ MUST_CHECK static inline err_t stream_write(struct stream *stream, struct bytes 
 static inline size_t stream_room(const struct stream *stream)
 {
     return stream->ops->room != NULL ? stream->ops->room(stream) : STREAM_READ_SMALL;
+}
+
+/* stream_sent asks the kernel what the other end has taken: one system call, so not where bytes are
+ * moved. What acknowledges is the other end's kernel, not its program: but that one's buffer is
+ * bounded, so this stands still soon after the program stops reading. */
+static inline struct stream_sent stream_sent(const struct stream *stream)
+{
+    if (stream->ops->sent != NULL)
+        return stream->ops->sent(stream);
+    return (struct stream_sent){stream->bytes_written, stream->bytes_written - stream->queued};
+}
+
+/* stream_retry tries to write what is queued in this round of the loop. The kernel calls only once
+ * a third of its buffer is free, which may be megabytes, but takes bytes before that. */
+static inline void stream_retry(struct stream *stream)
+{
+    if (stream->ops->retry != NULL)
+        stream->ops->retry(stream);
 }
 
 /* stream_shutdown ends our direction after what is queued: FIN; with TLS close_notify first. */

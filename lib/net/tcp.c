@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/sock_diag.h>
+#include <linux/sockios.h>
 #include <netinet/tcp.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -30,8 +31,8 @@ struct tcp {
     struct tcp_block *first, *last; /* the queue; base.queued is its length */
     struct tcp_connect *connect;    /* until connected */
     size_t read_size;
-    err_t broken;    /* why, once the kernel or we know; what was received before is read first */
-    bool no_drained; /* a short read does not prove the queue empty (Unix sockets: passed rights) */
+    err_t broken; /* why, once the kernel or we know; what was received before is read first */
+    bool is_unix; /* a short read does not prove its queue empty (passed rights) */
     bool reading;
     bool got_eof;  /* on_eof was called; an error may still come for our own direction */
     bool told_end; /* on_error was called, or a write said it */
@@ -188,7 +189,7 @@ static void tcp_read(struct tcp *tcp)
         /* A short read has emptied the socket: what comes later is a new edge. Not so when the end,
          * an error or urgent data are known to wait behind it. */
         bool drained = (size_t)got < want && (tcp->poll.ready & to_the_end) == 0 &&
-                       err_is_ok(tcp->broken) && !tcp->no_drained;
+                       err_is_ok(tcp->broken) && !tcp->is_unix;
 
         if (drained)
             tcp->poll.ready &= ~(unsigned)POLL_READABLE;
@@ -425,6 +426,32 @@ static size_t tcp_op_room(const struct stream *stream)
     return info[SK_MEMINFO_SNDBUF] - info[SK_MEMINFO_WMEM_QUEUED];
 }
 
+/* A Unix socket counts buffers there, not bytes. */
+static struct stream_sent tcp_op_sent(const struct stream *stream)
+{
+    const struct tcp *tcp = tcp_of_const(stream);
+    uint64_t taken = stream->bytes_written - stream->queued;
+    int unacked = 0;
+
+    if (!tcp->is_unix && ioctl(tcp->poll.fd, SIOCOUTQ, &unacked) != 0)
+        unacked = 0;
+    /* A FIN counts as one. */
+    return (struct stream_sent){
+        .total = stream->bytes_written,
+        .acked = taken > (uint64_t)unacked ? taken - (uint64_t)unacked : 0,
+    };
+}
+
+static void tcp_op_retry(struct stream *stream)
+{
+    struct tcp *tcp = tcp_of(stream);
+
+    if (tcp->first == NULL)
+        return;
+    tcp->poll.ready |= POLL_WRITABLE;
+    poll_again(tcp->base.loop, &tcp->poll);
+}
+
 static const struct stream_ops tcp_ops = {
     .read_start = tcp_op_read_start,
     .read_stop = tcp_op_read_stop,
@@ -432,6 +459,8 @@ static const struct stream_ops tcp_ops = {
     .shutdown = tcp_op_shutdown,
     .close = tcp_op_close,
     .room = tcp_op_room,
+    .sent = tcp_op_sent,
+    .retry = tcp_op_retry,
 };
 
 static struct tcp *tcp_alloc(struct loop *loop)
@@ -455,7 +484,7 @@ static void tcp_set_nodelay(struct tcp *tcp, int fd)
 
     /* What is not TCP is a Unix socket. */
     if (setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on)) != 0)
-        tcp->no_drained = true;
+        tcp->is_unix = true;
 }
 
 static err_t tcp_set_flags(int fd)

@@ -558,6 +558,16 @@ static size_t tls_op_room(const struct stream *stream)
     return stream_room(tls_of_const(stream)->lower);
 }
 
+static struct stream_sent tls_op_sent(const struct stream *stream)
+{
+    return stream_sent(tls_of_const(stream)->lower);
+}
+
+static void tls_op_retry(struct stream *stream)
+{
+    stream_retry(tls_of(stream)->lower);
+}
+
 static void tls_free(void *arg)
 {
     struct tls *tls = tls_of_arg(arg);
@@ -597,6 +607,8 @@ static const struct stream_ops tls_ops = {
     .shutdown = tls_op_shutdown,
     .close = tls_op_close,
     .room = tls_op_room,
+    .sent = tls_op_sent,
+    .retry = tls_op_retry,
 };
 
 /* Making one. */

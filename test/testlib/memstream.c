@@ -223,12 +223,27 @@ static void memstream_close(struct stream *stream, bool reset)
     loop_defer(mem->base.loop, memstream_free, mem);
 }
 
+static struct stream_sent memstream_sent(const struct stream *stream)
+{
+    const struct memstream *mem = (const struct memstream *)(const void *)stream; /* first member */
+
+    return (struct stream_sent){stream->bytes_written,
+                                stream->bytes_written - stream->queued - mem->script.unacked};
+}
+
+static void memstream_retry(struct stream *stream)
+{
+    memstream_of(stream)->script.num_retries++;
+}
+
 static const struct stream_ops memstream_ops = {
     .read_start = memstream_read_start,
     .read_stop = memstream_read_stop,
     .write = memstream_write,
     .shutdown = memstream_shutdown,
     .close = memstream_close,
+    .sent = memstream_sent,
+    .retry = memstream_retry,
 };
 
 void memstream_pair(struct loop *loop, struct stream **out_a, struct stream **out_b)

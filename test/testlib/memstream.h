@@ -21,14 +21,16 @@ struct memstream_script {
     /* writing */
     size_t write_max;    /* bytes the "kernel" takes a round; the rest is queued; 0: all */
     bool stall;          /* it takes none; call memstream_go after clearing this */
+    size_t unacked;      /* of what it took, what stream_sent says the peer has not */
     unsigned fail_write; /* the write with this number (1 = first) fails and breaks the stream */
     size_t
         eof_after; /* the peer sees EOF after so many bytes of ours, what follows is lost; 0: no */
     size_t reset_after; /* the same with PEER_RESET */
     /* counted */
-    unsigned num_writes; /* calls of write, with or without success */
-    uint64_t num_bytes;  /* that reached the peer */
-    bool got_shutdown;   /* shutdown was called */
+    unsigned num_writes;  /* calls of write, with or without success */
+    unsigned num_retries; /* calls of retry */
+    uint64_t num_bytes;   /* that reached the peer */
+    bool got_shutdown;    /* shutdown was called */
     bool is_closed, is_reset;
 };
 

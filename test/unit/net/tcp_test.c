@@ -441,6 +441,52 @@ static void test_stalled_reader_holds_at_most_one_slab(void **state)
     half_close(&to);
 }
 
+/* The kernel wakes a writer when much is free; it knows of each byte that the peer took. */
+static void test_what_the_peer_takes_is_known_before_the_kernel_calls(void **state)
+{
+    const size_t len = (size_t)8 << 20;
+    struct half half;
+    struct stream *stream;
+    struct stream_sent sent;
+    uint64_t before, got = 0;
+    size_t queued;
+
+    (void)state;
+    half_open(&half);
+    stream = half.rec.stream;
+    sent = stream_sent(stream);
+    assert_true(sent.total == 0 && sent.acked == 0);
+    sockets_set_send_buffer(tcp_fd(stream), 1 << 20);
+    must_write(stream, 0, len);
+    looptest_settle(loop);
+    queued = stream->queued;
+    sent = stream_sent(stream);
+    before = sent.acked;
+    assert_true(queued > 0 && sent.total == len && before < len - queued);
+    while (sent.acked == before) { /* the loop does not run: nothing but the kernel knows */
+        size_t num = sockets_drain(half.peer, got, 4096);
+
+        got += num != SIZE_MAX ? num : 0;
+        sent = stream_sent(stream);
+    }
+    assert_int_equal(stream->queued, queued);
+    assert_true(sent.acked <= len - queued);
+    stream_retry(stream);
+    loop_run_once(loop, false);
+    assert_true(stream->queued < queued);
+    assert_int_equal(stream_shutdown(stream).code, E_OK);
+    while (got < len) {
+        size_t num = sockets_drain(half.peer, got, len);
+
+        got += num != SIZE_MAX ? num : 0;
+        loop_run_once(loop, false);
+    }
+    LOOP_UNTIL(loop, stream_sent(stream).acked == len);
+    stream_retry(stream); /* nothing is queued */
+    looptest_settle(loop);
+    half_close(&half);
+}
+
 static void test_a_flood_leaves_room_for_others(void **state)
 {
     struct half flood, ping;
@@ -895,6 +941,7 @@ int main(void)
         cmocka_unit_test(test_short_writes_arrive_whole),
         cmocka_unit_test(test_writing_from_on_drained),
         cmocka_unit_test(test_stalled_reader_holds_at_most_one_slab),
+        cmocka_unit_test(test_what_the_peer_takes_is_known_before_the_kernel_calls),
         cmocka_unit_test(test_a_flood_leaves_room_for_others),
         cmocka_unit_test(test_reset_is_told_behind_the_last_data),
         cmocka_unit_test(test_reset_is_told_at_once_when_nothing_waits),

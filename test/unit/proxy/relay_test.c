@@ -333,12 +333,78 @@ static void test_a_receiver_that_takes_nothing_is_told_apart_from_a_slow_one(voi
     memstream_script(f->far)->stall = true;
     assert_true(
         err_is_ok(relay_due(&f->relay, from_ms + STALL_MS, IDLE_MS, STALL_MS, &again_ms, &side)));
-    assert_int_equal(again_ms, STALL_MS);
+    assert_int_equal(again_ms, relay_look_ms(STALL_MS));
 
     assert_true(
         err_is(relay_due(&f->relay, from_ms + 2 * STALL_MS, IDLE_MS, STALL_MS, &again_ms, &side),
                E_SLOW_PEER));
     assert_int_equal(side, RELAY_MESH);
+}
+
+static err_t due_at(struct fixture *f, uint64_t now_ms, uint64_t *out_again_ms)
+{
+    unsigned side;
+
+    return relay_due(&f->relay, now_ms, IDLE_MS, STALL_MS, out_again_ms, &side);
+}
+
+/* The queue stands still as long as the kernel does not call: it has taken bytes for which there
+ * was room, and the receiver takes those. */
+static void test_what_leaves_the_kernel_counts_as_taken(void **state)
+{
+    struct fixture *f = *state;
+    uint64_t now_ms, again_ms;
+
+    put(&f->app, "nine bytes");
+    LOOP_UNTIL(f->loop, got(&f->mesh, "nine bytes"));
+    memstream_script(f->far)->unacked = 9;
+    memstream_script(f->far)->stall = true;
+    put(&f->app, "and more");
+    LOOP_UNTIL(f->loop, f->far->queued > 0);
+    now_ms = f->relay.sides[RELAY_MESH].stall_ms;
+    assert_true(err_is_ok(due_at(f, now_ms, &again_ms)));
+    memstream_script(f->far)->num_retries = 0;
+    for (size_t left = 8; left < 9; left--) {
+        assert_true(err_is_ok(due_at(f, now_ms += STALL_MS - 1, &again_ms)));
+        assert_true(again_ms <= relay_look_ms(STALL_MS)); /* often enough to see it */
+        memstream_script(f->far)->unacked = left;
+        assert_true(err_is_ok(due_at(f, ++now_ms, &again_ms)));
+    }
+    assert_int_equal(memstream_script(f->far)->num_retries, 9); /* there is room now, perhaps */
+    /* The twin: now it stands still. */
+    assert_true(err_is_ok(due_at(f, now_ms + STALL_MS - 1, &again_ms)));
+    assert_int_equal(again_ms, 1);
+    assert_true(err_is(due_at(f, now_ms + STALL_MS, &again_ms), E_SLOW_PEER));
+}
+
+static void test_what_leaves_the_kernel_is_not_idle(void **state)
+{
+    struct fixture *f = *state;
+    uint64_t now_ms, again_ms;
+
+    memstream_script(f->far)->unacked = 4;
+    put(&f->app, "late");
+    LOOP_UNTIL(f->loop, got(&f->mesh, "late"));
+    now_ms = f->relay.active_ms;
+    for (size_t left = 3; left < 4; left--) {
+        assert_true(err_is_ok(due_at(f, now_ms += IDLE_MS - 1, &again_ms)));
+        memstream_script(f->far)->unacked = left;
+        assert_true(err_is_ok(due_at(f, ++now_ms, &again_ms)));
+        assert_int_equal(again_ms, relay_look_ms(IDLE_MS));
+    }
+    assert_true(err_is(due_at(f, now_ms + IDLE_MS, &again_ms), E_IDLE));
+}
+
+/* What left at once is no news at the next look, which may come long after. */
+static void test_a_look_makes_no_connection_younger(void **state)
+{
+    struct fixture *f = *state;
+    uint64_t again_ms;
+
+    put(&f->app, "question");
+    put(&f->mesh, "answer");
+    LOOP_UNTIL(f->loop, got(&f->mesh, "question") && got(&f->app, "answer"));
+    assert_true(err_is(due_at(f, f->relay.active_ms + IDLE_MS, &again_ms), E_IDLE));
 }
 
 static void test_a_drained_queue_ends_the_stall(void **state)
@@ -439,6 +505,10 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_idle_counts_from_the_last_byte, setup, teardown),
         cmocka_unit_test_setup_teardown(
             test_a_receiver_that_takes_nothing_is_told_apart_from_a_slow_one, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_what_leaves_the_kernel_counts_as_taken, setup,
+                                        teardown),
+        cmocka_unit_test_setup_teardown(test_what_leaves_the_kernel_is_not_idle, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_a_look_makes_no_connection_younger, setup, teardown),
         cmocka_unit_test_setup_teardown(test_a_drained_queue_ends_the_stall, setup, teardown),
         cmocka_unit_test(test_a_receiver_that_stops_leaves_little_behind),
     };
