@@ -438,13 +438,20 @@ static void log_put_count(struct log_line *line, const char *key, uint64_t num)
               log_put_number(line, LOG_LINE_MAX, "%" PRIu64, num));
 }
 
+/* Ends a line that was begun and given up. */
+static void log_mend(struct log_out *out)
+{
+    if (out->torn)
+        out->torn = !log_write_all(out, "\n", 1);
+}
+
 /* The end of the line and the line itself, under the lock. */
 static void log_write(struct log_out *out, struct log_line *line)
 {
     log_put_count(line, "lost", out->lost);
     CHECK(log_put(line, LOG_LINE_MAX, line->json ? "}\n" : "\n"));
-    if (out->torn)
-        out->torn = !log_write_all(out, "\n", 1);
+    log_mend(&log_main); /* both: standard output and error are one file, often */
+    log_mend(&log_routed);
     if (!out->torn && log_write_all(out, line->text, line->len)) {
         out->lost = 0;
     } else {

@@ -799,6 +799,39 @@ static void test_a_line_that_was_begun_and_given_up_ends_before_the_next(void **
     (void)close(fds[1]);
 }
 
+/* Standard output and error are one pipe: the access log's line must not continue the torn one. */
+static void test_a_torn_line_ends_before_a_line_of_the_other_descriptor(void **state)
+{
+    static char text[1 << 20];
+    char value[LOG_VALUE_MAX + 1];
+    int fds[2];
+
+    (void)state;
+    memset(value, 2, LOG_VALUE_MAX);
+    value[LOG_VALUE_MAX] = '\0';
+    assert_int_equal(pipe2(fds, O_NONBLOCK | O_CLOEXEC), 0);
+    log_set_sink(NULL, NULL);
+    log_set_fd(fds[1]);
+    log_route("access", fds[1]);
+    memset(text, '#', 4096);
+    while (write(fds[1], text, 4096) == 4096)
+        continue;
+    assert_int_equal(read(fds[0], text, 4096), 4096);
+    log_info("main", "begun", LOG_STR("v", value));
+    assert_true(read_all(fds[0], text, sizeof(text)) > 0);
+    assert_int_not_equal(text[strlen(text) - 1], '\n'); /* else nothing was torn */
+    log_info("access", "after");
+    log_info("main", "after");
+    log_route("access", -1);
+    log_set_fd(STDERR_FILENO);
+    assert_true(read_all(fds[0], text, sizeof(text)) > 0);
+    assert_int_equal(strncmp(text, "\ntime=", 6), 0);
+    assert_non_null(strstr(text, "level=info component=access event=after\ntime="));
+    assert_non_null(strstr(text, "level=info component=main event=after lost=1\n"));
+    (void)close(fds[0]);
+    (void)close(fds[1]);
+}
+
 static void test_one_component_may_have_a_descriptor_of_its_own(void **state)
 {
     int own[2], common[2];
@@ -1005,6 +1038,7 @@ int main(void)
         TEST(test_a_slow_reader_slows_nobody_down),
         TEST(test_what_is_waited_for_all_readers_is_bounded),
         TEST(test_a_line_that_was_begun_and_given_up_ends_before_the_next),
+        TEST(test_a_torn_line_ends_before_a_line_of_the_other_descriptor),
         TEST(test_one_component_may_have_a_descriptor_of_its_own),
         TEST(test_a_closed_descriptor_loses_lines_but_not_the_program),
         TEST(test_threads_write_whole_lines_while_settings_change),
