@@ -27,6 +27,7 @@ void process_begin(void)
 void process_ignore_signals(void)
 {
     (void)signal(SIGPIPE, SIG_IGN);
+    (void)signal(SIGXFSZ, SIG_IGN);
 }
 
 bool process_has_descriptors(size_t num, uint64_t *out_enough)

@@ -13,8 +13,9 @@
  * cannot. */
 void process_begin(void);
 
-/* process_ignore_signals makes an error of a signal whose default is death: SIGPIPE (EPIPE: the
- * reader of a pipe or socket is gone). */
+/* process_ignore_signals makes errors of two signals whose default is death: SIGPIPE (EPIPE: the
+ * reader of a pipe or socket is gone) and SIGXFSZ (EFBIG: RLIMIT_FSIZE, as a full disk is ENOSPC).
+ */
 void process_ignore_signals(void);
 
 /* process_has_descriptors tries whether `num` more descriptors can be had. If not, *out_enough is

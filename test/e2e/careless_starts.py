@@ -1,16 +1,19 @@
 """Without this a careless parent would decide what becomes of a program: started with standard descriptors closed, with
-a signal on its way, with too few descriptors or with its output on a full disk, it serves or says what is wrong, and
+a signal on its way, with a limit of file sizes, it serves or says what is wrong, and
 never writes into what is not meant.
 
 Drives: R14, R71, F18, B6"""
 import fcntl
+import json
 import os
+import resource
 import signal
 import subprocess
 
 import pytest
 
-from deploy.lab.programs import Binaries, Program, admin, own_environment, wait_for
+from deploy.lab.mesh import document
+from deploy.lab.programs import Binaries, Program, own_environment, wait_for
 from test.testlib.echo_app import EchoApp, exchange
 from test.testlib.static import StaticPair, free_port
 
@@ -123,3 +126,47 @@ def test_sighup_before_it_is_ready_for_it_is_no_reason_to_end(binaries, name):
     finally:
         child.kill()
         child.wait()
+
+
+# A limit of file sizes.
+
+
+@pytest.mark.sanitize
+def test_a_limit_of_file_sizes_loses_lines_and_not_the_sidecar(own, binaries):
+    """As a full disk; with room again lines are written, and the first says how many are missing."""
+    pair = StaticPair(own, Starting(own, binaries, first="ulimit -S -f 1"))
+    with EchoApp(pair.target_port):
+        try:
+            pair.start()
+            assert exchange(pair.app_port) == b"hello"
+            server = pair["server"]
+            wait_for("lines are lost", lambda: server.metrics()["mortise_log_lines_lost_total"] > 0)
+            assert server.log.stat().st_size <= 1024
+            hard = resource.prlimit(server.pid, resource.RLIMIT_FSIZE)[1]
+            resource.prlimit(server.pid, resource.RLIMIT_FSIZE, (hard, hard))
+            assert exchange(pair.app_port) == b"hello"
+            assert wait_for("it is told", lambda: [e for e in server.events() if e.get("lost", 0) > 0])
+        finally:
+            pair.stop()
+
+
+def test_a_limit_of_file_sizes_makes_the_store_unwritable_and_ends_nothing(own, binaries):
+    program = Program("control", control_argv(own, binaries), own)
+
+    def apply(**client):
+        return run(binaries.ctl, "--socket", own / "operator.sock", "apply", "-f", "-",
+                   input=json.dumps(document(client=client)))
+
+    try:
+        program.wait_ready()
+        assert apply().returncode == 0, "the good twin"
+        limits = resource.prlimit(program.pid, resource.RLIMIT_FSIZE)
+        resource.prlimit(program.pid, resource.RLIMIT_FSIZE, (1, limits[1]))
+        done = apply(min_version="TLS1_2")
+        assert done.returncode == 1 and "store_unwritable" in done.stderr, done
+        assert run(binaries.ctl, "--socket", own / "operator.sock", "get", "mesh").returncode == 0
+        resource.prlimit(program.pid, resource.RLIMIT_FSIZE, limits)
+        done = apply(min_version="TLS1_2")
+        assert done.returncode == 0, done
+    finally:
+        assert program.stop() == 0

@@ -93,6 +93,25 @@ static void test_without_any_it_ends_with_2(void **state)
     assert_int_equal(in_child(nothing_can_be_opened), 2);
 }
 
+static int grow_beyond_the_limit(void)
+{
+    const struct rlimit small = {10, 10};
+    char name[] = "/tmp/process.XXXXXX";
+    int fd = mkstemp(name);
+
+    if (fd < 0 || unlink(name) != 0 || setrlimit(RLIMIT_FSIZE, &small) != 0)
+        return 1;
+    if (write(fd, "0123456789abc", 13) != 10 || write(fd, "abc", 3) != -1)
+        return 2;
+    return errno == EFBIG ? 0 : 3;
+}
+
+static int grow_ignoring(void)
+{
+    process_ignore_signals();
+    return grow_beyond_the_limit();
+}
+
 static int write_to_nobody(void)
 {
     int fds[2];
@@ -106,6 +125,8 @@ static int write_to_nobody(void)
 static void test_signals_that_kill_become_errors(void **state)
 {
     (void)state;
+    assert_int_equal(in_child(grow_beyond_the_limit), -SIGXFSZ); /* else nothing is shown */
+    assert_int_equal(in_child(grow_ignoring), 0);
     assert_int_equal(in_child(write_to_nobody), 0);
 }
 
