@@ -33,6 +33,7 @@ class Demo:
         self.network = netns.Network(PREFIX, ("control", *SUBSYSTEMS))
         self.started = time.monotonic()
         self.rotations = 0
+        self.roots = 0
         self.mesh = None
         self.traffic = None
 
@@ -74,6 +75,17 @@ class Demo:
         self.progress(f"rotation {self.rotations}/{self.args.rotations} of all certificates "
                       f"in {took * 1000:.0f} ms")
 
+    def rotate_root(self):
+        """A new root for the mesh, stage by stage, and the old one retired."""
+        began = time.monotonic()
+        said = self.mesh.ctl("rotate", "root", "--wait").stdout
+        self.roots += 1
+        self.mesh.roots.write_text(self.mesh.ctl("roots").stdout)
+        took = time.monotonic() - began
+        self.traffic.more(5)
+        stages = [line.split(":")[0] for line in said.splitlines()[1:]]
+        self.progress(f"new root ({', '.join(dict.fromkeys(stages))}) in {took * 1000:.0f} ms")
+
     def change_policy(self):
         self.mesh.apply(document(client={"groups": ["P-256"]}, server={"groups": ["P-256"]}),
                         "--wait")
@@ -112,7 +124,7 @@ class Demo:
             })
         held = sum(1 for row in refusals if row[1])
         return {
-            "links": links, "rotations": self.rotations,
+            "links": links, "rotations": self.rotations, "root_rotations": self.roots,
             "dropped": sum(t["dropped"] for t in totals.values()),
             "corrupted": sum(t["corrupted"] for t in totals.values()),
             "refused": held, "refusals_expected": len(refusals),
@@ -136,6 +148,7 @@ class Demo:
         self.up()
         self.traffic.drive()
         self.say("traffic on all four links")
+        self.rotate_root()
         refusals = Refusals(self.mesh)
         refusals.prepare()
         for _ in range(self.args.rotations // 2):
@@ -154,8 +167,8 @@ class Demo:
         print()
         self.table(result)
         print()
-        print(f"rotations {result['rotations']}, dropped {result['dropped']}, "
-              f"corrupted {result['corrupted']}, "
+        print(f"rotations {result['rotations']}, of the root {result['root_rotations']}, "
+              f"dropped {result['dropped']}, corrupted {result['corrupted']}, "
               f"refusals {result['refused']}/{result['refusals_expected']}, "
               f"{result['seconds']} s")
         for link in result["links"]:
@@ -175,6 +188,7 @@ class Demo:
 It is left running. Try:
   {ctl} get workloads
   {ctl} rotate --all --wait
+  {ctl} rotate root --wait
   ip netns exec {PREFIX}management curl -s -X POST http://127.0.0.1:15101/hello/20 | xxd
 Remove it with: deploy/demo --stop""")
 

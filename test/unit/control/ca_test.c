@@ -1,6 +1,7 @@
 /* The CA: what it signs is what it was asked for and what it has on record, and nothing leaves
  * unrecorded. Without it: a certificate exists that nobody knows of, or one that says more than it
- * should. Drives: R35, R37, R39, R40, R41. */
+ * should. Drives: R35, R37, R38, R39, R40,
+ * R41, F5. */
 #include "control/ca.h"
 
 #include <setjmp.h>
@@ -261,6 +262,216 @@ static void test_records_that_do_not_belong_together_are_refused(void **state)
     fixture_free(other);
 }
 
+/* --- another root --- */
+
+static void step(struct ca_state *test, err_t (*what)(struct ca *ca, struct vault_batch *batch))
+{
+    CLEANUP(vault_batch_fini) struct vault_batch batch = {0};
+
+    assert_ok(what(test->fixture->ca, &batch));
+    assert_ok(vault_commit(test->fixture->vault, &batch, NULL));
+    assert_ok(ca_reload(test->fixture->ca));
+}
+
+/* The roots that are given out, which the caller releases. */
+static struct bundle *roots_of(struct ca_state *test)
+{
+    return bundle_ref(ca_bundle(test->fixture->ca));
+}
+
+/* What those who trust `roots` make of a leaf that is issued now, and the control plane of it. */
+static err_t judge(struct ca_state *test, const struct bundle *roots, const struct ca_cert *cert)
+{
+    struct svid *svid = NULL;
+    err_t err = svid_of_der(cert->chain, cert->num_chain, test->key, roots,
+                            test->fixture->clock.wall_s, &svid);
+
+    if (err_is_ok(err))
+        svid_unref(svid);
+    return err;
+}
+
+/* A certificate that outlives the CA's memory of its chain. */
+static void keep(struct ca_state *test, int64_t ttl_s, struct ca_cert *out)
+{
+    assert_ok(issue(test, ttl_s, out));
+    for (size_t i = 1; i < out->num_chain; i++)
+        out->chain[i].ptr = mem_dup(out->chain[i].ptr, out->chain[i].len);
+}
+
+static void drop(struct ca_cert *cert)
+{
+    for (size_t i = 1; i < ARRAY_LEN(cert->chain); i++)
+        mem_free((void *)(uintptr_t)cert->chain[i].ptr);
+    ca_cert_fini(cert);
+}
+
+static void check_new_leaf(struct ca_state *test, const struct bundle *roots, err_t want)
+{
+    struct ca_cert cert;
+
+    assert_ok(issue(test, 3600, &cert));
+    assert_int_equal(judge(test, roots, &cert).code, want.code);
+    ca_cert_fini(&cert);
+}
+
+static void restart(struct ca_state *test)
+{
+    fixture_stop(test->fixture);
+    fixture_start(test->fixture);
+}
+
+/* Before, with both, and after: what each believes who has the roots of before, of between and of
+ * after. A restart between any two changes nothing. */
+static void test_a_new_root_comes_and_the_old_one_goes(void **state)
+{
+    struct ca_state *test = *state;
+    char first[CA_SHA256_HEX], second[CA_SHA256_HEX], text[CA_SHA256_HEX];
+    struct bundle *old = roots_of(test);
+    struct bundle *both, *new;
+    struct ca_cert old_leaf;
+    size_t num;
+
+    ca_root_sha256(test->fixture->ca, false, first);
+    keep(test, 604800, &old_leaf);
+    assert_false(ca_has_other(test->fixture->ca));
+
+    step(test, ca_prepare);
+    restart(test);
+    assert_true(ca_has_other(test->fixture->ca));
+    (void)ca_roots(test->fixture->ca, &num);
+    assert_int_equal(num, 2);
+    both = roots_of(test);
+    ca_root_sha256(test->fixture->ca, false, text);
+    assert_string_equal(text, first); /* the old one signs */
+    ca_root_sha256(test->fixture->ca, true, second);
+    check_new_leaf(test, old, OK);
+
+    step(test, ca_switch);
+    restart(test);
+    ca_root_sha256(test->fixture->ca, false, text);
+    assert_string_equal(text, second);
+    assert_memory_equal(ca_bundle(test->fixture->ca)->hash, both->hash, sizeof(both->hash));
+    check_new_leaf(test, both, OK);
+    check_new_leaf(test, old, OK); /* the old root says so */
+
+    step(test, ca_retire);
+    restart(test);
+    assert_false(ca_has_other(test->fixture->ca));
+    (void)ca_roots(test->fixture->ca, &num);
+    assert_int_equal(num, 1);
+    new = roots_of(test);
+    check_new_leaf(test, new, OK);
+    check_new_leaf(test, old, FAIL(CHAIN_UNTRUSTED, 0)); /* a leaf alone does not say it any more */
+    assert_code(judge(test, new, &old_leaf), CHAIN_UNTRUSTED);
+    assert_ok(judge(test, ca_callers(test->fixture->ca), &old_leaf)); /* it may renew */
+    fixture_pass(test->fixture, ISSUE_TTL_MAX_S - 1);
+    restart(test);
+    assert_ok(judge(test, ca_callers(test->fixture->ca), &old_leaf));
+    fixture_pass(test->fixture, 1); /* no leaf of it can be alive */
+    restart(test);
+    assert_memory_equal(ca_callers(test->fixture->ca)->hash, new->hash, sizeof(new->hash));
+
+    drop(&old_leaf);
+    bundle_unref(old);
+    bundle_unref(both);
+    bundle_unref(new);
+}
+
+/* The control plane's own certificate leads back to the three roots before, not to a fourth. */
+static void test_the_lineage_reaches_three_roots_back(void **state)
+{
+    struct ca_state *test = *state;
+    struct bundle *roots[CA_ANCESTORS_MAX + 2];
+    struct ca_cert cert;
+
+    for (size_t i = 0; i < ARRAY_LEN(roots); i++) {
+        roots[i] = roots_of(test);
+        if (i + 1 == ARRAY_LEN(roots))
+            break;
+        step(test, ca_prepare);
+        step(test, ca_switch);
+        step(test, ca_retire);
+    }
+    CLEANUP(vault_batch_fini) struct vault_batch batch = {0};
+    const struct ca_request request = {.spiffe_id = ID,
+                                       .subsystem = "",
+                                       .public_key = test->key,
+                                       .ttl_s = 3600,
+                                       .reason = "control",
+                                       .lineage = true};
+    assert_ok(ca_issue(test->fixture->ca, &request, &batch, &cert));
+    assert_code(judge(test, roots[0], &cert), CHAIN_UNTRUSTED);
+    for (size_t i = 1; i < ARRAY_LEN(roots); i++)
+        assert_ok(judge(test, roots[i], &cert));
+    ca_cert_fini(&cert);
+    for (size_t i = 0; i < ARRAY_LEN(roots); i++)
+        bundle_unref(roots[i]);
+}
+
+/* Back before the new root has signed, and back after it has: then its leaves may still renew. */
+static void test_going_back(void **state)
+{
+    struct ca_state *test = *state;
+    char first[CA_SHA256_HEX], text[CA_SHA256_HEX];
+    struct bundle *old = roots_of(test);
+    struct ca_cert leaf;
+
+    ca_root_sha256(test->fixture->ca, false, first);
+    step(test, ca_prepare);
+    step(test, ca_retire);
+    restart(test);
+    check_new_leaf(test, old, OK);
+
+    step(test, ca_prepare);
+    step(test, ca_switch);
+    keep(test, 604800, &leaf);
+    step(test, ca_switch);
+    restart(test);
+    ca_root_sha256(test->fixture->ca, false, text);
+    assert_string_equal(text, first);
+    check_new_leaf(test, old, OK);
+    step(test, ca_retire);
+    restart(test);
+    check_new_leaf(test, old, OK);
+    assert_ok(judge(test, ca_callers(test->fixture->ca), &leaf));
+    leaf.num_chain = 2; /* without what the old root had said */
+    assert_code(judge(test, old, &leaf), CHAIN_UNTRUSTED);
+    assert_ok(judge(test, ca_callers(test->fixture->ca), &leaf));
+    drop(&leaf);
+    bundle_unref(old);
+    /* And on: the line is one. */
+    step(test, ca_prepare);
+    step(test, ca_switch);
+    step(test, ca_retire);
+    restart(test);
+}
+
+static void test_a_step_that_is_not_stored_did_not_happen(void **state)
+{
+    struct ca_state *test = *state;
+    struct vault_batch batch = {0};
+    size_t num;
+
+    assert_ok(ca_prepare(test->fixture->ca, &batch));
+    store_mem_set_unwritable(test->fixture->store, true);
+    assert_code(vault_commit(test->fixture->vault, &batch, NULL), STORE_UNWRITABLE);
+    store_mem_set_unwritable(test->fixture->store, false);
+    vault_batch_fini(&batch);
+    assert_ok(ca_reload(test->fixture->ca));
+    (void)ca_roots(test->fixture->ca, &num);
+    assert_int_equal(num, 1);
+    assert_false(ca_has_other(test->fixture->ca));
+    /* One record of a pair without the other is damage, not a state. */
+    step(test, ca_prepare);
+    batch = (struct vault_batch){0};
+    vault_batch_delete(&batch, VAULT_OTHER_ISSUER, STORE_ANY);
+    assert_ok(vault_commit(test->fixture->vault, &batch, NULL));
+    vault_batch_fini(&batch);
+    assert_code(ca_reload(test->fixture->ca), STORE_CORRUPT);
+    assert_true(ca_has_other(test->fixture->ca)); /* memory is as it was */
+}
+
 int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
@@ -276,6 +487,10 @@ int main(void)
         TEST(test_lives_out_of_range_are_refused),
         TEST(test_old_records_go_but_never_the_last),
         TEST(test_records_that_do_not_belong_together_are_refused),
+        TEST(test_a_new_root_comes_and_the_old_one_goes),
+        TEST(test_the_lineage_reaches_three_roots_back),
+        TEST(test_going_back),
+        TEST(test_a_step_that_is_not_stored_did_not_happen),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
