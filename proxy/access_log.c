@@ -39,11 +39,17 @@ err_t access_log_open(const char *target)
         access_log_use(STDOUT_FILENO, false);
         return OK;
     }
-    fd = open(target, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC | O_NOCTTY, 0600);
+    /* O_NONBLOCK: opening a pipe that nobody reads is refused with ENXIO instead of waiting. */
+    fd = open(target, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC | O_NOCTTY | O_NONBLOCK, 0600);
     if (fd < 0)
         return FAIL(FILE_OPEN, errno);
     access_log_use(fd, true);
     return OK;
+}
+
+const char *access_log_reason(err_t err)
+{
+    return err.sub == ENXIO ? "it is a pipe or socket that nobody reads" : strerror(err.sub);
 }
 
 void access_log_close(void)

@@ -2,7 +2,6 @@
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 #include <sys/resource.h>
 #include <unistd.h>
 
@@ -142,7 +141,7 @@ static err_t main_set_logs(const struct config *settings, struct faults *faults)
     err = access_log_open(settings->access_log);
     if (!err_is_ok(err))
         faults_add(faults, "--access-log", "%s: %s: %s", settings->access_log, err_text(err.code),
-                   strerror(err.sub));
+                   access_log_reason(err));
     return faults_err(faults);
 }
 

@@ -225,10 +225,12 @@ static void sidecar_on_tick(void *arg)
 
 void sidecar_reload(struct sidecar *sidecar)
 {
-    err_t err = access_log_open(sidecar->params.settings->access_log);
+    const char *access_log = sidecar->params.settings->access_log;
+    err_t err = access_log_open(access_log);
 
     if (!err_is_ok(err))
-        log_error("sidecar", "access_log_failed", LOG_ERR("error", err));
+        log_error("sidecar", "access_log_failed", LOG_STR("path", access_log),
+                  LOG_STR("reason", access_log_reason(err)), LOG_ERR("error", err));
     if (sidecar->static_mode != NULL)
         static_mode_reload(sidecar->static_mode);
 }
