@@ -73,19 +73,21 @@ static struct tcp *tcp_of_arg(void *arg)
     return tcp;
 }
 
-static err_t tcp_err_of_errno(int value)
+err_t tcp_err(int value)
 {
-    /* The network's verdicts on an open connection are the peer's doing, not our disk's. */
+    /* Which verdicts the network has is not ours to list: ICMP brings most of them, a
+     * retransmission without answer ETIMEDOUT. */
     switch (value) {
-    case ECONNRESET:
-    case EPIPE:
-    case ENOTCONN:
-    case ECONNREFUSED:
-    case EHOSTUNREACH:
-    case ENETUNREACH:
-        return FAIL(PEER_RESET, value);
+    case ENOMEM:
+    case ENOBUFS:
+        return FAIL(NO_MEMORY, value);
+    case EBADF: /* these only we can bring about */
+    case EFAULT:
+    case EINVAL:
+    case ENOTSOCK:
+        return FAIL(IO, value);
     default:
-        return FAIL_ERRNO(value);
+        return FAIL(PEER_RESET, value);
     }
 }
 
@@ -140,7 +142,7 @@ static void tcp_take_error(struct tcp *tcp)
         return;
     if (tcp->got_eof && tcp->sent_fin)
         return; /* both directions had ended: nothing is lost */
-    tcp->broken = tcp_err_of_errno(value);
+    tcp->broken = tcp_err(value);
     tcp_drop_queue(tcp);
 }
 
@@ -181,7 +183,7 @@ static void tcp_read(struct tcp *tcp)
             return;
         }
         if (got < 0 && err_is_ok(tcp->broken))
-            tcp->broken = tcp_err_of_errno(errno);
+            tcp->broken = tcp_err(errno);
         if (got <= 0) {
             tcp_read_end(tcp);
             return;
@@ -248,7 +250,7 @@ static bool tcp_flush_some(struct tcp *tcp)
     sent = sendmsg(tcp->poll.fd, &msg, MSG_NOSIGNAL);
     if (sent < 0) {
         if (errno != EAGAIN && errno != EINTR) {
-            tcp->broken = tcp_err_of_errno(errno);
+            tcp->broken = tcp_err(errno);
             tcp_drop_queue(tcp);
         }
         return false;
@@ -342,7 +344,7 @@ static void tcp_queue_add(struct tcp *tcp, const uint8_t *ptr, size_t len)
 
 static err_t tcp_write_failed(struct tcp *tcp, int value)
 {
-    tcp->broken = tcp_err_of_errno(value);
+    tcp->broken = tcp_err(value);
     tcp_drop_queue(tcp);
     if (!tcp->reading || tcp->got_eof) {
         tcp->told_end = true;

@@ -30,6 +30,10 @@ MUST_CHECK err_t tcp_connect(struct loop *loop, const struct addr *to, uint64_t 
 /* tcp_connect_cancel: the callback will not come. */
 void tcp_connect_cancel(struct tcp_connect *connect);
 
+/* tcp_err says what an errno means on an open connection: PEER_RESET for the network's verdicts,
+ * which are no doing of ours (sub: errno), NO_MEMORY, and IO for what only we can bring about. */
+err_t tcp_err(int value);
+
 /* The descriptor, for addresses and socket options; stays the stream's. */
 int tcp_fd(const struct stream *stream);
 

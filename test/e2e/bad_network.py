@@ -7,6 +7,7 @@ Sidecars on two hosts, under load. The kernel here has no netem: loss is nft's, 
 Drives: R13, R15, F1, F12, F18, B5"""
 import calendar
 import contextlib
+import errno
 import os
 import re
 import time
@@ -244,6 +245,24 @@ def test_a_peer_that_is_cut_off_and_comes_back(folder, binaries, hosts, how):
         # The streams have waited. ("no route" breaks TCP itself when it retransmits.)
         if how != "no route":
             load.intact(connections_too=False)
+
+
+def test_a_peer_that_never_comes_back(folder, binaries, hosts):
+    """The kernel gives up what it sends again and again; that is the other side's loss, not a name's or a defect."""
+    retries = "/proc/sys/net/ipv4/tcp_retries2"
+    before = hosts[0].run("cat", retries, capture_output=True, text=True).stdout.strip()
+    tool(hosts[0], "sh", "-c", f"echo 3 > {retries}")
+    try:
+        with running(folder, binaries, hosts, "gone", streams=4, connect_timeout="1s") as (pair, load):
+            load.rounds(1, 60)
+            with rules(hosts[1], f"tcp dport {pair.tls_port} drop"):
+                given_up = wait_for("it is given up", lambda: [
+                    e for e in pair.lines("client") if e.get("error_sub") == errno.ETIMEDOUT], 60)
+            assert {(e["reason"], e["error"]) for e in given_up} == {("peer_reset", "peer_reset")}
+            seen = {e["reason"] for e in pair.lines("client")}
+            assert seen <= OF_THE_NETWORK, seen
+    finally:
+        tool(hosts[0], "sh", "-c", f"echo {before} > {retries}")
 
 
 # The control channel.

@@ -3,6 +3,7 @@
  * Drives: R15, R71, F1 */
 #include "proxy/conn.h"
 
+#include <errno.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -61,6 +62,48 @@ static void test_reasons_tell_who_did_it(void **state)
     assert_int_equal(conn_reason(FAIL(TLS_NOT_TLS, 0), RELAY_MESH), CLOSE_NOT_TLS);
     assert_int_equal(conn_reason(FAIL(SLOW_PEER, 0), RELAY_APP), CLOSE_STALLED);
     assert_int_equal(conn_reason(FAIL(BUG, 0), RELAY_APP), CLOSE_INTERNAL);
+}
+
+/* An open connection that the network gives up is the peer's loss, whatever the kernel calls it. */
+static void test_what_the_kernel_says_of_an_open_connection(void **state)
+{
+    static const struct {
+        int value;
+        enum err_code code;
+        enum close_reason mesh, app;
+    } rows[] = {
+        {ECONNRESET, E_PEER_RESET, CLOSE_PEER_RESET, CLOSE_APP_RESET},
+        {EPIPE, E_PEER_RESET, CLOSE_PEER_RESET, CLOSE_APP_RESET},
+        {ENOTCONN, E_PEER_RESET, CLOSE_PEER_RESET, CLOSE_APP_RESET},
+        {ECONNREFUSED, E_PEER_RESET, CLOSE_PEER_RESET, CLOSE_APP_RESET},
+        {ECONNABORTED, E_PEER_RESET, CLOSE_PEER_RESET, CLOSE_APP_RESET},
+        {ETIMEDOUT, E_PEER_RESET, CLOSE_PEER_RESET, CLOSE_APP_RESET},
+        {EHOSTUNREACH, E_PEER_RESET, CLOSE_PEER_RESET, CLOSE_APP_RESET},
+        {EHOSTDOWN, E_PEER_RESET, CLOSE_PEER_RESET, CLOSE_APP_RESET},
+        {ENETUNREACH, E_PEER_RESET, CLOSE_PEER_RESET, CLOSE_APP_RESET},
+        {ENETDOWN, E_PEER_RESET, CLOSE_PEER_RESET, CLOSE_APP_RESET},
+        {ENETRESET, E_PEER_RESET, CLOSE_PEER_RESET, CLOSE_APP_RESET},
+        {ENONET, E_PEER_RESET, CLOSE_PEER_RESET, CLOSE_APP_RESET},
+        {EACCES, E_PEER_RESET, CLOSE_PEER_RESET, CLOSE_APP_RESET},
+        {EPERM, E_PEER_RESET, CLOSE_PEER_RESET, CLOSE_APP_RESET},
+        {EPROTO, E_PEER_RESET, CLOSE_PEER_RESET, CLOSE_APP_RESET},
+        {ENOPROTOOPT, E_PEER_RESET, CLOSE_PEER_RESET, CLOSE_APP_RESET},
+        {EOPNOTSUPP, E_PEER_RESET, CLOSE_PEER_RESET, CLOSE_APP_RESET},
+        {ENOMEM, E_NO_MEMORY, CLOSE_RESOURCES, CLOSE_RESOURCES},
+        {ENOBUFS, E_NO_MEMORY, CLOSE_RESOURCES, CLOSE_RESOURCES},
+        {EBADF, E_IO, CLOSE_INTERNAL, CLOSE_INTERNAL}, /* the twin: ours */
+        {EFAULT, E_IO, CLOSE_INTERNAL, CLOSE_INTERNAL},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+        err_t err = tcp_err(rows[i].value);
+
+        assert_int_equal(err.code, rows[i].code);
+        assert_int_equal(err.sub, rows[i].value);
+        assert_int_equal(conn_reason(err, RELAY_MESH), rows[i].mesh);
+        assert_int_equal(conn_reason(err, RELAY_APP), rows[i].app);
+    }
 }
 
 /* A peer can cause none of what says that we are at fault. */
@@ -123,6 +166,7 @@ int main(void)
         cmocka_unit_test(test_what_must_not_happen),
         cmocka_unit_test(test_every_state_but_the_last_can_be_closed),
         cmocka_unit_test(test_reasons_tell_who_did_it),
+        cmocka_unit_test(test_what_the_kernel_says_of_an_open_connection),
         cmocka_unit_test(test_no_certificate_error_is_called_internal),
         cmocka_unit_test(test_reason_names_are_labels),
         cmocka_unit_test(test_addresses_keep_what_they_are),
