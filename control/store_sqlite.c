@@ -43,7 +43,9 @@ struct store_sqlite {
     struct store store;
     sqlite3 *db;
     sqlite3_stmt *stmts[STMT_NUM];
-    int broken; /* the SQLite code of a failed sync; 0: none */
+    int broken; /* the SQLite code of what ended writing: a failed sync, another file; 0: none */
+    char *path;
+    struct stat file; /* as it was when it was opened, or after the last commit */
 };
 
 static struct store_sqlite *store_sqlite_of(struct store *store)
@@ -197,6 +199,32 @@ static err_t store_sqlite_apply(struct store_sqlite *sqlite, const struct store_
     return rc == SQLITE_OK ? OK : store_sqlite_write_err(sqlite, rc);
 }
 
+/* The file must be the one that was opened, and no smaller than the last commit left it: what is
+ * written to one that was removed, replaced or cut is gone with the next start, though every call
+ * succeeds. */
+static err_t store_sqlite_check_file(struct store_sqlite *sqlite)
+{
+    struct stat now;
+
+    if (stat(sqlite->path, &now) == 0 && now.st_ino == sqlite->file.st_ino &&
+        now.st_dev == sqlite->file.st_dev && now.st_size >= sqlite->file.st_size)
+        return OK;
+    log_error("store", "file_changed", LOG_STR("path", sqlite->path),
+              LOG_STR("advice", "it was removed, replaced or cut by somebody else: restore it and "
+                                "start again"));
+    sqlite->broken = SQLITE_READONLY_DBMOVED;
+    return FAIL(STORE_UNWRITABLE, sqlite->broken);
+}
+
+/* Between a removal and this look nothing can be done; before the next commit it is seen. */
+static void store_sqlite_note_file(struct store_sqlite *sqlite)
+{
+    struct stat now;
+
+    if (stat(sqlite->path, &now) == 0 && now.st_ino == sqlite->file.st_ino)
+        sqlite->file.st_size = now.st_size;
+}
+
 static err_t store_sqlite_commit(struct store *store, const struct store_change *changes,
                                  size_t num, uint64_t *out_revision)
 {
@@ -206,6 +234,7 @@ static err_t store_sqlite_commit(struct store *store, const struct store_change 
 
     if (sqlite->broken != 0)
         return FAIL(STORE_UNWRITABLE, sqlite->broken);
+    TRY(store_sqlite_check_file(sqlite));
     rc = store_sqlite_run(sqlite, STMT_BEGIN);
     if (rc != SQLITE_OK)
         return store_sqlite_write_err(sqlite, rc);
@@ -213,6 +242,8 @@ static err_t store_sqlite_commit(struct store *store, const struct store_change 
     /* Some failures end the transaction by themselves. */
     if (!err_is_ok(err) && sqlite3_get_autocommit(sqlite->db) == 0)
         (void)store_sqlite_run(sqlite, STMT_ROLLBACK);
+    if (err_is_ok(err))
+        store_sqlite_note_file(sqlite);
     return err;
 }
 
@@ -296,6 +327,7 @@ static void store_sqlite_free(struct store *store)
         (void)sqlite3_finalize(sqlite->stmts[i]);
     if (sqlite->db != NULL)
         CHECK(sqlite3_close(sqlite->db) == SQLITE_OK); /* busy only with a statement left open */
+    mem_free(sqlite->path);
     mem_free(sqlite);
 }
 
@@ -420,7 +452,8 @@ static err_t store_sqlite_setup(struct store_sqlite *sqlite, const char *path, i
         if (rc != SQLITE_OK)
             return store_sqlite_err(sqlite, rc);
     }
-    return OK;
+    sqlite->path = mem_strdup(path);
+    return stat(path, &sqlite->file) == 0 ? OK : FAIL(IO, errno);
 }
 
 err_t store_sqlite_open(const char *path, int64_t max_bytes, struct store **out)

@@ -283,6 +283,41 @@ static void test_a_second_opener_is_told(void **state)
     assert_value(place->store, "a", "x");
 }
 
+/* What is written to a file that nobody will open again must not be confirmed. */
+static void test_a_file_that_was_taken_away_takes_nothing(void **state)
+{
+    struct place *place = *state;
+    char aside[128];
+
+    put(place->store, "a", "kept", STORE_ABSENT);
+    (void)snprintf(aside, sizeof(aside), "%s.aside", place->path);
+    assert_int_equal(rename(place->path, aside), 0);
+    assert_code(store_put_if(place->store, "b", bytes_of_str("x"), STORE_ABSENT, NULL),
+                STORE_UNWRITABLE);
+    assert_value(place->store, "a", "kept"); /* reading goes on */
+    /* Back again, but what happened between is unknown: a restart decides. */
+    assert_int_equal(rename(aside, place->path), 0);
+    assert_code(store_put_if(place->store, "b", bytes_of_str("x"), STORE_ABSENT, NULL),
+                STORE_UNWRITABLE);
+    store_free(place->store);
+    place_open(place);
+    assert_value(place->store, "a", "kept");
+    assert_absent(place->store, "b");
+    put(place->store, "b", "x", STORE_ABSENT);
+}
+
+static void test_a_file_that_was_cut_takes_nothing(void **state)
+{
+    struct place *place = *state;
+    struct stat st;
+
+    put(place->store, "a", "kept", STORE_ABSENT);
+    assert_int_equal(stat(place->path, &st), 0);
+    assert_int_equal(truncate(place->path, st.st_size / 2), 0);
+    assert_code(store_put_if(place->store, "b", bytes_of_str("x"), STORE_ABSENT, NULL),
+                STORE_UNWRITABLE);
+}
+
 static void test_a_full_store_refuses_and_works_again(void **state)
 {
     struct place *place = *state;
@@ -499,6 +534,8 @@ int main(void)
         SQLITE(test_what_was_committed_is_there_after_reopening),
         SQLITE(test_the_file_is_private),
         SQLITE(test_a_second_opener_is_told),
+        SQLITE(test_a_file_that_was_taken_away_takes_nothing),
+        SQLITE(test_a_file_that_was_cut_takes_nothing),
         SQLITE(test_a_full_store_refuses_and_works_again),
         SQLITE(test_a_damaged_file_is_refused_or_unharmed),
         SQLITE(test_files_that_are_no_store_are_refused),
