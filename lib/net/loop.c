@@ -262,6 +262,13 @@ static void loop_fire_timers(struct loop *loop)
 
 /* Descriptors. */
 
+static err_t poll_open_err(int value)
+{
+    if (value == ENOSPC) /* /proc/sys/fs/epoll/max_user_watches */
+        return FAIL(FD_EXHAUSTED, value);
+    return value == ENOMEM ? FAIL(NO_MEMORY, value) : FAIL(IO, value);
+}
+
 err_t poll_open(struct loop *loop, struct poll *poll, int fd, void (*fn)(void *arg, unsigned ready),
                 void *arg)
 {
@@ -271,7 +278,7 @@ err_t poll_open(struct loop *loop, struct poll *poll, int fd, void (*fn)(void *a
     };
 
     if (epoll_ctl(loop->epoll_fd, EPOLL_CTL_ADD, fd, &event) != 0)
-        return FAIL(IO, errno);
+        return poll_open_err(errno);
     poll->fd = fd;
     poll->ready = 0;
     poll->fn = fn;

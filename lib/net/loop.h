@@ -90,7 +90,8 @@ struct poll {
         again; /* in the loop's list of what is to be called once more without a new event */
 };
 /* poll_open registers `fd` (taken on success), edge-triggered both ways; fn(arg, poll->ready) comes
- * when something new is ready. Errors: IO (sub: errno). */
+ * when something new is ready. Errors: FD_EXHAUSTED (of those watched), NO_MEMORY, IO
+ * (sub: errno). */
 MUST_CHECK err_t poll_open(struct loop *loop, struct poll *poll, int fd,
                            void (*fn)(void *arg, unsigned ready), void *arg);
 /* poll_again asks for one more call in the next round: a reader that stopped at its budget. */

@@ -539,6 +539,9 @@ static err_t tcp_connect_err(int value)
     case EMFILE:
     case ENFILE:
         return FAIL(FD_EXHAUSTED, value);
+    case ENOMEM:
+    case ENOBUFS:
+        return FAIL(NO_MEMORY, value);
     default:
         return FAIL(CONNECT_FAILED, value);
     }
@@ -613,8 +616,8 @@ static err_t tcp_connect_begin(struct tcp_connect *attempt, const struct addr *t
     int fd = socket(to->sa.any.sa_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     err_t err;
 
-    if (fd < 0)
-        return errno == EMFILE || errno == ENFILE ? FAIL(FD_EXHAUSTED, errno) : FAIL(IO, errno);
+    if (fd < 0) /* the family is not there: CONNECT_FAILED */
+        return tcp_connect_err(errno);
     tcp_set_nodelay(tcp, fd);
     if (connect(fd, &to->sa.any, to->len) != 0 && errno != EINPROGRESS) {
         /* The kernel said no at once; the user hears of it from the loop. */

@@ -15,7 +15,7 @@
 #define TCP_READ_BUDGET 4
 
 /* tcp_new makes a stream of a connected socket: takes `fd` (also on error), sets O_NONBLOCK,
- * CLOEXEC and TCP_NODELAY. Errors: IO, NO_MEMORY. */
+ * CLOEXEC and TCP_NODELAY. Errors: FD_EXHAUSTED, NO_MEMORY, IO. */
 MUST_CHECK err_t tcp_new(struct loop *loop, int fd, struct stream **out);
 
 /* Called once with an owned stream, or an error: CONNECT_REFUSED, CONNECT_TIMEOUT, CONNECT_FAILED
@@ -24,7 +24,7 @@ typedef void (*tcp_connect_cb)(void *arg, err_t err, struct stream *stream);
 struct tcp_connect;
 /* tcp_connect begins a connection; timeout_ms 0: as long as the kernel tries. The callback comes
  * from the loop, never from inside this call; `*out` is gone by then. Errors (then no callback
- * comes): FD_EXHAUSTED, IO, NO_MEMORY. */
+ * comes): FD_EXHAUSTED, NO_MEMORY, CONNECT_FAILED, IO. */
 MUST_CHECK err_t tcp_connect(struct loop *loop, const struct addr *to, uint64_t timeout_ms,
                              tcp_connect_cb cb, void *arg, struct tcp_connect **out);
 /* tcp_connect_cancel: the callback will not come. */

@@ -648,8 +648,9 @@ static err_t tls_configure(struct tls *tls, const struct tls_params *params)
     SSL_set_shed_handshake_config(tls->ssl, 1);
     if (params->role == TLS_CLIENT && params->server_name != NULL &&
         SSL_set_tlsext_host_name(tls->ssl, params->server_name) != 1) {
-        ERR_clear_error();
-        return FAIL(TLS_CONFIG, 0);
+        err_t err = tls_err(tls->ssl, -1);
+
+        return err_is(err, E_NO_MEMORY) ? err : FAIL(TLS_CONFIG, 0);
     }
     if (params->configure != NULL)
         params->configure(params->arg, tls->ssl);

@@ -44,7 +44,7 @@ MUST_CHECK err_t tls_new(struct stream *lower, const struct tls_params *params,
 
 /* tls_handshake runs the handshake; cb comes once, from the loop, unless the stream is closed
  * first. No deadline of its own: the owner's timer closes the stream. On error the alert has been
- * sent; errors: TLS_PROTOCOL, TLS_ALERT, TLS_NOT_TLS, TLS_NO_SHARED, TLS_CONFIG, CLOSED,
+ * sent; errors: NO_MEMORY, TLS_PROTOCOL, TLS_ALERT, TLS_NOT_TLS, TLS_NO_SHARED, TLS_CONFIG, CLOSED,
  * PEER_RESET, and of the peer's certificate CERT_MISSING, CERT_SYNTAX, CERT_USAGE and KEY_WEAK;
  * when a callback of the context refused the peer, TLS_PROTOCOL with the reason kept by that
  * callback. Data that came behind the handshake is kept until read_start. Our last flight leaves

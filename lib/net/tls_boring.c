@@ -143,7 +143,8 @@ err_t tls_err(SSL *ssl, int ret)
 {
     int kind = SSL_get_error(ssl, ret);
     int reason = 0;
-    bool key = false; /* something is wrong with one */
+    bool key = false;    /* something is wrong with one */
+    bool memory = false; /* there was none for something, said by whichever library wanted it */
     uint32_t entry;
 
     if (kind == SSL_ERROR_WANT_READ)
@@ -154,8 +155,11 @@ err_t tls_err(SSL *ssl, int ret)
     while ((entry = ERR_get_error()) != 0) {
         if (reason == 0 && ERR_GET_LIB(entry) == ERR_LIB_SSL)
             reason = ERR_GET_REASON(entry);
+        memory |= ERR_GET_REASON(entry) == ERR_R_MALLOC_FAILURE;
         key |= ERR_GET_LIB(entry) == ERR_LIB_EVP || ERR_GET_LIB(entry) == ERR_LIB_EC;
     }
+    if (memory)
+        return FAIL(NO_MEMORY, 0);
     /* A leaf's key that cannot be read (its kind, its curve, no point on it) leaves no entry of its
      * own in TLS 1.2, and one that says too little in 1.3. */
     if (key && (reason == 0 || reason == SSL_R_DECODE_ERROR))

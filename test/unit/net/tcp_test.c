@@ -9,6 +9,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
+#include <sys/epoll.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -926,6 +927,67 @@ static void test_connect_without_descriptors(void **state)
     close(listener);
 }
 
+/* What there is not enough of is nobody's fault but this host's. */
+static struct {
+    int epoll_ctl, socket; /* the errno that it fails with; 0: it does not */
+} refuse;
+
+int __real_epoll_ctl(int epoll_fd, int op, int fd, struct epoll_event *event);
+int __wrap_epoll_ctl(int epoll_fd, int op, int fd, struct epoll_event *event);
+int __real_socket(int domain, int type, int protocol);
+int __wrap_socket(int domain, int type, int protocol);
+
+int __wrap_epoll_ctl(int epoll_fd, int op, int fd, struct epoll_event *event)
+{
+    errno = refuse.epoll_ctl;
+    return errno != 0 ? -1 : __real_epoll_ctl(epoll_fd, op, fd, event);
+}
+
+int __wrap_socket(int domain, int type, int protocol)
+{
+    errno = refuse.socket;
+    return errno != 0 ? -1 : __real_socket(domain, type, protocol);
+}
+
+static void test_what_the_kernel_has_not(void **state)
+{
+    static const struct {
+        int value;
+        enum err_code epoll_ctl, socket;
+    } rows[] = {
+        {ENOMEM, E_NO_MEMORY, E_NO_MEMORY},     {ENOSPC, E_FD_EXHAUSTED, E_CONNECT_FAILED},
+        {ENOBUFS, E_IO, E_NO_MEMORY},           {EMFILE, E_IO, E_FD_EXHAUSTED},
+        {EAFNOSUPPORT, E_IO, E_CONNECT_FAILED},
+    };
+    struct connecting connecting = {0};
+    struct stream *stream;
+    struct addr addr;
+    int listener = sockets_listen(8, &addr);
+
+    (void)state;
+    for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+        int fd[2];
+        err_t err;
+
+        sockets_pair(fd);
+        refuse.epoll_ctl = rows[i].value;
+        err = tcp_new(loop, fd[0], &stream);
+        assert_int_equal(err.code, rows[i].epoll_ctl);
+        assert_int_equal(err.sub, rows[i].value);
+        err = tcp_connect(loop, &addr, 1000, on_connected, &connecting, &connecting.attempt);
+        assert_int_equal(err.code, rows[i].epoll_ctl);
+        refuse.epoll_ctl = 0;
+        refuse.socket = rows[i].value;
+        err = tcp_connect(loop, &addr, 1000, on_connected, &connecting, &connecting.attempt);
+        assert_int_equal(err.code, rows[i].socket);
+        refuse.socket = 0;
+        close(fd[1]);
+    }
+    looptest_settle(loop);
+    assert_int_equal(connecting.num_calls, 0);
+    close(listener);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -959,6 +1021,7 @@ int main(void)
         cmocka_unit_test(test_connect_times_out_where_nobody_answers),
         cmocka_unit_test(test_connect_cancelled_is_silent),
         cmocka_unit_test(test_connect_without_descriptors),
+        cmocka_unit_test(test_what_the_kernel_has_not),
     };
 
     return cmocka_run_group_tests(tests, set_up, tear_down);

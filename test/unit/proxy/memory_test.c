@@ -309,6 +309,10 @@ static void test_the_librarys_at_the_clients_side(void **state)
     struct flow *flow = *state;
 
     walk_side(flow, &flow->client, KIND_LIBRARY, true);
+    flow_wait_for_line(flow, "direction=outbound link=link");
+    flow_wait_for_line(flow, "reason=resources error=no_memory");
+    assert_false(flow_line_has(flow, "reason=tls_failed")); /* nobody broke the protocol */
+    assert_false(flow_line_has(flow, "reason=internal"));
 }
 
 static void test_the_librarys_at_the_servers_side(void **state)
@@ -316,6 +320,10 @@ static void test_the_librarys_at_the_servers_side(void **state)
     struct flow *flow = *state;
 
     walk_side(flow, &flow->server, KIND_LIBRARY, true);
+    flow_wait_for_line(flow, "direction=inbound");
+    flow_wait_for_line(flow, "reason=resources error=no_memory");
+    assert_false(flow_line_has(flow, "reason=tls_failed")); /* nobody broke the protocol */
+    assert_false(flow_line_has(flow, "reason=internal"));
 }
 
 /* The twin: a verdict that cannot be reached is no. */
