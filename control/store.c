@@ -83,6 +83,11 @@ err_t store_list(struct store *store, const char *prefix, struct store_items *ou
     return store->ops->list(store, prefix, out);
 }
 
+err_t store_backup(struct store *store, struct buf *out)
+{
+    return store->ops->backup != NULL ? store->ops->backup(store, out) : FAIL(NOT_FOUND, 0);
+}
+
 err_t store_check(struct store *store)
 {
     return store->ops->check(store);

@@ -55,6 +55,7 @@ struct store_ops {
                     uint64_t *out_revision);
     err_t (*list)(struct store *store, const char *prefix, struct store_items *out);
     err_t (*check)(struct store *store);
+    err_t (*backup)(struct store *store, struct buf *out); /* NULL: there is no file */
     void (*free)(struct store *store);
 };
 
@@ -89,6 +90,10 @@ MUST_CHECK err_t store_list(struct store *store, const char *prefix, struct stor
 
 /* store_check reads all of the store and judges its structure. Errors: STORE_CORRUPT, IO. */
 MUST_CHECK err_t store_check(struct store *store);
+
+/* store_backup appends the store as it is now, as the file that the same implementation opens.
+ * Errors: NOT_FOUND (it is in memory only), NO_MEMORY, TOO_LARGE (of `out`), IO. */
+MUST_CHECK err_t store_backup(struct store *store, struct buf *out);
 
 /* store_watch calls fn for every change under `prefix` that is durable, in order, from this process
  * or another. `change` is borrowed. The watch is embedded in its user; it must not be in use

@@ -319,6 +319,21 @@ static err_t store_sqlite_check(struct store *store)
     return FAIL(STORE_CORRUPT, SQLITE_CORRUPT);
 }
 
+/* One thread uses the database: between two calls no transaction is under way. */
+static err_t store_sqlite_backup(struct store *store, struct buf *out)
+{
+    struct store_sqlite *sqlite = store_sqlite_of(store);
+    sqlite3_int64 size = 0;
+    unsigned char *image = sqlite3_serialize(sqlite->db, "main", &size, 0);
+    err_t err;
+
+    if (image == NULL)
+        return size > 0 ? FAIL(NO_MEMORY, 0) : FAIL(IO, 0);
+    err = buf_add(out, image, (size_t)size);
+    sqlite3_free(image);
+    return err;
+}
+
 static void store_sqlite_free(struct store *store)
 {
     struct store_sqlite *sqlite = store_sqlite_of(store);
@@ -336,6 +351,7 @@ static const struct store_ops store_sqlite_ops = {
     .commit = store_sqlite_commit,
     .list = store_sqlite_list,
     .check = store_sqlite_check,
+    .backup = store_sqlite_backup,
     .free = store_sqlite_free,
 };
 

@@ -32,6 +32,7 @@ struct ctl_flags {
     bool all;
     bool dry_run;
     bool expired;
+    bool force;
     bool prune;
     bool wait;
     int64_t spread_ms;
@@ -109,6 +110,8 @@ extern const struct ctl_command ctl_completion;
 extern const struct ctl_command ctl_get;
 extern const struct ctl_command ctl_init;
 extern const struct ctl_command ctl_roots;
+extern const struct ctl_command ctl_backup;
+extern const struct ctl_command ctl_restore;
 extern const struct ctl_command ctl_rotate;
 extern const struct ctl_command ctl_rotate_root;
 extern const struct ctl_command ctl_rotate_status;
