@@ -6,8 +6,8 @@
 #include "proxy/conn.h"
 
 /* access_log_open says where lines go: a file (appended to; 0600 when new), "-" for standard
- * output, "off". Called at start and, to let a file be rotated, on SIGHUP. Never waits: a pipe has a
- * reader already, or is refused. On error the one that was open stays. Errors: FILE_OPEN (sub:
+ * output, "off". Called at start and, to let a file be rotated, on SIGHUP. Never waits: a pipe has
+ * a reader already, or is refused. On error the one that was open stays. Errors: FILE_OPEN (sub:
  * errno). */
 MUST_CHECK err_t access_log_open(const char *target);
 /* access_log_reason says why it could not be opened. */

@@ -97,6 +97,13 @@ static void port_on_accept(void *arg, int fd, const struct addr *peer)
     worker_give(worker_least_loaded(shared), &accepted);
 }
 
+static void port_on_turned_away(void *arg)
+{
+    const struct port *port = arg;
+
+    stats_shed(port->ports->worker->shared->stats, SHED_RESOURCES);
+}
+
 /* ---- applying ---- */
 
 static struct port *ports_find(struct ports *ports, const struct addr *addr)
@@ -116,7 +123,8 @@ static void ports_want(struct ports *ports, const struct addr *addr, const char 
                        struct faults *faults)
 {
     struct port *port = ports_find(ports, addr);
-    struct listener_params params = {.addr = *addr, .on_accept = port_on_accept};
+    struct listener_params params = {
+        .addr = *addr, .on_accept = port_on_accept, .on_turned_away = port_on_turned_away};
     char text[ADDR_TEXT_MAX];
     err_t err;
 

@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -18,6 +19,7 @@ struct listener {
     struct timer rest;
     struct addr addr;
     listener_accept_cb on_accept;
+    void (*on_turned_away)(void *arg);
     void *arg;
     int reserve_fd; /* given up for a moment to accept and close when there is no other */
     dev_t unix_dev; /* which file is ours */
@@ -28,10 +30,11 @@ struct listener {
 
 static void listener_rest(struct listener *listener);
 
-/* Nothing is left to accept with: with the descriptor kept for this, one peer is told by a close
+/* Nothing is left to accept with: with the descriptor kept for this, one peer is told by a reset
  * instead of waiting; the others stay in the kernel's queue until some are free again. */
 static void listener_turn_away(struct listener *listener, int value)
 {
+    static const struct linger abort_it = {.l_onoff = 1, .l_linger = 0};
     const struct log_field fields[] = {LOG_ERR("error", FAIL_ERRNO(value))};
     int fd;
 
@@ -41,9 +44,13 @@ static void listener_turn_away(struct listener *listener, int value)
         /* accept looks for a descriptor before it looks for a connection: there was none. */
         if (fd < 0 && errno == EAGAIN)
             listener->poll.ready = 0;
-        if (fd >= 0)
+        if (fd >= 0) {
+            (void)setsockopt(fd, SOL_SOCKET, SO_LINGER, &abort_it, sizeof(abort_it));
             (void)close(fd);
+        }
         listener->reserve_fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
+        if (fd >= 0 && listener->on_turned_away != NULL)
+            listener->on_turned_away(listener->arg);
     }
     if (listener->poll.ready == 0)
         return;
@@ -193,6 +200,7 @@ err_t listener_new(struct loop *loop, const struct listener_params *params, stru
 
     listener->loop = loop;
     listener->on_accept = params->on_accept;
+    listener->on_turned_away = params->on_turned_away;
     listener->arg = params->arg;
     listener->reserve_fd = -1;
     err = fd >= 0 ? listener_open(listener, params, fd) : FAIL(IO, errno);

@@ -1,6 +1,6 @@
 /* listener: binds, accepts in batches, pauses when descriptors run out, resumes by itself.
  * Source: accept(2); EMFILE handling keeps one descriptor in reserve so that a pending connection
- * can be accepted and closed rather than spin. */
+ * can be accepted and reset rather than spin. */
 #ifndef MORTISE_LIB_NET_LISTENER_H
 #define MORTISE_LIB_NET_LISTENER_H
 
@@ -16,6 +16,9 @@ struct listener_params {
     int backlog;        /* 0: 4096 */
     unsigned unix_mode; /* of a Unix socket's file; 0: 0600; the directory must exist */
     listener_accept_cb on_accept;
+    /* A connection was reset because there is neither descriptor nor memory for it; NULL: untold.
+     */
+    void (*on_turned_away)(void *arg);
     void *arg;
 };
 

@@ -24,6 +24,8 @@ from test.testlib.load import STREAMS, dial, loaded, through
 
 # Descriptors.
 
+TURNED_AWAY = 'mortise_connections_shed_total{limit="resources"}'
+
 
 def test_without_descriptors_open_connections_go_on(folder, binaries):
     """EMFILE: what is open is served, what is new is ended or waits, and when there are some again all is well."""
@@ -48,6 +50,8 @@ def test_without_descriptors_open_connections_go_on(folder, binaries):
             for sock in crowd:
                 sock.close()
             wait_for("new ones come through", lambda: through(pair.app_port), 30)
+            if program.events("accept_failed"):
+                assert program.metrics()[TURNED_AWAY] > 0
             load.more()  # the last of those that were under way are counted by now
             lost = load.lost()
             load.more()

@@ -31,6 +31,7 @@ struct accepted {
     struct listener *listener;
     int fds[CLIENTS_MAX];
     size_t num;
+    size_t num_turned_away;
     size_t close_listener_at; /* in the callback of this connection; 0: not */
     struct addr peer;         /* of the last */
 };
@@ -50,10 +51,19 @@ static void on_accept(void *arg, int fd, const struct addr *peer)
     }
 }
 
+static void on_turned_away(void *arg)
+{
+    struct accepted *accepted = arg;
+
+    accepted->num_turned_away++;
+}
+
 static err_t open_listener(struct accepted *accepted, const char *text, unsigned unix_mode)
 {
-    struct listener_params params = {
-        .on_accept = on_accept, .arg = accepted, .unix_mode = unix_mode};
+    struct listener_params params = {.on_accept = on_accept,
+                                     .on_turned_away = on_turned_away,
+                                     .arg = accepted,
+                                     .unix_mode = unix_mode};
 
     memset(accepted, 0, sizeof(*accepted));
     assert_int_equal(addr_parse(text, &params.addr).code, E_OK);
@@ -198,8 +208,9 @@ static void test_without_descriptors_it_rests_and_comes_back(void **state)
     assert_in_range(num_lines, 1, 10);
     /* Somebody was told; most still wait. */
     for (int i = 0; i < 20; i++)
-        num_gone += recv(fd[i], &byte, 1, 0) == 0 || errno == ECONNRESET;
+        num_gone += recv(fd[i], &byte, 1, 0) < 0 && errno == ECONNRESET;
     assert_in_range(num_gone, 1, 10);
+    assert_int_equal(accepted.num_turned_away, num_gone); /* each is counted */
     assert_int_equal(setrlimit(RLIMIT_NOFILE, &limit), 0);
     LOOP_UNTIL(loop, accepted.num == 20 - num_gone); /* no new edge comes: its own timer it is */
     log_set_sink(NULL, NULL);
@@ -231,6 +242,7 @@ static void test_the_last_descriptor_used_up_is_no_reason_to_turn_anyone_away(vo
     LOOP_UNTIL(loop, accepted.num == 1);
     looptest_settle(loop);
     assert_int_equal(num_lines, 0);
+    assert_int_equal(accepted.num_turned_away, 0);
     assert_int_equal(setrlimit(RLIMIT_NOFILE, &limit), 0);
     assert_int_equal(connect(late, &listener_addr(accepted.listener)->sa.any,
                              listener_addr(accepted.listener)->len),
