@@ -25,6 +25,8 @@
 #define MAIN_IS_SANITIZED 0
 #endif
 
+#define MAIN_DESCRIPTORS_LEAST 40 /* loop, store, listeners; and some sidecars */
+
 enum { EXIT_OK = 0, EXIT_FAILED = 1, EXIT_USAGE = 2 };
 
 struct main_signals {
@@ -78,12 +80,18 @@ static void main_tell(const struct faults *faults)
 static int main_serve(const struct config *config, const struct seal_key *key,
                       struct faults *faults)
 {
-    struct loop *loop = loop_new(&clock_system);
+    char reason[PROCESS_REASON_MAX];
     struct main_signals signals;
     struct plane *plane = NULL;
+    struct loop *loop;
     struct bytes bad;
     err_t err;
 
+    if (!process_has_descriptors(MAIN_DESCRIPTORS_LEAST, reason)) {
+        fprintf(stderr, "mortise-control: %s\n", reason);
+        return EXIT_USAGE;
+    }
+    loop = loop_new(&clock_system);
     err = log_set_spec(config->log_level, &bad);
     CHECK(err_is_ok(err)); /* config_load has tried it */
     log_set_format((enum log_format)config->log_format);

@@ -4,6 +4,8 @@
 #include <stddef.h>
 #include <string.h>
 
+#include <uv.h>
+
 #include "certs/spiffe_id.h"
 #include "lib/base/log.h"
 #include "lib/base/mem.h"
@@ -153,13 +155,29 @@ err_t config_check(const struct config *config, struct faults *faults)
 #define CONFIG_FDS_SPARE 40                          /* listeners, logs, control channel */
 #define CONFIG_FDS_ADMIN (2 * HTTP1_CONNECTIONS_MAX) /* both doors of the administration */
 #define CONFIG_FDS_PER_WORKER 8                      /* of its loop */
+#define CONFIG_WORKERS_MAX 256
 
 static unsigned config_connections_max = UINT_MAX;
 
+size_t config_num_workers(const struct config *config)
+{
+    unsigned cores = uv_available_parallelism();
+
+    if (config->workers > 0)
+        return (size_t)config->workers;
+    if (cores <= 2)
+        return 1;
+    return cores < CONFIG_WORKERS_MAX ? cores : CONFIG_WORKERS_MAX;
+}
+
+size_t config_descriptors_least(const struct config *config)
+{
+    return CONFIG_FDS_SPARE + CONFIG_FDS_PER_WORKER * (config_num_workers(config) + 1);
+}
+
 unsigned config_set_descriptors(const struct config *config, uint64_t limit)
 {
-    uint64_t spare = CONFIG_FDS_SPARE + CONFIG_FDS_ADMIN +
-                     CONFIG_FDS_PER_WORKER * (uint64_t)(config->workers + 1);
+    uint64_t spare = config_descriptors_least(config) + CONFIG_FDS_ADMIN;
     uint64_t most = limit > spare + 2 ? (limit - spare) / 2 : 1;
 
     config_connections_max = most < UINT_MAX ? (unsigned)most : UINT_MAX;

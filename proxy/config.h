@@ -77,6 +77,11 @@ void config_help(FILE *out);
  * left room for: listeners, logs and the control channel must not run out of descriptors because
  * connections have them all. */
 struct tunables config_tunables(const struct config *config);
+/* config_num_workers is --workers, or what this machine has use for where that is 0. */
+size_t config_num_workers(const struct config *config);
+/* config_descriptors_least is how many descriptors must be free at the start, without a single
+ * connection. */
+size_t config_descriptors_least(const struct config *config);
 /* config_set_descriptors notes the limit of descriptors of this process, once, before any thread
  * runs; returns how many connections that allows at most (two each). */
 unsigned config_set_descriptors(const struct config *config, uint64_t limit);

@@ -108,8 +108,9 @@ static void main_watch_signals(struct program *program)
 
 /* ---- limits ---- */
 
-static void main_set_limits(const struct config *settings)
+static err_t main_set_limits(const struct config *settings, struct faults *faults)
 {
+    char reason[PROCESS_REASON_MAX];
     const struct rlimit none = {0, 0};
     struct rlimit files;
     unsigned most;
@@ -117,18 +118,23 @@ static void main_set_limits(const struct config *settings)
     /* Keys are in this process: no core file of it. */
     (void)setrlimit(RLIMIT_CORE, &none);
     if (getrlimit(RLIMIT_NOFILE, &files) != 0)
-        return;
+        return OK;
     if (files.rlim_cur < files.rlim_max) {
         files.rlim_cur = files.rlim_max;
         (void)setrlimit(RLIMIT_NOFILE, &files);
     }
+    if (!process_has_descriptors(config_descriptors_least(settings), reason)) {
+        faults_add(faults, "--workers", "%zu: %s", config_num_workers(settings), reason);
+        return faults_err(faults);
+    }
     if (files.rlim_max == RLIM_INFINITY)
-        return;
+        return OK;
     most = config_set_descriptors(settings, files.rlim_max);
     if (most < (uint64_t)settings->max_connections)
         log_info("main", "few_descriptors", LOG_UINT("limit", files.rlim_max),
                  LOG_INT("max_connections", settings->max_connections),
                  LOG_UINT("lowered_to", most));
+    return OK;
 }
 
 static err_t main_set_logs(const struct config *settings, struct faults *faults)
@@ -192,8 +198,9 @@ static err_t main_static(struct program *program, struct faults *faults)
         err = program->settings.check ? static_mode_check(&loaded, now_s, program->stats, faults)
                                       : main_set_logs(&program->settings, faults);
     }
+    if (err_is_ok(err) && !program->settings.check)
+        err = main_set_limits(&program->settings, faults);
     if (err_is_ok(err) && !program->settings.check) {
-        main_set_limits(&program->settings);
         loaded.settings = program->settings; /* lent, for the deadlines in it */
         err = main_run(program, &params, faults);
         loaded.settings = (struct config){.config_file = NULL};
@@ -214,7 +221,7 @@ static err_t main_control(struct program *program, struct faults *faults)
     if (program->settings.check)
         return OK;
     TRY(main_set_logs(&program->settings, faults));
-    main_set_limits(&program->settings);
+    TRY(main_set_limits(&program->settings, faults));
     params.roots = roots;
     return main_run(program, &params, faults);
 }

@@ -15,7 +15,6 @@
 #define SIDECAR_DRAIN_LOOK_MS 20
 #define SIDECAR_DRAIN_GRACE_MS \
     500 /* the workers cut at the deadline, and say so of each connection */
-#define SIDECAR_WORKERS_MAX 256
 #define SIDECAR_CROWD 64 /* connections; what fewer leave behind is not worth looking for */
 
 struct sidecar {
@@ -272,17 +271,6 @@ void sidecar_drain(struct sidecar *sidecar)
 
 /* ---- life cycle ---- */
 
-static size_t sidecar_num_workers(const struct config *settings)
-{
-    unsigned cores = uv_available_parallelism();
-
-    if (settings->workers > 0)
-        return (size_t)settings->workers;
-    if (cores <= 2)
-        return 1;
-    return cores < SIDECAR_WORKERS_MAX ? cores : SIDECAR_WORKERS_MAX;
-}
-
 static void sidecar_start_workers(struct sidecar *sidecar)
 {
     struct worker_shared *shared = &sidecar->shared;
@@ -290,7 +278,7 @@ static void sidecar_start_workers(struct sidecar *sidecar)
     shared->stats = sidecar->stats;
     shared->limits = sidecar->limits;
     shared->clock = sidecar->params.clock;
-    shared->num_workers = sidecar_num_workers(sidecar->params.settings);
+    shared->num_workers = config_num_workers(sidecar->params.settings);
     shared->workers = mem_array(shared->num_workers, sizeof(struct worker *));
     for (size_t i = 0; i < shared->num_workers; i++)
         shared->workers[i] = worker_new(shared, (unsigned)i);

@@ -12,7 +12,8 @@
 #include "lib/base/str.h"
 
 #define CTL_PREFIX "MORTISE_"
-#define CTL_HELP_COLUMN 24 /* where the summaries of commands begin */
+#define CTL_DESCRIPTORS_LEAST 16 /* of a loop, a connection, a file */
+#define CTL_HELP_COLUMN 24       /* where the summaries of commands begin */
 
 /* ---------------------------------------------------------------------- help */
 
@@ -171,6 +172,7 @@ static int ctl_run(const struct ctl_command *command, int argc, char **argv, int
     struct options_result result;
     struct faults faults = {0};
     char **environment = ctl_environment();
+    char reason[PROCESS_REASON_MAX];
     int status = CTL_USAGE;
     err_t err;
 
@@ -185,11 +187,15 @@ static int ctl_run(const struct ctl_command *command, int argc, char **argv, int
     else
         status = ctl_check_operands(command, argc - result.first_operand - words,
                                     argv + result.first_operand + words, words);
-    if (err_is_ok(err) && (result.help || result.version))
+    if (err_is_ok(err) && (result.help || result.version)) {
         status = CTL_OK;
-    else if (status == CTL_OK)
+    } else if (status == CTL_OK && !process_has_descriptors(CTL_DESCRIPTORS_LEAST, reason)) {
+        ctl_tell("%s", reason);
+        status = CTL_USAGE;
+    } else if (status == CTL_OK) {
         status = command->run(&flags, argc - result.first_operand - words,
                               argv + result.first_operand + words);
+    }
     options_free(command->options, &flags);
     faults_fini(&faults);
     mem_free(environment);

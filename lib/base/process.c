@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -30,7 +31,7 @@ void process_ignore_signals(void)
     (void)signal(SIGXFSZ, SIG_IGN);
 }
 
-bool process_has_descriptors(size_t num, uint64_t *out_enough)
+bool process_has_descriptors(size_t num, char out_reason[PROCESS_REASON_MAX])
 {
     int *fds = mem_array(num, sizeof(fds[0]));
     struct rlimit files;
@@ -47,10 +48,17 @@ bool process_has_descriptors(size_t num, uint64_t *out_enough)
     for (size_t i = 0; i < had; i++)
         (void)close(fds[i]);
     mem_free(fds);
-    *out_enough = 0;
+    if (had == num)
+        return true;
     if (error == EMFILE && getrlimit(RLIMIT_NOFILE, &files) == 0)
-        *out_enough = files.rlim_cur + (num - had);
-    return had == num;
+        (void)snprintf(out_reason, PROCESS_REASON_MAX,
+                       "RLIMIT_NOFILE is %" PRIu64 ", too few file descriptors to start: %" PRIu64
+                       " would be enough (ulimit -n)",
+                       (uint64_t)files.rlim_cur, (uint64_t)files.rlim_cur + (num - had));
+    else
+        (void)snprintf(out_reason, PROCESS_REASON_MAX, "no file descriptors to start with: %s",
+                       strerror(error));
+    return false;
 }
 
 int process_end(const char *program, int status)

@@ -5,7 +5,6 @@
 
 #include <stdbool.h>
 #include <stddef.h>
-#include <stdint.h>
 
 /* process_begin is the first call of main: of the descriptors 0, 1 and 2, those that are closed are
  * opened on /dev/null. Else the next files and sockets would have these numbers, and what is
@@ -18,9 +17,10 @@ void process_begin(void);
  */
 void process_ignore_signals(void);
 
-/* process_has_descriptors tries whether `num` more descriptors can be had. If not, *out_enough is
- * the RLIMIT_NOFILE that would do, 0 when that limit is not the reason. */
-bool process_has_descriptors(size_t num, uint64_t *out_enough);
+/* process_has_descriptors tries whether `num` more descriptors can be had. If not, `out_reason` is
+ * what to tell: which limit it is and what would be enough. */
+#define PROCESS_REASON_MAX 128
+bool process_has_descriptors(size_t num, char out_reason[PROCESS_REASON_MAX]);
 
 /* process_end is the last call of main, with its exit status: half an answer is none, so when
  * standard output could not be written (a full disk behind `>`) and `status` is 0, that is told to

@@ -1,11 +1,12 @@
 """Without this a careless parent would decide what becomes of a program: started with standard descriptors closed, with
-a signal on its way, with a limit of file sizes, it serves or says what is wrong, and
+a signal on its way, with a limit of file sizes or of descriptors, it serves or says what is wrong, and
 never writes into what is not meant.
 
 Drives: R14, R71, F18, B6"""
 import fcntl
 import json
 import os
+import re
 import resource
 import signal
 import subprocess
@@ -167,6 +168,48 @@ def test_a_limit_of_file_sizes_makes_the_store_unwritable_and_ends_nothing(own, 
         assert run(binaries.ctl, "--socket", own / "operator.sock", "get", "mesh").returncode == 0
         resource.prlimit(program.pid, resource.RLIMIT_FSIZE, limits)
         done = apply(min_version="TLS1_2")
+        assert done.returncode == 0, done
+    finally:
+        assert program.stop() == 0
+
+
+# Too few descriptors.
+
+
+def enough(told):
+    """The limit that would be enough, as it says."""
+    return int(re.search(r"RLIMIT_NOFILE is \d+, .* (\d+) would be enough", told)[1])
+
+
+@pytest.mark.sanitize
+@pytest.mark.parametrize("limit,workers", [(12, 1), (32, 64)])
+def test_a_sidecar_with_too_few_descriptors_says_how_many_it_needs(own, binaries, limit, workers):
+    """And with so many it starts."""
+    settings = {"server_settings": {"workers": workers}}
+    pair = StaticPair(own, **settings)
+    done = run(Starting(own, binaries, first=f"ulimit -n {limit}").proxy, "--config", pair.path("server"))
+    assert done.returncode == 2 and "--workers" in done.stderr, done
+    pair.bin = Starting(own, binaries, first=f"ulimit -n {enough(done.stderr)}")
+    with EchoApp(pair.target_port):
+        try:
+            pair.start()
+            assert exchange(pair.app_port) == b"hello"
+        finally:
+            pair.stop()
+
+
+def test_a_control_plane_with_too_few_descriptors_says_how_many_it_needs(own, binaries):
+    argv = control_argv(own, binaries)
+    done = run(Starting(own, binaries, first="ulimit -n 8").control, *argv[1:])
+    assert done.returncode == 2, done
+    argv[0] = Starting(own, binaries, first=f"ulimit -n {enough(done.stderr)}").control
+    program = Program("control", argv, own)
+    try:
+        program.wait_ready()
+        done = run(Starting(own, binaries, first="ulimit -n 7").ctl, "--socket", own / "operator.sock", "get", "mesh")
+        assert done.returncode == 2, done
+        done = run(Starting(own, binaries, first=f"ulimit -n {enough(done.stderr)}").ctl, "--socket",
+                   own / "operator.sock", "get", "mesh")
         assert done.returncode == 0, done
     finally:
         assert program.stop() == 0
