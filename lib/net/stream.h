@@ -1,6 +1,7 @@
 /* stream: five operations shared by TCP, TLS and the test stream, and the events they give back.
  *
- * A stream begins with reading stopped. After on_eof or on_error no on_read follows. Once
+ * A stream begins with reading stopped. After on_eof or on_error no on_read follows; on_error may
+ * still follow on_eof, as long as our own direction is open. Once
  * stream_close was called no callback comes, and the pointer is not to be used again (memory goes
  * when the loop's batch ends). Callbacks may call any operation on any stream, close included. */
 #ifndef MORTISE_LIB_NET_STREAM_H

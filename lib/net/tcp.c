@@ -14,6 +14,8 @@
 
 #define TCP_MAGIC 0x7c9b10a4u
 #define TCP_IOV_MAX 16
+/* Of what a peer had sent when we closed. */
+#define TCP_IGNORED_MAX ((size_t)64 << 10)
 /* Small writes behind a blocked one share blocks of this size. */
 #define TCP_BLOCK_MIN ((size_t)4 << 10)
 
@@ -411,6 +413,8 @@ static void tcp_op_close(struct stream *stream, bool reset)
     tcp->reading = false;
     if (reset)
         (void)setsockopt(tcp->poll.fd, SOL_SOCKET, SO_LINGER, &abort_it, sizeof(abort_it));
+    else if ((tcp->poll.ready & POLL_READABLE) != 0) /* unread, it would make a reset of our end */
+        (void)recv(tcp->poll.fd, NULL, TCP_IGNORED_MAX, MSG_TRUNC);
     poll_close(tcp->base.loop, &tcp->poll);
     tcp_drop_queue(tcp);
     loop_defer(tcp->base.loop, tcp_free, tcp);

@@ -45,7 +45,8 @@ struct tls {
     uint64_t key_update_records;
     uint64_t key_updates_since_ms; /* of the peer: begin of the second being counted */
     unsigned num_key_updates;
-    uint8_t first[2]; /* the first bytes of the peer tell TLS from anything else */
+    size_t num_ignored; /* bytes behind close_notify */
+    uint8_t first[2];   /* the first bytes of the peer tell TLS from anything else */
     uint8_t num_first;
     enum tls_records records;
     bool server;
@@ -188,8 +189,16 @@ static void tls_got_close_notify(struct tls *tls)
     tls->got_eof = true;
     tls->reading = false;
     tls->pump_due = false;
-    stream_read_stop(tls->lower); /* what a peer sends behind it means nothing */
+    stream_read_start(tls->lower); /* see tls_ignore */
     tls->base.events->on_eof(tls->base.arg);
+}
+
+/* What a peer sends behind its close_notify means nothing, but its end and its reset do. */
+static void tls_ignore(struct tls *tls, size_t len)
+{
+    tls->num_ignored += len;
+    if (tls->num_ignored > TLS_IGNORED_MAX)
+        tls_break(tls, FAIL(TLS_PROTOCOL, SSL_R_APPLICATION_DATA_ON_SHUTDOWN));
 }
 
 static bool tls_too_many_key_updates(const struct tls *tls)
@@ -370,6 +379,10 @@ static void tls_handshake_step(struct tls *tls)
 /* Works on `data`; keeps what is not wanted now. */
 static void tls_feed(struct tls *tls, struct bytes data)
 {
+    if (tls->got_eof) {
+        tls_ignore(tls, data.len);
+        return;
+    }
     tls->io.in = data;
     if (tls->state == TLS_STATE_HANDSHAKE)
         tls_handshake_step(tls);
@@ -381,6 +394,8 @@ static void tls_feed(struct tls *tls, struct bytes data)
         tls->kept = tls_keep(tls->io.in.ptr, tls->io.in.len);
         stream_read_stop(tls->lower);
     }
+    if (tls->got_eof)
+        tls_ignore(tls, tls->io.in.len);
     tls->io.in.len = 0;
 }
 
@@ -393,6 +408,8 @@ static void tls_on_lower_eof(void *arg)
 {
     struct tls *tls = tls_of_arg(arg);
 
+    if (tls->got_eof)
+        return;
     if (tls->state == TLS_STATE_OPEN)
         tls_break(tls, FAIL(TLS_TRUNCATED, 0));
     else
@@ -439,7 +456,7 @@ static void tls_on_deferred(void *arg)
         return;
     }
     if (tls->state == TLS_STATE_OPEN && !tls->reading)
-        return;
+        return; /* behind close_notify the lower stream is read already */
     kept = tls->kept;
     tls->kept = NULL;
     if (kept != NULL)
@@ -475,7 +492,7 @@ static void tls_op_read_stop(struct stream *stream)
     struct tls *tls = tls_of(stream);
 
     tls->reading = false;
-    if (tls->state == TLS_STATE_OPEN)
+    if (tls->state == TLS_STATE_OPEN && !tls->got_eof)
         stream_read_stop(tls->lower);
 }
 

@@ -15,6 +15,10 @@
 #define TLS_KEY_UPDATE_RECORDS ((uint64_t)1 << 23) /* AES-GCM's limit is 2^24.5 records a key */
 #define TLS_KEY_UPDATES_PER_S 100 /* of the peer; more in a second ends the connection */
 
+/* What a peer may send behind its close_notify: it is thrown away (RFC 8446 section 6.1), so that
+ * its end or its reset is seen and ours is no reset. More ends the connection. */
+#define TLS_IGNORED_MAX ((size_t)64 << 10)
+
 enum tls_role { TLS_CLIENT, TLS_SERVER };
 
 /* Who protects the records of TLS 1.3 after the handshake. */

@@ -6,6 +6,7 @@ Drives: D8, F1, R1, R3, R4, R14, R16"""
 import contextlib
 import os
 import socket
+import struct
 import time
 
 import pytest
@@ -428,6 +429,55 @@ def test_what_comes_after_close_notify_is_ignored(pair):
         one.app.shutdown(socket.SHUT_WR)
         assert one.tls.alert() == "close_notify"
         assert one.line()["reason"] == "done"
+
+
+IGNORED_MAX = 64 << 10  # behind a close_notify
+
+
+@pytest.mark.sanitize
+def test_bytes_behind_a_close_notify_do_not_cost_the_answer(pair):
+    """Unread when we close, they would make a reset of our end, and what the peer had not taken yet would be lost."""
+    answer = os.urandom(3 << 20)
+    with Session(pair) as one:
+        one.both_ways()
+        one.tls.close_notify()
+        assert one.end_of_app() == (b"", False)
+        for _ in range(4):
+            one.raw(one.tls.write.seal(APPLICATION_DATA, bytes(12 << 10)))
+        one.app.sendall(answer)
+        one.app.shutdown(socket.SHUT_WR)
+        assert one.line()["reason"] == "done"  # it has all of it, and we have read nothing yet
+        got = b""
+        while len(got) < len(answer):
+            got += one.tls.recv()
+        assert got == answer and one.tls.alert() == "close_notify"
+
+
+@pytest.mark.sanitize
+def test_too_much_behind_a_close_notify_ends_it(pair):
+    pair.pace()
+    with Session(pair) as one:
+        one.both_ways()
+        one.tls.close_notify()
+        assert one.end_of_app() == (b"", False)
+        one.raw(bytes(IGNORED_MAX + 1))
+        line = one.line()
+        assert (line["reason"], line["error"]) == ("tls_failed", "tls_protocol")
+
+
+@pytest.mark.sanitize
+@pytest.mark.parametrize("behind", [b"", b"rubbish"], ids=["at once", "behind rubbish"])
+def test_a_reset_behind_a_close_notify_is_seen(pair, behind):
+    """The application goes on with its own direction and would wait for nobody."""
+    pair.pace()
+    with Session(pair) as one:
+        one.both_ways()
+        one.tls.close_notify()
+        assert one.app.recv(1) == b""
+        one.raw(behind)
+        one.tls.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        one.tls.sock.close()
+        assert one.line()["reason"] == "peer_reset"
 
 
 @pytest.mark.sanitize

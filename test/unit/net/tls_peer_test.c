@@ -295,6 +295,57 @@ static void test_end_without_close_notify_is_truncation(void **state)
     raw_close(&client);
 }
 
+/* The peer ends its direction and goes on sending: it is ignored up to a limit. */
+static void test_what_comes_behind_close_notify(void **state)
+{
+    static uint8_t junk[TLS_IGNORED_MAX];
+
+    (void)state;
+    raw_connect(&client, TLS_CLIENT, server_ctx, 0);
+    raw_write("whole");
+    assert_int_equal(SSL_shutdown(raw.ssl), 0);
+    raw_send();
+    ROUNDS_UNTIL(client.rec.num_eofs == 1);
+    send_raw(raw.stream, junk, sizeof(junk));
+    looptest_settle(loop);
+    assert_int_equal(memstream_pending(client.lower), 0); /* it was read, and nobody told */
+    assert_int_equal(client.rec.num_errors, 0);
+    assert_true(has_text(&client, "whole"));
+    write_text(&client, "the answer");
+    looptest_settle(loop);
+    assert_int_equal(raw.num_bytes, 10);
+    /* The twin: one more. */
+    send_raw(raw.stream, junk, 1);
+    ROUNDS_UNTIL(client.rec.num_errors == 1);
+    assert_int_equal(client.rec.err.code, E_TLS_PROTOCOL);
+    assert_true(has_text(&client, "whole"));
+    raw_close(&client);
+    /* All in one piece, and more than the limit. */
+    ends_init();
+    raw_connect(&client, TLS_CLIENT, server_ctx, 0);
+    assert_int_equal(SSL_shutdown(raw.ssl), 0);
+    raw_send();
+    send_raw(raw.stream, junk, sizeof(junk));
+    send_raw(raw.stream, junk, 1);
+    ROUNDS_UNTIL(client.rec.num_errors == 1);
+    assert_int_equal(client.rec.num_eofs, 1);
+    assert_int_equal(client.rec.err.code, E_TLS_PROTOCOL);
+    raw_close(&client);
+    /* A reset behind it, with and without something before. */
+    for (size_t len = 0; len <= 100; len += 100) {
+        ends_init();
+        raw_connect(&client, TLS_CLIENT, server_ctx, 0);
+        assert_int_equal(SSL_shutdown(raw.ssl), 0);
+        raw_send();
+        ROUNDS_UNTIL(client.rec.num_eofs == 1);
+        send_raw(raw.stream, junk, len);
+        memstream_reset(client.lower);
+        ROUNDS_UNTIL(client.rec.num_errors == 1);
+        assert_int_equal(client.rec.err.code, E_PEER_RESET);
+        raw_close(&client);
+    }
+}
+
 static void test_damaged_record_gets_an_alert(void **state)
 {
     const uint8_t *data;
@@ -407,6 +458,7 @@ int main(void)
         TEST(test_flood_of_key_updates_ends_early),
         TEST(test_key_update_that_asks_for_ours_is_answered),
         TEST(test_end_without_close_notify_is_truncation),
+        TEST(test_what_comes_behind_close_notify),
         TEST(test_damaged_record_gets_an_alert),
         TEST(test_nothing_comes_behind_our_alert),
         TEST(test_no_alert_comes_behind_our_close_notify),
