@@ -5,6 +5,10 @@
  * close_notify, and the rules for what a peer may not send. It knows no sockets and no loop; tls.c
  * moves the bytes. Unauthenticated bytes cost at most one record of memory.
  *
+ * A connection belongs to one thread; if it went to another between two calls, nothing would be
+ * read or written under a wrong key, but the first one's last expanded keys stay until others take
+ * their place.
+ *
  * No branch and no address of ours depends on a key or on a plaintext byte, but for what an
  * authenticated peer tells us: the type byte and the length of the padding before it.
  * Source: RFC 8446 sections 4.6, 5 and 6. */

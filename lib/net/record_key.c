@@ -1,5 +1,6 @@
 #include "lib/net/record_key.h"
 
+#include <stdatomic.h>
 #include <string.h>
 
 #include <openssl/digest.h>
@@ -12,31 +13,40 @@
 
 /* One thread's expanded keys. */
 struct record_place {
-    const struct record_key *owner; /* NULL: empty */
+    uint64_t owner;                 /* the number of its key; 0: empty */
     const struct record_aead *aead; /* of what was expanded last */
     struct record_slot slot;
 };
 static _Thread_local struct record_place record_sealing, record_opening;
 
+/* Not the key's address: another may come to lie there while a slot of some other thread still
+ * holds the one before. */
+static atomic_uint_least64_t record_key_last;
+
+static uint64_t record_key_number(void)
+{
+    return atomic_fetch_add_explicit(&record_key_last, 1, memory_order_relaxed) + 1;
+}
+
 static const struct record_slot *record_place_take(struct record_place *place,
                                                    const struct record_key *key)
 {
-    if (place->owner != key) {
+    if (place->owner != key->number) {
         if (place->aead != key->aead) /* a longer key would leave its tail */
             mem_wipe(&place->slot, sizeof(place->slot));
         place->aead = key->aead;
         key->aead->expand(&place->slot, key->key);
-        place->owner = key;
+        place->owner = key->number;
     }
     return &place->slot;
 }
 
 static void record_place_drop(struct record_place *place, const struct record_key *key)
 {
-    if (place->owner != key)
+    if (place->owner != key->number)
         return;
     mem_wipe(&place->slot, sizeof(place->slot));
-    place->owner = NULL;
+    place->owner = 0;
 }
 
 const struct record_slot *record_key_slot_of_sealing(void)
@@ -79,6 +89,7 @@ err_t record_key_init(struct record_key *key, const struct record_aead *aead, st
 
     CHECK(secret.len == 32 || secret.len == 48);
     memset(key, 0, sizeof(*key));
+    key->number = record_key_number();
     key->aead = aead;
     key->seq = seq;
     memcpy(key->secret, secret.ptr, secret.len);
@@ -106,6 +117,7 @@ err_t record_key_update(struct record_key *key)
     mem_wipe(next, sizeof(next));
     record_place_drop(&record_sealing, key);
     record_place_drop(&record_opening, key);
+    key->number = record_key_number();
     if (err_is_ok(err))
         err = record_key_derive(key);
     key->seq = err_is_ok(err) ? 0 : UINT64_MAX; /* no nonce comes twice under one key */

@@ -3,7 +3,8 @@
  *
  * Only secret, key and iv are kept per connection. The expanded key (AES key schedule and hash
  * table, 1 KiB) lies in one of two slots of the thread, one for sealing and one for opening, and is
- * made again when another connection had the slot: 110 ns against 2 KiB a connection.
+ * made again when another connection had the slot: 110 ns against 2 KiB a connection. A key may go
+ * from thread to thread, one at a time.
  * Source: RFC 8446 sections 5.2 to 5.5, 7.1 to 7.3. */
 #ifndef MORTISE_LIB_NET_RECORD_KEY_H
 #define MORTISE_LIB_NET_RECORD_KEY_H
@@ -22,6 +23,7 @@
 #define RECORD_VERSION 0x0303
 
 struct record_key {
+    uint64_t number; /* of this secret among all that ever were: what a slot knows it by */
     const struct record_aead *aead;
     uint64_t seq; /* of the next record */
     uint8_t iv[RECORD_NONCE];
@@ -34,7 +36,7 @@ struct record_key {
  * (SHA-384). `seq` is the next record's number. Errors: NO_MEMORY; nothing is to be released. */
 MUST_CHECK err_t record_key_init(struct record_key *key, const struct record_aead *aead,
                                  struct bytes secret, uint64_t seq);
-/* record_key_fini wipes it and what a slot holds of it. */
+/* record_key_fini wipes it and what the slots of this thread hold of it. */
 void record_key_fini(struct record_key *key);
 
 /* record_key_update goes on to the next traffic secret (KeyUpdate). Errors: NO_MEMORY; the key is

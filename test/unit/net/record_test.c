@@ -2,6 +2,7 @@
  * lives of two ends, and what a peer may not send. Drives: A2, R14 */
 #include "lib/net/record.h"
 
+#include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -350,6 +351,51 @@ static void test_no_tail_of_a_longer_key_is_left(void **state)
         record_key_fini(&b);
         for (size_t i = 0; i < sizeof(*slot); i++)
             assert_int_equal(slot->bytes[i], 0);
+    }
+}
+
+struct successor {
+    struct record_key *key;
+    const uint8_t *secret;
+    unsigned engine;
+    bool ok;
+};
+
+/* Another thread ends the key; the next one comes to lie at the same place. */
+static void *succeed(void *arg)
+{
+    struct successor *next = arg;
+
+    record_key_fini(next->key);
+    next->ok = err_is_ok(record_key_init(next->key, engine_of(next->engine, RECORD_AES_128_GCM),
+                                         bytes_of(next->secret, 32), 0));
+    return NULL;
+}
+
+static void test_a_key_that_another_thread_replaced(void **state)
+{
+    static const uint8_t first[32] = {1}, second[32] = {2};
+    uint8_t sealed[100 + RECORD_OVERHEAD], opened[101], plain[100] = {7};
+
+    (void)state;
+    for (unsigned engine = 0; engine < NUM_ENGINES; engine++) {
+        struct record_key key, peer;
+        struct successor next = {&key, second, engine, false};
+        pthread_t thread;
+
+        assert_ok(record_key_init(&key, engine_of(engine, RECORD_AES_128_GCM),
+                                  bytes_of(first, sizeof(first)), 0));
+        record_key_seal(&key, RECORD_TYPE_DATA, bytes_of(plain, sizeof(plain)), sealed);
+        assert_int_equal(pthread_create(&thread, NULL, succeed, &next), 0);
+        assert_int_equal(pthread_join(thread, NULL), 0);
+        assert_true(next.ok);
+        record_key_seal(&key, RECORD_TYPE_DATA, bytes_of(plain, sizeof(plain)), sealed);
+        assert_ok(record_key_init(&peer, engine_of(engine, RECORD_AES_128_GCM),
+                                  bytes_of(second, sizeof(second)), 0));
+        assert_true(record_key_open(&peer, bytes_of(sealed, sizeof(sealed)), opened));
+        assert_memory_equal(opened, plain, sizeof(plain));
+        record_key_fini(&key);
+        record_key_fini(&peer);
     }
 }
 
@@ -820,6 +866,7 @@ int main(void)
         cmocka_unit_test(test_vectors_of_rfc_8448),
         cmocka_unit_test(test_engines_agree_on_every_length),
         cmocka_unit_test(test_no_tail_of_a_longer_key_is_left),
+        cmocka_unit_test(test_a_key_that_another_thread_replaced),
         TEST(test_input_may_be_cut_anywhere),
         TEST(test_what_we_seal_opens_at_the_peer),
         TEST(test_padding_is_taken_off),
