@@ -542,10 +542,10 @@ static void tool_parse(struct tool *tool, int argc, char **argv)
         switch (option) {
         case 'h':
             (void)fputs(usage, stdout);
-            exit(0);
+            exit(process_end("mortise-cert", 0));
         case TOOL_VERSION:
             (void)printf("mortise-cert %s\n", MORTISE_VERSION);
-            exit(0);
+            exit(process_end("mortise-cert", 0));
         case TOOL_FORCE:
             tool->force = true;
             break;
@@ -563,11 +563,10 @@ static void tool_parse(struct tool *tool, int argc, char **argv)
     }
 }
 
-int main(int argc, char **argv)
+static int tool_run(int argc, char **argv)
 {
     struct tool tool = {0};
 
-    process_begin();
     tool_parse(&tool, argc, argv);
     const char *command = argv[optind];
     if (command == NULL)
@@ -585,4 +584,10 @@ int main(int argc, char **argv)
     if (strcmp(command, "profile") == 0)
         return tool_profile(&tool);
     tool_usage_error("no such command:", command);
+}
+
+int main(int argc, char **argv)
+{
+    process_begin();
+    return process_end("mortise-cert", tool_run(argc, argv));
 }

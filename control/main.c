@@ -156,5 +156,5 @@ int main(int argc, char **argv)
     }
     faults_fini(&faults);
     config_free(&config);
-    return status;
+    return process_end("mortise-control", status);
 }

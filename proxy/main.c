@@ -266,7 +266,7 @@ int main(int argc, char **argv)
     stats_free(program.stats);
     config_free(&program.settings);
     if (err_is_ok(err))
-        return EXIT_SUCCESS;
+        return process_end("mortise-proxy", EXIT_SUCCESS);
     if (faults.total == 0)
         (void)fprintf(stderr, "mortise-proxy: %s (%s)\n", err_text(err.code), err_name(err.code));
     else

@@ -14,7 +14,7 @@
 #define SIDECAR_SAMPLE_TICKS 5 /* metrics of process and live connections */
 #define SIDECAR_DRAIN_LOOK_MS 20
 #define SIDECAR_DRAIN_GRACE_MS \
-    500 /* the workers cut at the deadline, and say so of each connection */
+    500                  /* the workers cut at the deadline, and say so of each connection */
 #define SIDECAR_CROWD 64 /* connections; what fewer leave behind is not worth looking for */
 
 struct sidecar {

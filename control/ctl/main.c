@@ -1,5 +1,4 @@
 /* mortisectl: the operator's command line. */
-#include <errno.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -252,15 +251,7 @@ static int ctl_main(int argc, char **argv)
 
 int main(int argc, char **argv)
 {
-    int status;
-
     process_begin();
     process_ignore_signals();
-    status = ctl_main(argc, argv);
-    /* Half an answer is none: a full disk behind `>` is told. */
-    if (fflush(stdout) != 0 && status == CTL_OK) {
-        ctl_tell("cannot write the answer: %s", strerror(errno));
-        return CTL_FAILED;
-    }
-    return status;
+    return process_end("mortisectl", ctl_main(argc, argv));
 }

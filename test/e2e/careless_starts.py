@@ -1,6 +1,6 @@
 """Without this a careless parent would decide what becomes of a program: started with standard descriptors closed, with
-a signal on its way, with a limit of file sizes or of descriptors, it serves or says what is wrong, and
-never writes into what is not meant.
+a signal on its way, with a limit of file sizes or of descriptors, with its output on a full disk, it serves or says what
+is wrong, and never writes into what is not meant.
 
 Drives: R14, R71, F18, B6"""
 import fcntl
@@ -213,3 +213,23 @@ def test_a_control_plane_with_too_few_descriptors_says_how_many_it_needs(own, bi
         assert done.returncode == 0, done
     finally:
         assert program.stop() == 0
+
+
+# An answer that cannot be written.
+
+
+@pytest.mark.parametrize("name", ["proxy", "control", "ctl", "cert"])
+@pytest.mark.parametrize("flag", ["--help", "--version", "--check"])
+def test_an_answer_on_a_full_disk_is_no_success(own, binaries, name, flag):
+    if flag == "--check":
+        argv = {"proxy": ["--config", StaticPair(own, binaries).path("server"), "--check"],
+                "control": [*control_argv(own, binaries)[1:], "--check"],
+                "ctl": ["completion", "bash"],
+                "cert": ["profile", "--name", "default-tls-server"]}[name]
+    else:
+        argv = [flag]
+    argv = [getattr(binaries, name), *argv]
+    assert subprocess.run(argv, stdout=subprocess.DEVNULL, timeout=60, env=own_environment()).returncode == 0
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run(argv, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60, env=own_environment())
+    assert done.returncode == 1 and "cannot write the answer: No space left" in done.stderr, done
