@@ -22,6 +22,10 @@ static const struct metric_family meters_families[] = {
      "0 when the last write to the store failed, else 1.", "", NULL, 0},
     {"mortise_control_ca_not_after_seconds", METRIC_GAUGE,
      "When a certificate of the control plane expires (Unix time).", "certificate", NULL, 0},
+    {"mortise_control_root_rotation_stage", METRIC_GAUGE,
+     "0: no rotation of the root is under way; 1 distribute, 2 reissue, 3 retire.", "", NULL, 0},
+    {"mortise_control_root_rotation_stage_since_seconds", METRIC_GAUGE,
+     "When that stage began (Unix time).", "", NULL, 0},
     {"mortise_control_certificates_issued_total", METRIC_COUNTER, "Certificates issued.", "reason",
      NULL, 0},
     {"mortise_control_refusals_total", METRIC_COUNTER,
@@ -53,6 +57,8 @@ static const struct {
     [METERS_ROOT_NOT_AFTER] = {"mortise_control_ca_not_after_seconds", "root"},
     [METERS_ISSUER_NOT_AFTER] = {"mortise_control_ca_not_after_seconds", "issuer"},
     [METERS_CONTROL_NOT_AFTER] = {"mortise_control_ca_not_after_seconds", "control"},
+    [METERS_ROTATION_STAGE] = {"mortise_control_root_rotation_stage", NULL},
+    [METERS_ROTATION_SINCE] = {"mortise_control_root_rotation_stage_since_seconds", NULL},
 };
 
 static const char *const meters_answers[METERS_NUM_ANSWERS] = {

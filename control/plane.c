@@ -306,6 +306,7 @@ static void plane_on_handshake(void *arg, err_t err)
 static void plane_measure(struct plane *plane)
 {
     struct registry_totals totals = registry_totals(plane->registry);
+    struct root_rotation_state rotation = root_rotation_state(plane->root_rotation);
     struct meters *meters = plane->meters;
 
     meters_set(meters, METERS_CONNECTED, totals.connected);
@@ -318,6 +319,8 @@ static void plane_measure(struct plane *plane)
     meters_set(meters, METERS_ROOT_NOT_AFTER, ca_root_not_after(plane->ca));
     meters_set(meters, METERS_ISSUER_NOT_AFTER, ca_issuer_not_after(plane->ca));
     meters_set(meters, METERS_CONTROL_NOT_AFTER, server_cert_not_after(plane->cert));
+    meters_set(meters, METERS_ROTATION_STAGE, (int64_t)rotation.stage);
+    meters_set(meters, METERS_ROTATION_SINCE, rotation.stage_since);
 }
 
 static void plane_on_tick(void *arg)
