@@ -41,6 +41,11 @@ void *mem_try(size_t size)
     return calloc(1, size != 0 ? size : 1);
 }
 
+void *mem_try_alloc(size_t size)
+{
+    return malloc(size != 0 ? size : 1);
+}
+
 void *mem_realloc(void *ptr, size_t size)
 {
     void *moved = realloc(ptr, size != 0 ? size : 1);

@@ -25,6 +25,8 @@ void *mem_array(size_t num, size_t size);
 
 /* mem_try is mem_zalloc that returns NULL: for accept, a new stream, a new call. */
 void *mem_try(size_t size);
+/* mem_try_alloc is mem_alloc that returns NULL: for what a connection may be lost for. */
+void *mem_try_alloc(size_t size);
 
 static inline void mem_free(void *ptr)
 {

@@ -169,7 +169,11 @@ static err_t record_next(struct record *record, struct bytes *in, struct bytes *
             return AGAIN;
         TRY(record_check_header(record->header, &len, out_alert));
         record->part_size = (uint32_t)(RECORD_HEADER + len);
-        record->part = mem_alloc(record->part_size);
+        record->part = mem_try_alloc(record->part_size);
+        if (record->part == NULL) {
+            *out_alert = SSL_AD_INTERNAL_ERROR;
+            return FAIL(NO_MEMORY, 0);
+        }
         memcpy(record->part, record->header, RECORD_HEADER);
     }
     if (!record_collect(record, record->part, record->part_size, in))

@@ -312,7 +312,8 @@ static void tcp_op_read_stop(struct stream *stream)
     tcp->read_size = TCP_READ_MIN;
 }
 
-static void tcp_queue_add(struct tcp *tcp, const uint8_t *ptr, size_t len)
+/* False: no memory. */
+static bool tcp_queue_add(struct tcp *tcp, const uint8_t *ptr, size_t len)
 {
     struct tcp_block *last = tcp->last;
     struct tcp_block *block;
@@ -327,11 +328,13 @@ static void tcp_queue_add(struct tcp *tcp, const uint8_t *ptr, size_t len)
         ptr += fits;
         len -= fits;
         if (len == 0)
-            return;
+            return true;
     }
     /* The first is what one send left: exact. One that comes behind it will not stay alone. */
     cap = last != NULL && len < TCP_BLOCK_MIN ? TCP_BLOCK_MIN : len;
-    block = mem_alloc(sizeof(*block) + cap);
+    block = mem_try_alloc(sizeof(*block) + cap);
+    if (block == NULL)
+        return false;
     block->next = NULL;
     block->pos = 0;
     block->len = len;
@@ -342,6 +345,7 @@ static void tcp_queue_add(struct tcp *tcp, const uint8_t *ptr, size_t len)
     else
         tcp->first = block;
     tcp->last = block;
+    return true;
 }
 
 static err_t tcp_write_failed(struct tcp *tcp, int value)
@@ -384,8 +388,8 @@ static err_t tcp_op_write(struct stream *stream, struct bytes data)
         if (sent < 0)
             sent = 0;
     }
-    if ((size_t)sent < data.len)
-        tcp_queue_add(tcp, data.ptr + sent, data.len - (size_t)sent);
+    if ((size_t)sent < data.len && !tcp_queue_add(tcp, data.ptr + sent, data.len - (size_t)sent))
+        return tcp_write_failed(tcp, ENOMEM);
     return OK;
 }
 
@@ -640,15 +644,12 @@ static err_t tcp_connect_begin(struct tcp_connect *attempt, const struct addr *t
 err_t tcp_connect(struct loop *loop, const struct addr *to, uint64_t timeout_ms, tcp_connect_cb cb,
                   void *arg, struct tcp_connect **out)
 {
-    struct tcp_connect *attempt = mem_zalloc(sizeof(*attempt));
+    struct tcp_connect *attempt = mem_try(sizeof(*attempt));
     struct tcp *tcp = tcp_alloc(loop);
     err_t err = FAIL(NO_MEMORY, 0);
 
-    attempt->tcp = tcp;
-    attempt->loop = loop;
-    attempt->cb = cb;
-    attempt->arg = arg;
-    if (tcp != NULL) {
+    if (attempt != NULL && tcp != NULL) {
+        *attempt = (struct tcp_connect){.tcp = tcp, .loop = loop, .cb = cb, .arg = arg};
         tcp->connect = attempt;
         err = tcp_connect_begin(attempt, to);
     }

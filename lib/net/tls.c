@@ -119,15 +119,18 @@ static void tls_schedule(struct tls *tls)
 }
 
 /* The handshake's last flight waits for the end of the batch: the first data often come along. */
-static void tls_cork(struct tls *tls)
+static err_t tls_cork(struct tls *tls)
 {
     struct loop_bufs *bufs = loop_bufs(tls->base.loop);
 
     if (bufs->tx_len == 0)
-        return;
+        return OK;
     tls->io.cork = tls_keep(bufs->tx, bufs->tx_len);
+    if (tls->io.cork == NULL)
+        return tls_flush(tls);
     bufs->tx_len = 0;
     tls_schedule(tls);
+    return OK;
 }
 
 static err_t tls_uncork(struct tls *tls)
@@ -334,11 +337,15 @@ static struct tls_info tls_info_of(const SSL *ssl)
 static void tls_handshake_done(struct tls *tls)
 {
     tls_handshake_cb cb = tls->cb;
+    err_t err = tls_cork(tls);
 
+    if (!err_is_ok(err)) {
+        tls_break(tls, err);
+        return;
+    }
     tls_set_state(tls, TLS_STATE_OPEN);
     tls->tls13 = SSL_version(tls->ssl) >= TLS1_3_VERSION;
     tls->info = tls_info_of(tls->ssl);
-    tls_cork(tls);
     if (tls->records != TLS_RECORDS_LIBRARY)
         tls->record = tls_record_of(tls->ssl, tls->records == TLS_RECORDS_AUTO,
                                     tls->key_update_records, TLS_KEY_UPDATES_PER_S);
@@ -393,6 +400,8 @@ static void tls_feed(struct tls *tls, struct bytes data)
         CHECK(tls->kept == NULL);
         tls->kept = tls_keep(tls->io.in.ptr, tls->io.in.len);
         stream_read_stop(tls->lower);
+        if (tls->kept == NULL)
+            tls_break(tls, FAIL(NO_MEMORY, 0));
     }
     if (tls->got_eof)
         tls_ignore(tls, tls->io.in.len);

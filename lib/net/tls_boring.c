@@ -11,8 +11,10 @@
 
 struct tls_kept *tls_keep(const void *ptr, size_t len)
 {
-    struct tls_kept *kept = mem_alloc(sizeof(*kept) + len);
+    struct tls_kept *kept = mem_try_alloc(sizeof(*kept) + len);
 
+    if (kept == NULL)
+        return NULL;
     kept->len = len;
     memcpy(kept->data, ptr, len);
     return kept;

@@ -13,6 +13,7 @@ struct tls_kept {
     size_t len;
     uint8_t data[];
 };
+/* tls_keep returns an owned copy; NULL: no memory. */
 struct tls_kept *tls_keep(const void *ptr, size_t len);
 
 /* Where a session reads from and writes to. */

@@ -136,6 +136,7 @@ static void test_try_returns_null_for_what_cannot_be_had(void **state)
 {
     (void)state;
     assert_null(mem_try(far_too_much));
+    assert_null(mem_try_alloc(far_too_much));
 }
 
 static void test_wipe_overwrites_what_it_is_told_and_no_more(void **state)

@@ -418,6 +418,38 @@ static void test_input_may_be_cut_anywhere(void **state)
     }
 }
 
+static bool no_memory;
+
+void *__real_mem_try_alloc(size_t size);
+void *__wrap_mem_try_alloc(size_t size);
+
+void *__wrap_mem_try_alloc(size_t size)
+{
+    return no_memory ? NULL : __real_mem_try_alloc(size);
+}
+
+/* The rest of a record is to come, and there is no room for its beginning. */
+static void test_no_memory_for_a_part_of_a_record(void **state)
+{
+    uint8_t out[RECORD_SEALED_MAX], alert;
+    struct bytes in;
+    size_t len;
+
+    (void)state;
+    peer_says("never seen");
+    no_memory = true;
+    in = bytes_of(t.in, 10);
+    assert_int_equal(record_open(t.us, t.now_ms, &in, out, sizeof(out), &len, &alert).code,
+                     E_NO_MEMORY);
+    assert_int_equal(alert, SSL_AD_INTERNAL_ERROR);
+    no_memory = false;
+    in = bytes_of(t.in + 10, t.in_len - 10); /* it is over, whatever comes */
+    assert_int_equal(record_open(t.us, t.now_ms, &in, out, sizeof(out), &len, &alert).code,
+                     E_NO_MEMORY);
+    assert_int_equal(len, 0);
+    assert_int_equal(alert, 0);
+}
+
 static void test_what_we_seal_opens_at_the_peer(void **state)
 {
     static const size_t lens[] = {1,     2,     15,    16,    17,    255,   1400,
@@ -868,6 +900,7 @@ int main(void)
         cmocka_unit_test(test_no_tail_of_a_longer_key_is_left),
         cmocka_unit_test(test_a_key_that_another_thread_replaced),
         TEST(test_input_may_be_cut_anywhere),
+        TEST(test_no_memory_for_a_part_of_a_record),
         TEST(test_what_we_seal_opens_at_the_peer),
         TEST(test_padding_is_taken_off),
         TEST(test_nothing_but_padding_is_refused),

@@ -949,6 +949,66 @@ int __wrap_socket(int domain, int type, int protocol)
     return errno != 0 ? -1 : __real_socket(domain, type, protocol);
 }
 
+static bool no_memory;
+
+void *__real_mem_try(size_t size);
+void *__wrap_mem_try(size_t size);
+void *__real_mem_try_alloc(size_t size);
+void *__wrap_mem_try_alloc(size_t size);
+
+void *__wrap_mem_try(size_t size)
+{
+    return no_memory ? NULL : __real_mem_try(size);
+}
+
+void *__wrap_mem_try_alloc(size_t size)
+{
+    return no_memory ? NULL : __real_mem_try_alloc(size);
+}
+
+/* A connection is lost for that, not the process; the other one goes on. */
+static void test_no_memory_for_what_the_kernel_does_not_take(void **state)
+{
+    const size_t len = (size_t)8 << 20;
+    uint8_t *data = mem_zalloc(len);
+    struct connecting connecting = {0};
+    struct half half, other;
+    struct addr addr;
+    int listener = sockets_listen(8, &addr);
+
+    (void)state;
+    half_open(&other);
+    for (int reading = 0; reading < 2; reading++) {
+        err_t err;
+
+        half_open(&half);
+        sockets_set_send_buffer(tcp_fd(half.rec.stream), 1);
+        if (reading)
+            stream_read_start(half.rec.stream);
+        no_memory = true;
+        err = stream_write(half.rec.stream, bytes_of(data, len));
+        no_memory = false;
+        if (reading) { /* as with every write that fails then */
+            assert_int_equal(err.code, E_OK);
+            LOOP_UNTIL(loop, half.rec.num_errors == 1);
+            err = half.rec.err;
+        }
+        assert_int_equal(err.code, E_NO_MEMORY);
+        assert_int_equal(half.rec.stream->queued, 0);
+        half_close(&half);
+    }
+    no_memory = true;
+    assert_int_equal(
+        tcp_connect(loop, &addr, 1000, on_connected, &connecting, &connecting.attempt).code,
+        E_NO_MEMORY);
+    no_memory = false;
+    must_write(other.rec.stream, 0, 100);
+    LOOP_UNTIL(loop, sockets_drain(other.peer, 0, 100) == 100);
+    half_close(&other);
+    close(listener);
+    mem_free(data);
+}
+
 static void test_what_the_kernel_has_not(void **state)
 {
     static const struct {
@@ -1022,6 +1082,7 @@ int main(void)
         cmocka_unit_test(test_connect_cancelled_is_silent),
         cmocka_unit_test(test_connect_without_descriptors),
         cmocka_unit_test(test_what_the_kernel_has_not),
+        cmocka_unit_test(test_no_memory_for_what_the_kernel_does_not_take),
     };
 
     return cmocka_run_group_tests(tests, set_up, tear_down);

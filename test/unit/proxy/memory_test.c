@@ -3,8 +3,9 @@
  * lost: the process, the connection beside it and the next one stay, and a peer that is to be
  * refused is never let in because something could not be allocated.
  *
- * Two kinds: our own mem_try (wrapped by the linker), and everything that BoringSSL allocates, by
- * its own hook. Only the workers of one side meet it, so that the counting repeats.
+ * Two kinds: our own mem_try and mem_try_alloc (wrapped by the linker), and everything that
+ * BoringSSL allocates, by its own hook. Only the workers of one side meet it, so that the counting
+ * repeats.
  *
  * Drives: R68, R9, R14, F1 */
 #include <errno.h>
@@ -67,6 +68,14 @@ void *__wrap_mem_try(size_t size);
 void *__wrap_mem_try(size_t size)
 {
     return walk_fails(KIND_OURS) ? NULL : __real_mem_try(size);
+}
+
+void *__real_mem_try_alloc(size_t size);
+void *__wrap_mem_try_alloc(size_t size);
+
+void *__wrap_mem_try_alloc(size_t size)
+{
+    return walk_fails(KIND_OURS) ? NULL : __real_mem_try_alloc(size);
 }
 
 /* Declared by BoringSSL as weak symbols of no header. The size stands before the block. */
