@@ -90,6 +90,14 @@ struct ctl_flags {
         .help = "With --wait: how long to wait for the sidecars."                               \
     }
 
+#define CTL_SPREAD_ROW                                                                           \
+    {                                                                                            \
+        .name = "spread", .kind = OPTION_MS, .offset = offsetof(struct ctl_flags, spread_ms),    \
+        .def = "0s", .min = 0, .max = 3600000, .arg = "TIME",                                    \
+        .help = "Each sidecar renews after a random part of this time, so that hundreds do not " \
+                "at once."                                                                       \
+    }
+
 extern const char *const ctl_outputs[];
 
 struct ctl_command {

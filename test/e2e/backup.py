@@ -10,14 +10,6 @@ import pytest
 
 from deploy.lab.mesh import document
 from deploy.lab.programs import LabError, wait_for
-from deploy.lab.traffic import Traffic
-
-
-@pytest.fixture(scope="module")
-def traffic(mesh):
-    made = Traffic(mesh).serve().drive()
-    yield made
-    made.stop()
 
 
 @pytest.fixture(scope="module")

@@ -6,6 +6,7 @@ import pytest
 
 from deploy.lab import netns
 from deploy.lab.mesh import SUBSYSTEMS, Mesh
+from deploy.lab.traffic import Traffic
 from test.testlib import baseline
 from test.testlib.fixtures import (binaries, folder, pytest_collect_file,  # noqa: F401
                                    pytest_collection_modifyitems, pytest_configure)
@@ -52,3 +53,11 @@ def mesh(folder, network, binaries):
         for program in (*made.sidecars.values(), made.control):
             if program is not None:
                 assert program.child.returncode in (0, -9, -15), program.tail(60)
+
+
+@pytest.fixture(scope="module")
+def traffic(mesh):
+    """The mesh's applications, with traffic on all four links."""
+    made = Traffic(mesh).serve().drive()
+    yield made
+    made.stop()

@@ -13,17 +13,9 @@ from cryptography import x509
 
 from deploy.lab.mesh import document
 from deploy.lab.programs import LabError, wait_for
-from deploy.lab.traffic import Traffic
 from test.testlib.fixtures import FULL
 
 ROUNDS = 30 if FULL else 8
-
-
-@pytest.fixture(scope="module")
-def traffic(mesh):
-    made = Traffic(mesh).serve().drive()
-    yield made
-    made.stop()
 
 
 class Work:

@@ -5,14 +5,6 @@ Drives: R3, R5, R10, R13, R36, R44, A9, F2, D3, R9, R62"""
 import pytest
 
 from deploy.lab.refusals import Refusals
-from deploy.lab.traffic import Traffic
-
-
-@pytest.fixture(scope="module")
-def traffic(mesh):
-    made = Traffic(mesh).serve().drive()
-    yield made
-    made.stop()
 
 
 @pytest.fixture(scope="module")

@@ -12,18 +12,10 @@ from collections import Counter
 import pytest
 
 from deploy.lab.programs import LabError, wait_for
-from deploy.lab.traffic import Traffic
 from test.testlib.fixtures import FULL
 
 ROTATIONS = 20 if FULL else 4
 KILLS = 50 if FULL else 6
-
-
-@pytest.fixture(scope="module")
-def traffic(mesh):
-    made = Traffic(mesh).serve().drive()
-    yield made
-    made.stop()
 
 
 @pytest.fixture
