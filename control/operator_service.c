@@ -168,6 +168,9 @@ static err_t operator_see_certificate(void *arg, const char *path, uint64_t vers
         return OK;
     if (!list->request->include_expired && record->not_after <= list->now_s)
         return OK;
+    if (list->request->expiring_s != 0 &&
+        record->not_after - list->now_s > list->request->expiring_s)
+        return OK;
     item = mem_alloc(sizeof(*item));
     *item = (Mortise__V1__Certificate)MORTISE__V1__CERTIFICATE__INIT;
     item->serial = mem_strdup(record->serial);

@@ -35,6 +35,7 @@ struct ctl_flags {
     bool force;
     bool prune;
     bool wait;
+    int64_t expiring_ms;
     int64_t spread_ms;
     int64_t timeout_ms;
     int64_t ttl_ms;

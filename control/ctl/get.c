@@ -24,6 +24,14 @@ static const struct option get_options[] = {
      .offset = offsetof(struct ctl_flags, expired),
      .def = "false",
      .help = "Of certificates: also those that have expired."},
+    {.name = "expiring",
+     .kind = OPTION_MS,
+     .offset = offsetof(struct ctl_flags, expiring_ms),
+     .def = "0s",
+     .min = 0,
+     .max = INT64_C(3660) * 86400 * 1000,
+     .arg = "TIME",
+     .help = "Of certificates: only those that expire within this time; 0s: all."},
     CTL_CONNECTION_ROWS,
     {.name = NULL},
 };
@@ -367,6 +375,7 @@ static int get_certificates_of(const struct get *get, struct conn *conn, const c
 
     request.subsystem = msg_lend(subsystem);
     request.include_expired = get->flags->expired;
+    request.expiring_s = (uint32_t)((get->flags->expiring_ms + 999) / 1000);
     msg = conn_call(conn, "OperatorService/ListCertificates", &request.base,
                     &mortise__v1__list_certificates_response__descriptor);
     if (msg == NULL)

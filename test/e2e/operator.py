@@ -225,6 +225,14 @@ def test_a_sidecars_certificate_is_no_administrators(mesh, network, folder, bina
         assert done.returncode != 0 and "permission" in done.stderr.lower(), done.stderr
 
 
+def test_certificates_that_expire_soon_are_told_from_others(mesh):
+    everything = mesh.ctl_json("get", "certificates")["certificates"]
+    assert mesh.ctl_json("get", "certificates", "--expiring", "1h").get("certificates", []) == []
+    assert mesh.ctl_json("get", "certificates", "--expiring", "48h")["certificates"] == everything
+    wrong = mesh.ctl("get", "certificates", "--expiring", "soon", check=False)
+    assert wrong.returncode == 2 and "--expiring" in wrong.stderr
+
+
 def test_issued_certificates_are_recorded_with_their_reason(mesh):
     certificates = mesh.ctl_json("get", "certificates")["certificates"]
     assert {"attest", "control"} <= {c["reason"] for c in certificates}
