@@ -1,6 +1,7 @@
 #include "proxy/stats.h"
 
 #include <dirent.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -84,6 +85,10 @@ struct stats {
     metric_id shed[SHED_NUM];
     metric_id handshake_ok[DIRECTION_NUM];
     metric_id handshake_us[DIRECTION_NUM];
+    /* What strangers can bring about without end: looked up once, so that it costs no memory when
+     * there is none left. Id + 1; 0: not yet. */
+    _Atomic(metric_id) handshake_failed[DIRECTION_NUM][E_NUM];
+    _Atomic(metric_id) refused[DIRECTION_NUM][CLOSE_NUM];
     metric_id lag[2];
     metric_id log_lost, fds, memory;
     uint64_t log_lost_seen;
@@ -114,6 +119,34 @@ static metric_id stats_series(struct stats *stats, const char *family, const cha
     return metrics_series(stats->metrics, family, values);
 }
 
+static metric_id stats_handshake_failed(struct stats *stats, enum direction direction,
+                                        enum err_code code)
+{
+    _Atomic(metric_id) *slot = &stats->handshake_failed[direction][code];
+    metric_id id = atomic_load_explicit(slot, memory_order_relaxed);
+
+    if (id == 0) { /* two threads that come here at once get the same */
+        id = 1 + stats_series(stats, "mortise_handshakes_total", direction_name(direction),
+                              err_name(code), NULL);
+        atomic_store_explicit(slot, id, memory_order_relaxed);
+    }
+    return id - 1;
+}
+
+static metric_id stats_refused_for(struct stats *stats, enum direction direction,
+                                   enum close_reason reason)
+{
+    _Atomic(metric_id) *slot = &stats->refused[direction][reason];
+    metric_id id = atomic_load_explicit(slot, memory_order_relaxed);
+
+    if (id == 0) {
+        id = 1 + stats_series(stats, "mortise_connections_total", direction_name(direction), "",
+                              close_reason_name(reason));
+        atomic_store_explicit(slot, id, memory_order_relaxed);
+    }
+    return id - 1;
+}
+
 struct stats *stats_new(void)
 {
     struct stats *stats = mem_zalloc(sizeof(*stats));
@@ -133,6 +166,8 @@ struct stats *stats_new(void)
             stats_series(stats, "mortise_handshakes_total", direction, "ok", NULL);
         stats->handshake_us[i] =
             stats_series(stats, "mortise_handshake_duration_seconds", direction, NULL, NULL);
+        (void)stats_handshake_failed(stats, (enum direction)i, E_NO_MEMORY);
+        (void)stats_refused_for(stats, (enum direction)i, CLOSE_RESOURCES);
     }
     stats->lag[0] = stats_series(stats, "mortise_loop_lag_seconds", "main", NULL, NULL);
     stats->lag[1] = stats_series(stats, "mortise_loop_lag_seconds", "worker", NULL, NULL);
@@ -189,10 +224,7 @@ void stats_shed(struct stats *stats, enum shed shed)
 void stats_handshake(struct stats *stats, enum direction direction, err_t err, uint64_t us)
 {
     if (!err_is_ok(err)) {
-        metrics_add(stats->metrics,
-                    stats_series(stats, "mortise_handshakes_total", direction_name(direction),
-                                 err_name(err.code), NULL),
-                    1);
+        metrics_add(stats->metrics, stats_handshake_failed(stats, direction, err.code), 1);
         return;
     }
     metrics_add(stats->metrics, stats->handshake_ok[direction], 1);
@@ -226,10 +258,7 @@ void stats_closed(struct stats *stats, enum direction direction, const struct st
 
 void stats_refused(struct stats *stats, enum direction direction, enum close_reason reason)
 {
-    metrics_add(stats->metrics,
-                stats_series(stats, "mortise_connections_total", direction_name(direction), "",
-                             close_reason_name(reason)),
-                1);
+    metrics_add(stats->metrics, stats_refused_for(stats, direction, reason), 1);
 }
 
 void stats_bytes(struct stats *stats, const struct stats_link *link, uint64_t to_mesh,

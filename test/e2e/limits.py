@@ -14,7 +14,7 @@ import time
 
 import pytest
 
-from deploy.lab.programs import LabError, Program, wait_for
+from deploy.lab.programs import LabError, wait_for
 from test.testlib.blackhole import Blackhole
 from test.testlib.cpu import cpu_s
 from test.testlib.echo_app import EchoApp, exchange
@@ -345,32 +345,6 @@ def test_without_descriptors_it_waits_and_comes_back(folder, binaries):
             wait_for(f"{side} answers", lambda: program.ready(), 15)
             for _ in range(20):
                 assert exchange(pair.app_port) == b"hello"
-
-
-@pytest.mark.skipif(CONFIG != "opt", reason="a sanitizer needs all the addresses there are")
-def test_strangers_take_the_memory_there_is(folder, binaries):
-    """Hellos that never end, until nothing is left: those are lost, with the reason, and nothing else."""
-    hello = record(HANDSHAKE, b"\1\0\x3f\0" + b"x" * 15000)
-    with running(folder, binaries, "client") as pair:
-        server = pair.programs["server"] = Program(
-            "proxy-server", ["prlimit", f"--as={45000 << 10}", pair.bin.proxy, "--config", pair.path("server")], pair.folder)
-        server.wait_ready()
-        innocent, held = opened(pair.app_port), []
-
-        def lost():
-            return metric(pair, "server", "mortise_handshakes_total", direction="inbound", result="no_memory")
-
-        while len(held) < 6000 and (len(held) % 200 or lost() < 10):
-            held.append(dial(pair.tls_port, f"127.0.4.{1 + len(held) // 1000}"))
-            with contextlib.suppress(ConnectionError):
-                held[-1].sendall(hello)
-        wait_for("some are lost", lambda: lost() >= 10)
-        assert server.alive()
-        echo(innocent)
-        for sock in held:
-            sock.close()
-        wait_for("it serves again", lambda: not refused(pair.app_port))
-        echo(innocent).close()
 
 
 # Key updates.

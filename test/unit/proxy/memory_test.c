@@ -78,6 +78,20 @@ void *__wrap_mem_try_alloc(size_t size)
     return walk_fails(KIND_OURS) ? NULL : __real_mem_try_alloc(size);
 }
 
+static _Thread_local unsigned num_lookups;
+
+metric_id __real_metrics_series(struct metrics *metrics, const char *family,
+                                const char *const *values);
+metric_id __wrap_metrics_series(struct metrics *metrics, const char *family,
+                                const char *const *values);
+
+metric_id __wrap_metrics_series(struct metrics *metrics, const char *family,
+                                const char *const *values)
+{
+    num_lookups++;
+    return __real_metrics_series(metrics, family, values);
+}
+
 /* Declared by BoringSSL as weak symbols of no header. The size stands before the block. */
 void *OPENSSL_memory_alloc(size_t size);
 void OPENSSL_memory_free(void *ptr);
@@ -369,6 +383,29 @@ static void test_no_memory_at_all_for_a_while(void **state)
     (void)close(app);
 }
 
+/* A series is made with memory that stops the process where there is none: what strangers cause
+ * again and again is looked up once, what they cause then is there from the beginning. */
+static void test_counting_strangers_needs_no_memory(void **state)
+{
+    struct stats *stats = stats_new();
+
+    (void)state;
+    for (unsigned i = 0; i < DIRECTION_NUM; i++) {
+        const enum direction direction = (enum direction)i;
+
+        num_lookups = 0;
+        stats_handshake(stats, direction, FAIL(NO_MEMORY, 0), 0);
+        stats_refused(stats, direction, CLOSE_RESOURCES);
+        assert_int_equal(num_lookups, 0);
+        for (int again = 0; again < 2; again++) {
+            stats_handshake(stats, direction, FAIL(TLS_NOT_TLS, 0), 0);
+            stats_refused(stats, direction, CLOSE_NOT_TLS);
+            assert_int_equal(num_lookups, 2);
+        }
+    }
+    stats_free(stats);
+}
+
 static int setup(void **state)
 {
     return flow_setup(state, 1);
@@ -385,6 +422,7 @@ int main(void)
                                         flow_teardown),
         cmocka_unit_test_setup_teardown(test_a_refused_client_stays_refused, setup, flow_teardown),
         cmocka_unit_test_setup_teardown(test_no_memory_at_all_for_a_while, setup, flow_teardown),
+        cmocka_unit_test(test_counting_strangers_needs_no_memory),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
