@@ -66,7 +66,7 @@ class Session:
     """A connection through the sidecar: `tls` is the peer, `app` the application's socket."""
 
     def __init__(self, pair, ciphers=(AES_128_GCM_SHA256,)):
-        self.pair, self.close_later = pair, contextlib.ExitStack()
+        self.pair, self.close_later, self.known = pair, contextlib.ExitStack(), len(pair.lines(pair.side))
         if pair.side == "server":
             listener = self.keep(socket.create_server(("127.0.0.1", pair.target_port)))
             sock = self.keep(socket.create_connection(("127.0.0.1", pair.tls_port), 10))
@@ -119,7 +119,7 @@ class Session:
         return rest_of(self.app)
 
     def line(self):
-        return self.pair.line(self.pair.side, self.port)
+        return self.pair.line(self.pair.side, self.port, known=self.known)
 
     def __enter__(self):
         return self

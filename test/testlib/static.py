@@ -123,10 +123,11 @@ class StaticPair:
         """The access log: a line for each connection that ended."""
         return [e for e in self[side].events() if e.get("component") == "access"]
 
-    def line(self, side, port, timeout_s=10):
-        """The access log's line of the connection that came from that loopback port."""
+    def line(self, side, port, timeout_s=10, known=0):
+        """The access log's line, behind the `known` ones, of the connection that came from that loopback port. (The
+        kernel gives a port again.)"""
         def found():
-            return [e for e in self.lines(side) if e["source"] == f"127.0.0.1:{port}"]
+            return [e for e in self.lines(side)[known:] if e["source"] == f"127.0.0.1:{port}"]
 
         try:
             return wait_for(f"a line of port {port}", found, timeout_s)[-1]
