@@ -104,7 +104,7 @@ def build(args):
     return peers.Tools(load=os.path.abspath(args.load),
                        proxy=args.proxy and os.path.abspath(args.proxy),
                        relay=args.relay and os.path.abspath(args.relay),
-                       envoy=peers.find_envoy())
+                       envoy=peers.find_envoy(), ghostunnel=peers.find_ghostunnel())
 
 
 def say(text):

@@ -597,8 +597,8 @@ static void bulk(void)
     to = mark_now();
     got = run.got - got;
 
-    /* Many streams can fill the memory that the kernel grants to TCP as a whole (tcp_mem). It then drops
-     * what arrives, and the sender's timer, doubled each time, brings it a second time. */
+    /* Many streams can fill the memory that the kernel grants to TCP as a whole (tcp_mem). It then
+     * drops what arrives, and the sender's timer, doubled each time, brings it a second time. */
     run.stopping = true;
     if (!loop_until(now_ns() + 12 * SETTLE_NS, bulk_all_arrived))
         fault("%" PRIu64 " bytes sent, %" PRIu64 " arrived", run.sent, run.got);

@@ -47,6 +47,7 @@ class Pair:
     tls = True
     checked = True  # by check.py; not those that differ on purpose from a pair that is
     cells = None  # the names of those it runs; None: all
+    standard = True  # measured unless --peers says otherwise
     crowds = False  # as many connections as it has descriptors for
 
     @classmethod
@@ -188,7 +189,7 @@ class Mortise(Pair):
 class Variant(Mortise):
     """Ourselves, otherwise configured: for information."""
 
-    checked = False
+    checked = standard = False
     cells = {"up8", "down8", "ping64", "http", "churn"}
 
 
@@ -207,14 +208,27 @@ class MortiseTwoWorkers(Variant):
     workers = 2
 
 
+# TLS 1.2: the groups are those of the certificates' keys too.
+TLS12 = {"min_version": "TLS1_2", "max_version": "TLS1_2", "groups": ["X25519", "P-256"]}
+
+
 class MortiseTls12(Variant):
     name, title = "tls12", "Mortise, TLS 1.2"
-    profile = {"min_version": "TLS1_2", "max_version": "TLS1_2"}
+    profile = {**TLS12, "cipher_suites": ["TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256"]}
 
 
 class MortiseChaCha(Variant):
-    name, title = "chacha", "Mortise, ChaCha20"
-    profile = {"min_version": "TLS1_3", "cipher_suites": ["TLS_CHACHA20_POLY1305_SHA256"]}
+    """TLS 1.2, because in TLS 1.3 BoringSSL takes AES-GCM between two CPUs that have AES."""
+
+    name, title = "chacha", "Mortise, TLS 1.2, ChaCha20"
+    profile = {**TLS12, "cipher_suites": ["TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256"]}
+
+
+class MortiseMlKem(Variant):
+    """Needs a --proxy built with a BoringSSL that has the group; another one refuses its configuration."""
+
+    name, title = "mlkem", "Mortise, X25519MLKEM768"
+    profile = {"min_version": "TLS1_3", "groups": ["X25519MLKEM768"]}
 
 
 class MortiseRsa(Variant):
@@ -461,11 +475,41 @@ stream {{
         return ["nginx", "-e", self.folder / f"{role}.log", "-p", self.folder, "-c", path]
 
 
+class Ghostunnel(Pair):
+    """For information too, and not among the standard pairs: its build takes a minute of Go."""
+
+    name, title = "ghostunnel", "ghostunnel"
+    standard = False
+
+    @classmethod
+    def missing(cls, tools):
+        return None if tools.ghostunnel else "ghostunnel (test/install ghostunnel)"
+
+    @classmethod
+    def version(cls, tools):
+        return f"ghostunnel {_first_line(tools.ghostunnel, '--version')}"
+
+    def env(self):
+        # One thread of Go's, as the others have one worker; X25519 alone, as the others.
+        return {**os.environ, "GOMAXPROCS": "1", "GODEBUG": "tlsmlkem=0"}
+
+    def command(self, role):
+        listen, connect = self._listen_connect(role)
+        peer = ("--verify-uri" if role == "client" else "--allow-uri",
+                pki.spiffe_id("server" if role == "client" else "client"))
+        name = ["--override-server-name", pki.COMMON_NAME["server"]] if role == "client" else []
+        return [self.tools.ghostunnel, role, *name, "--listen", f"127.0.0.1:{listen}",
+                "--target", f"127.0.0.1:{connect}", "--cert", self.pki.cert(role),
+                "--key", self.pki.key(role), "--cacert", self.pki.ca, *peer,
+                "--cipher-suites", "AES", "--quiet", "all"]
+
+
 # In the order of the table.
 KINDS = {kind.name: kind for kind in (
-    Mortise, Haproxy, Envoy, Nginx, PlainRelay, HaproxyPlain, HaproxyResuming,
-    MortiseLibrary, MortisePortable, MortiseTwoWorkers, MortiseTls12, MortiseChaCha, MortiseRsa)}
-STANDARD = [name for name, kind in KINDS.items() if not issubclass(kind, Variant)]
+    Mortise, Haproxy, Envoy, Nginx, Ghostunnel, PlainRelay, HaproxyPlain, HaproxyResuming,
+    MortiseLibrary, MortisePortable, MortiseTwoWorkers, MortiseTls12, MortiseChaCha, MortiseMlKem,
+    MortiseRsa)}
+STANDARD = [name for name, kind in KINDS.items() if kind.standard]
 
 
 @dataclass
@@ -475,6 +519,7 @@ class Tools:
     proxy: str = None
     relay: str = None
     envoy: str = None
+    ghostunnel: str = None
 
 
 def find_envoy():
@@ -484,3 +529,10 @@ def find_envoy():
         if inside.is_file() and os.access(inside, os.X_OK):
             return str(inside)
     return shutil.which("envoy")
+
+
+def find_ghostunnel():
+    """That of test/install, or of the PATH."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    ours = cache / "mortise" / "bin" / "ghostunnel"
+    return str(ours) if ours.is_file() else shutil.which("ghostunnel")

@@ -31,6 +31,7 @@ class Pki:
     def issue(self, role, common_name=None):
         """Makes the leaf of `role`; its name is not one that any peer expects unless it is
         "client" or "server"."""
+        name = common_name or COMMON_NAME.get(role, role)
         request, extensions = self.folder / f"{role}.csr", self.folder / f"{role}.ext"
         extensions.write_text(
             "basicConstraints=critical,CA:FALSE\n"
@@ -38,9 +39,10 @@ class Pki:
             "extendedKeyUsage=serverAuth,clientAuth\n"
             "subjectKeyIdentifier=hash\n"
             "authorityKeyIdentifier=keyid\n"
-            f"subjectAltName=URI:{spiffe_id(role)}\n")
+            # The name a second time, for ghostunnel: Go looks at no common name.
+            f"subjectAltName=URI:{spiffe_id(role)},DNS:{name}\n")
         self._openssl("req", "-new", "-newkey", *self._key_options(),
-                      "-nodes", "-subj", f"/CN={common_name or COMMON_NAME.get(role, role)}",
+                      "-nodes", "-subj", f"/CN={name}",
                       "-keyout", self.key(role), "-out", request)
         self._openssl("x509", "-req", "-in", request, "-CA", self.ca, "-CAkey", self._ca_key,
                       "-CAcreateserial", "-days", "7", "-sha256", "-extfile", extensions,
