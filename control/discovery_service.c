@@ -156,21 +156,15 @@ err_t discovery_address(const char *advertise, const struct addr *from, char **o
 static void discovery_replace(struct discovery_service *service, const char *spiffe_id,
                               const char *instance)
 {
-    struct list *pos, *tmp;
+    struct workload *workload = registry_workload(service->params.registry, spiffe_id, instance);
+    struct discovery_stream *stream = workload != NULL ? workload->stream : NULL;
 
-    LIST_EACH (pos, tmp, &service->streams) {
-        struct discovery_stream *stream = LIST_ITEM(pos, struct discovery_stream, link);
-        struct workload *workload = stream->workload;
-
-        if (workload == NULL || strcmp(workload->instance, instance) != 0 ||
-            strcmp(workload->spiffe_id, spiffe_id) != 0)
-            continue;
-        workload->stream = NULL;
-        stream->workload = NULL;
-        registry_leave(workload);
-        grpc_call_finish(stream->call, GRPC_ABORTED, "replaced by a newer stream of this instance");
+    if (stream == NULL)
         return;
-    }
+    workload->stream = NULL;
+    stream->workload = NULL;
+    registry_leave(workload);
+    grpc_call_finish(stream->call, GRPC_ABORTED, "replaced by a newer stream of this instance");
 }
 
 static err_t discovery_join(struct discovery_stream *stream,

@@ -18,6 +18,7 @@ struct registry {
     struct registry_cursor *cursors; /* innermost first */
     struct list workloads;
     size_t num_workloads;
+    struct map by_instance; /* the newest of each, by "instance identity" */
 
     struct resources resources;
     struct version version;
@@ -105,12 +106,29 @@ static void registry_detach(struct workload *workload)
     workload->member = NULL;
 }
 
+static char *registry_instance_key(const char *spiffe_id, const char *instance)
+{
+    return mem_printf("%s %s", instance, spiffe_id);
+}
+
+struct workload *registry_workload(struct registry *registry, const char *spiffe_id,
+                                   const char *instance)
+{
+    CLEANUP(mem_freep) char *key = registry_instance_key(spiffe_id, instance);
+
+    return map_get(&registry->by_instance, key);
+}
+
 /* The sidecar is gone for good. */
 static void registry_drop_workload(struct workload *workload)
 {
     struct registry *registry = workload->registry;
+    CLEANUP(mem_freep)
+    char *key = registry_instance_key(workload->spiffe_id, workload->instance);
 
     CHECK(workload->lost);
+    if (map_get(&registry->by_instance, key) == workload)
+        map_del(&registry->by_instance, key);
     list_del(&workload->link);
     registry->num_workloads--;
     registry_detach(workload);
@@ -307,6 +325,7 @@ void registry_close(struct registry *registry)
         member_free(value);
     map_fini(&registry->members);
     map_fini(&registry->by_id);
+    map_fini(&registry->by_instance);
     mem_free(registry->trust_domain);
     mem_free(registry->roots_pem);
     mem_free(registry);
@@ -384,17 +403,10 @@ static char *registry_text(const char *text)
 /* The process that joins is the one that was here just now. */
 static void registry_take_over(struct registry *registry, const struct registry_join *join)
 {
-    struct list *pos, *tmp;
+    struct workload *workload = registry_workload(registry, join->spiffe_id, join->instance);
 
-    LIST_EACH (pos, tmp, &registry->workloads) {
-        struct workload *workload = LIST_ITEM(pos, struct workload, link);
-
-        if (workload->lost && strcmp(workload->instance, join->instance) == 0 &&
-            strcmp(workload->spiffe_id, join->spiffe_id) == 0) {
-            registry_drop_workload(workload);
-            return;
-        }
-    }
+    if (workload != NULL && workload->lost)
+        registry_drop_workload(workload);
 }
 
 err_t registry_join(struct registry *registry, const struct registry_join *join,
@@ -403,6 +415,7 @@ err_t registry_join(struct registry *registry, const struct registry_join *join,
     struct member *member = map_get(&registry->by_id, join->spiffe_id);
     const struct mesh_view view = registry_view(registry);
     const Mortise__Control__Epoch *epoch;
+    CLEANUP(mem_freep) char *key = NULL;
     struct workload *workload;
     bool is_new_address;
 
@@ -430,6 +443,8 @@ err_t registry_join(struct registry *registry, const struct registry_join *join,
     xds_stream_offer(&workload->xds, workload->content->version);
     list_add_tail(&registry->workloads, &workload->link);
     registry->num_workloads++;
+    key = registry_instance_key(workload->spiffe_id, workload->instance);
+    map_put(&registry->by_instance, key, workload);
     *out = workload;
     if (is_new_address)
         registry_set_dirty(registry);

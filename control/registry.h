@@ -17,7 +17,7 @@
 #include "lib/base/clock.h"
 #include "proto/mesh/discovery.pb-c.h"
 
-#define REGISTRY_WORKLOADS_MAX 4096
+#define REGISTRY_WORKLOADS_MAX 100000 /* connections are bounded before, by --max-connections */
 #define REGISTRY_INSTANCES_MAX 256 /* sidecars of one subsystem */
 /* An address whose sidecar has gone is still given out so long, if there is another of its
  * subsystem; without another it stays: a control plane that sees nobody must not take every
@@ -149,6 +149,10 @@ void registry_report(struct workload *workload, enum xds_request kind,
 void registry_refresh(struct registry *registry);
 void registry_tick(struct registry *registry);
 
+/* registry_workload is the sidecar of that identity and instance, connected or lost just now, or
+ * NULL. */
+struct workload *registry_workload(struct registry *registry, const char *spiffe_id,
+                                   const char *instance);
 struct list *
 registry_workloads(struct registry *registry); /* of struct workload, by time of joining */
 struct registry_totals {
