@@ -247,21 +247,6 @@ static err_t ca_record(struct ca *ca, const struct ca_request *request, const st
     return vault_batch_put(ca->vault, batch, path, &record.base, STORE_ABSENT);
 }
 
-static err_t ca_sign(struct ca *ca, const struct ca_request *request, int64_t now_s,
-                     struct vault_batch *batch, struct issued *out)
-{
-    struct issue_leaf leaf = {
-        .spiffe_id = request->spiffe_id,
-        .public_key = request->public_key,
-        .now_s = now_s,
-        .ttl_s = request->ttl_s,
-    };
-
-    TRY(issue_leaf(&ca->keys->active.issuer.issuer, &leaf, out));
-    TRY(ca_record(ca, request, out, now_s, batch));
-    return vault_commit(ca->vault, batch, NULL);
-}
-
 /* Whether leaves come with what the ancestor says of its successor: while both are trusted. */
 static bool ca_vouches(const struct ca_keys *keys, const Mortise__Control__Ancestor *ancestor,
                        bool lineage)
@@ -284,27 +269,65 @@ static void ca_fill_chain(const struct ca_keys *keys, bool lineage, struct ca_ce
     }
 }
 
-err_t ca_issue(struct ca *ca, const struct ca_request *request, struct vault_batch *batch,
-               struct ca_cert *out)
+static err_t ca_sign_leaf(struct ca *ca, const struct ca_request *request, int64_t now_s,
+                          struct vault_batch *batch, struct issued *out)
+{
+    struct issue_leaf leaf = {
+        .spiffe_id = request->spiffe_id,
+        .public_key = request->public_key,
+        .now_s = now_s,
+        .ttl_s = request->ttl_s,
+    };
+
+    TRY(issue_leaf(&ca->keys->active.issuer.issuer, &leaf, out));
+    return ca_record(ca, request, out, now_s, batch);
+}
+
+err_t ca_sign(struct ca *ca, const struct ca_request *request, struct vault_batch *batch,
+              struct ca_cert *out)
 {
     int64_t now_s = clock_wall_s(ca->clock);
     struct issued issued = {0};
     err_t err;
 
     TRY(ca_state(ca));
-    err = ca_sign(ca, request, now_s, batch, &issued);
+    err = ca_sign_leaf(ca, request, now_s, batch, &issued);
     if (!err_is_ok(err)) {
         issued_fini(&issued);
         return err;
     }
-    ca->last_issued_s = now_s;
     *out = (struct ca_cert){.leaf = issued};
     ca_fill_chain(ca->keys, request->lineage, out);
-    log_info("ca", "issued", LOG_STR("id", request->spiffe_id), LOG_STR("serial", issued.serial),
-             LOG_STR("reason", request->reason), LOG_INT("not_after", issued.not_after),
+    return OK;
+}
+
+void ca_issued(struct ca *ca, const struct ca_request *request, const struct issued *leaf)
+{
+    int64_t now_s = clock_wall_s(ca->clock);
+
+    if (now_s > ca->last_issued_s)
+        ca->last_issued_s = now_s;
+    log_info("ca", "issued", LOG_STR("id", request->spiffe_id), LOG_STR("serial", leaf->serial),
+             LOG_STR("reason", request->reason), LOG_INT("not_after", leaf->not_after),
              LOG_UINT("epoch", request->epoch));
     if (ca->on_issued != NULL)
         ca->on_issued(ca->arg, request->reason);
+}
+
+err_t ca_issue(struct ca *ca, const struct ca_request *request, struct vault_batch *batch,
+               struct ca_cert *out)
+{
+    struct ca_cert cert;
+    err_t err;
+
+    TRY(ca_sign(ca, request, batch, &cert));
+    err = vault_commit(ca->vault, batch, NULL);
+    if (!err_is_ok(err)) {
+        ca_cert_fini(&cert);
+        return err;
+    }
+    ca_issued(ca, request, &cert.leaf);
+    *out = cert;
     return OK;
 }
 

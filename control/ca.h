@@ -70,6 +70,13 @@ void ca_cert_fini(struct ca_cert *cert);
 MUST_CHECK err_t ca_issue(struct ca *ca, const struct ca_request *request,
                           struct vault_batch *batch, struct ca_cert *out);
 
+/* ca_sign and ca_issued are the halves of ca_issue for a caller that commits `batch` itself, with
+ * others: the certificate must not leave before that commit, nor after one that failed. ca_issued
+ * notes that it has been done. Errors of ca_sign: those of ca_issue but for the store's. */
+MUST_CHECK err_t ca_sign(struct ca *ca, const struct ca_request *request, struct vault_batch *batch,
+                         struct ca_cert *out);
+void ca_issued(struct ca *ca, const struct ca_request *request, const struct issued *leaf);
+
 /* ca_maintain is called now and then: it makes a new issuer when the old one is past half of its
  * life (its leaves stay valid: the root is the same), and removes records of certificates that
  * expired more than CA_KEEP_EXPIRED_S ago, but never the last one: it is what the clock is judged

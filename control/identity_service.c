@@ -9,7 +9,9 @@
 #include "control/caller.h"
 #include "control/msg.h"
 #include "control/reply.h"
+#include "lib/base/list.h"
 #include "lib/base/log.h"
+#include "lib/rpc/pb.h"
 #include "proto/mesh/identity.pb-c.h"
 
 #define IDENTITY_MESSAGE_MAX (CSR_MAX + 4096)
@@ -24,16 +26,33 @@
 #define IDENTITY_ID_PER_MINUTE 3000
 #define IDENTITY_KEYS_MAX 16384
 
+#define IDENTITY_TOGETHER 256 /* certificates of one transaction */
+
 struct identity_service {
     struct identity_service_params params;
     struct buckets sources;
     struct buckets all; /* one key */
     struct buckets identities;
+    struct list pending; /* signed, not yet durable */
+    size_t num_pending;
+    struct timer commit;
+};
+
+/* A certificate between its signature and its commit. */
+struct identity_pending {
+    struct list link;
+    struct grpc_call *call; /* NULL: the caller has gone */
+    const char *method;
+    const char *reason;
+    struct vault_batch batch;
+    struct issued leaf;
+    ProtobufCMessage *reply;
 };
 
 /* What both calls end with. */
 struct identity_request {
     struct grpc_call *call;
+    const char *method;
     const char *subsystem;
     const char *reason;
     EVP_PKEY *key; /* of the CSR */
@@ -67,12 +86,14 @@ static void identity_request_fini(struct identity_request *request)
     vault_batch_fini(&request->batch);
 }
 
-static void identity_reply(struct identity_service *service, struct grpc_call *call,
-                           const struct ca_cert *cert, const struct ca_request *what)
+/* The answer, owned: what it is made of may change before it is sent. */
+static ProtobufCMessage *identity_reply(struct identity_service *service,
+                                        const struct ca_cert *cert, const struct ca_request *what)
 {
     Mortise__V1__CertificateResponse reply = MORTISE__V1__CERTIFICATE_RESPONSE__INIT;
     ProtobufCBinaryData chain[CA_CHAIN_MAX];
     ProtobufCBinaryData *roots;
+    ProtobufCMessage *owned;
     size_t num_roots;
     const struct bytes *root_ders = ca_roots(service->params.ca, &num_roots);
 
@@ -87,11 +108,127 @@ static void identity_reply(struct identity_service *service, struct grpc_call *c
     reply.n_trust_roots = num_roots;
     reply.spiffe_id = msg_lend(what->spiffe_id);
     reply.certificate_epoch = what->epoch;
-    grpc_call_reply(call, &reply.base);
+    owned = pb_clone(&reply.base);
     mem_free(roots);
+    return owned;
 }
 
-/* Signs for the subsystem as it is in the mesh now, and answers. */
+/* ------------------------------------------------------------------ together */
+
+static void identity_pending_free(struct identity_pending *pending)
+{
+    list_del(&pending->link);
+    if (pending->call != NULL)
+        grpc_call_set_data(pending->call, NULL);
+    vault_batch_fini(&pending->batch);
+    issued_fini(&pending->leaf);
+    pb_free(pending->reply);
+    mem_free(pending);
+}
+
+/* What became of the commit: only now may the certificate leave. */
+static void identity_finish(struct identity_service *service, struct identity_pending *pending,
+                            err_t err)
+{
+    const Mortise__V1__CertificateResponse *reply =
+        MSG_AS_CONST(Mortise__V1__CertificateResponse,
+                     mortise__v1__certificate_response__descriptor, pending->reply);
+    const struct ca_request what = {
+        .spiffe_id = reply->spiffe_id,
+        .reason = pending->reason,
+        .epoch = reply->certificate_epoch,
+    };
+    struct grpc_call *call = pending->call;
+
+    if (call != NULL)
+        grpc_call_set_data(call, NULL);
+    pending->call = NULL;
+    if (err_is_ok(err)) {
+        ca_issued(service->params.ca, &what, &pending->leaf);
+        if (call != NULL)
+            grpc_call_reply(call, pending->reply);
+    } else if (call != NULL) {
+        identity_refuse(service, call, pending->method, err);
+    }
+    identity_pending_free(pending);
+}
+
+static void identity_commit(void *arg)
+{
+    struct identity_service *service = arg;
+    const struct vault_batch *batches[IDENTITY_TOGETHER];
+    struct list taken, *pos, *tmp;
+    size_t num = 0;
+    err_t err;
+
+    timer_stop(service->params.loop, &service->commit);
+    list_init(&taken);
+    LIST_EACH (pos, tmp, &service->pending) {
+        struct identity_pending *pending = LIST_ITEM(pos, struct identity_pending, link);
+
+        list_del(&pending->link);
+        list_add_tail(&taken, &pending->link);
+        batches[num++] = &pending->batch;
+    }
+    service->num_pending = 0;
+    err = vault_commit_all(service->params.vault, batches, num);
+    while (!list_empty(&taken)) {
+        struct identity_pending *pending = LIST_ITEM(taken.next, struct identity_pending, link);
+        err_t own = err;
+
+        /* One that cannot be must not take the others with it. */
+        if (num > 1 && err_is(err, E_STORE_CONFLICT))
+            own = vault_commit(service->params.vault, &pending->batch, NULL);
+        identity_finish(service, pending, own);
+    }
+}
+
+/* Whether a certificate waits for its commit that changes the record. */
+static bool identity_is_changing(struct identity_service *service, const char *path)
+{
+    struct list *pos, *tmp;
+
+    LIST_EACH (pos, tmp, &service->pending) {
+        if (vault_batch_has(&LIST_ITEM(pos, struct identity_pending, link)->batch, path))
+            return true;
+    }
+    return false;
+}
+
+/* Takes leaf and batch; the answer follows when they are durable. */
+static void identity_enqueue(struct identity_service *service, struct identity_request *request,
+                             const struct ca_request *what, struct ca_cert *cert)
+{
+    struct identity_pending *pending = mem_zalloc(sizeof(*pending));
+
+    pending->call = request->call;
+    pending->method = request->method;
+    pending->reason = request->reason;
+    pending->reply = identity_reply(service, cert, what);
+    pending->batch = request->batch;
+    request->batch = (struct vault_batch){0};
+    pending->leaf = cert->leaf;
+    cert->leaf = (struct issued){0};
+    list_add_tail(&service->pending, &pending->link);
+    grpc_call_set_data(request->call, pending);
+    if (++service->num_pending == IDENTITY_TOGETHER)
+        identity_commit(service);
+    else if (!timer_is_on(&service->commit))
+        timer_start(service->params.loop, &service->commit, 0, identity_commit, service);
+}
+
+static void identity_on_done(struct grpc_call *call, void *arg)
+{
+    struct identity_pending *pending = grpc_call_data(call);
+
+    (void)arg;
+    if (pending != NULL)
+        pending->call = NULL;
+}
+
+/* ------------------------------------------------------------------- issuing */
+
+/* Signs for the subsystem as it is in the mesh now. */
 static err_t identity_issue(struct identity_service *service, struct identity_request *request)
 {
     struct registry *registry = service->params.registry;
@@ -108,8 +245,8 @@ static err_t identity_issue(struct identity_service *service, struct identity_re
 
     if (spiffe_id == NULL)
         return FAIL(PEER_DENIED, 0); /* the subsystem has left the mesh */
-    TRY(ca_issue(service->params.ca, &what, &request->batch, &cert));
-    identity_reply(service, request->call, &cert, &what);
+    TRY(ca_sign(service->params.ca, &what, &request->batch, &cert));
+    identity_enqueue(service, request, &what, &cert);
     ca_cert_fini(&cert);
     return OK;
 }
@@ -139,6 +276,12 @@ static err_t identity_attest(struct identity_service *service, struct identity_r
     /* The cheap look-up comes before the signature check of the CSR. */
     TRY(identity_admit_source(service, request->call));
     TRY(attest_find(service->params.vault, token, now_s, grant));
+    if (identity_is_changing(service, grant->path)) {
+        /* The same token twice in one round: who was first shall be known. */
+        attest_grant_fini(grant);
+        identity_commit(service);
+        TRY(attest_find(service->params.vault, token, now_s, grant));
+    }
     TRY(identity_read_csr(request, msg->csr));
     TRY(attest_bind(service->params.vault, grant, request->key_sha256, now_s, &request->batch));
     request->subsystem = grant->token->subsystem;
@@ -148,7 +291,7 @@ static err_t identity_attest(struct identity_service *service, struct identity_r
 static void identity_on_attest(struct grpc_call *call, void *arg, const ProtobufCMessage *msg)
 {
     struct identity_service *service = arg;
-    struct identity_request request = {.call = call, .reason = "attest"};
+    struct identity_request request = {.call = call, .method = "attest", .reason = "attest"};
     struct attest_grant grant = {.token = NULL};
     err_t err = identity_attest(
         service, &request,
@@ -190,6 +333,7 @@ static void identity_on_renew(struct grpc_call *call, void *arg, const ProtobufC
         MSG_AS_CONST(Mortise__V1__RenewRequest, mortise__v1__renew_request__descriptor, msg);
     struct identity_request request = {
         .call = call,
+        .method = "renew",
         .reason = renew->certificate_epoch != 0 ? "rotate" : "renew",
     };
     err_t err = identity_renew(service, &request, renew);
@@ -209,6 +353,7 @@ static const struct grpc_method identity_methods[] = {
         .max_message = IDENTITY_MESSAGE_MAX,
         .permission = PERMISSION_ANYONE,
         .on_message = identity_on_attest,
+        .on_done = identity_on_done,
     },
     {
         .path = "/mortise.v1.IdentityService/Renew",
@@ -217,6 +362,7 @@ static const struct grpc_method identity_methods[] = {
         .max_message = IDENTITY_MESSAGE_MAX,
         .permission = PERMISSION_WORKLOAD,
         .on_message = identity_on_renew,
+        .on_done = identity_on_done,
     },
 };
 
@@ -231,6 +377,7 @@ struct identity_service *identity_service_new(const struct identity_service_para
     struct identity_service *service = mem_zalloc(sizeof(*service));
 
     service->params = *params;
+    list_init(&service->pending);
     buckets_init(&service->sources, IDENTITY_SOURCE_BURST, IDENTITY_SOURCE_PER_MINUTE,
                  IDENTITY_KEYS_MAX);
     buckets_init(&service->all, IDENTITY_ALL_BURST, IDENTITY_ALL_PER_MINUTE, 1);
@@ -243,6 +390,9 @@ void identity_service_free(struct identity_service *service)
 {
     if (service == NULL)
         return;
+    timer_stop(service->params.loop, &service->commit);
+    while (!list_empty(&service->pending)) /* whoever asked has gone */
+        identity_pending_free(LIST_ITEM(service->pending.next, struct identity_pending, link));
     buckets_fini(&service->sources);
     buckets_fini(&service->all);
     buckets_fini(&service->identities);

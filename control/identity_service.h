@@ -1,5 +1,7 @@
 /* identity_service answers Attest and Renew: who asks, may he, is it his key, then one transaction
- * that uses up the token and records the certificate, then the answer. Source: reliability R35-R37,
+ * that uses up the token and records the certificate, then the answer. Those that are asked for in
+ * one round of the loop share a transaction: a fleet that renews at once waits for the disk some
+ * dozens of times, not ten thousand. Source: reliability R35-R37,
  * R39, R44, R62. */
 #ifndef MORTISE_CONTROL_IDENTITY_SERVICE_H
 #define MORTISE_CONTROL_IDENTITY_SERVICE_H
@@ -7,12 +9,14 @@
 #include "control/ca.h"
 #include "control/meters.h"
 #include "control/registry.h"
+#include "lib/net/loop.h"
 #include "lib/rpc/grpc_server.h"
 
 struct identity_service;
 
 struct identity_service_params {
-    struct vault *vault; /* all borrowed */
+    struct loop *loop; /* all borrowed */
+    struct vault *vault;
     struct ca *ca;
     struct registry *registry;
     struct meters *meters;

@@ -366,6 +366,7 @@ static void plane_add_services(struct plane *plane, struct grpc_server *server)
 static void plane_make_services(struct plane *plane)
 {
     const struct identity_service_params identity = {
+        .loop = plane->loop,
         .vault = plane->vault,
         .ca = plane->ca,
         .registry = plane->registry,

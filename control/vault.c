@@ -221,27 +221,55 @@ void vault_batch_delete(struct vault_batch *batch, const char *path, uint64_t ex
     vault_batch_add(batch, path, expect)->remove = true;
 }
 
-err_t vault_commit(struct vault *vault, const struct vault_batch *batch, uint64_t *out_revision)
+bool vault_batch_has(const struct vault_batch *batch, const char *path)
+{
+    for (size_t i = 0; i < batch->num; i++) {
+        if (strcmp(batch->changes[i].path, path) == 0)
+            return true;
+    }
+    return false;
+}
+
+/* The changes of all batches, owned. */
+static struct store_change *vault_changes(const struct vault_batch *const *batches, size_t num,
+                                          size_t *out_num)
+{
+    struct store_change *changes;
+    size_t total = 0, at = 0;
+
+    for (size_t i = 0; i < num; i++)
+        total += batches[i]->num;
+    changes = mem_array(total, sizeof(*changes));
+    for (size_t i = 0; i < num; i++) {
+        for (size_t j = 0; j < batches[i]->num; j++) {
+            const struct vault_change *change = &batches[i]->changes[j];
+
+            changes[at++] = (struct store_change){
+                .key = change->path,
+                .remove = change->remove,
+                .value = buf_view(&change->sealed),
+                .expect = change->expect,
+            };
+        }
+    }
+    *out_num = total;
+    return changes;
+}
+
+static err_t vault_commit_these(struct vault *vault, const struct vault_batch *const *batches,
+                                size_t num, uint64_t *out_revision)
 {
     uint64_t started = clock_mono_us();
     struct store_change *changes;
-    err_t err;
+    size_t num_changes;
+    err_t err = OK;
 
-    if (batch->num == 0)
-        return OK;
-    changes = mem_array(batch->num, sizeof(*changes));
-    for (size_t i = 0; i < batch->num; i++) {
-        const struct vault_change *change = &batch->changes[i];
-
-        changes[i] = (struct store_change){
-            .key = change->path,
-            .remove = change->remove,
-            .value = buf_view(&change->sealed),
-            .expect = change->expect,
-        };
-    }
-    err = store_commit(vault->store, changes, batch->num, out_revision);
+    changes = vault_changes(batches, num, &num_changes);
+    if (num_changes > 0)
+        err = store_commit(vault->store, changes, num_changes, out_revision);
     mem_free(changes);
+    if (num_changes == 0)
+        return OK;
     if (vault->on_commit != NULL)
         vault->on_commit(vault->on_commit_arg, clock_mono_us() - started);
     if (err_is(err, E_STORE_UNWRITABLE)) {
@@ -256,6 +284,16 @@ err_t vault_commit(struct vault *vault, const struct vault_batch *batch, uint64_
         vault->health.unwritable = false;
     }
     return err;
+}
+
+err_t vault_commit(struct vault *vault, const struct vault_batch *batch, uint64_t *out_revision)
+{
+    return vault_commit_these(vault, &batch, 1, out_revision);
+}
+
+err_t vault_commit_all(struct vault *vault, const struct vault_batch *const *batches, size_t num)
+{
+    return vault_commit_these(vault, batches, num, NULL);
 }
 
 err_t vault_put(struct vault *vault, const char *path, const ProtobufCMessage *msg, uint64_t expect,

@@ -69,6 +69,13 @@ void vault_batch_delete(struct vault_batch *batch, const char *path, uint64_t ex
  * those of store_commit. */
 MUST_CHECK err_t vault_commit(struct vault *vault, const struct vault_batch *batch,
                               uint64_t *out_revision);
+/* vault_commit_all makes several batches durable in one transaction, or nothing of any of them; no
+ * two of them change the same record. Errors: those of vault_commit; a STORE_CONFLICT of one is one
+ * of all. */
+MUST_CHECK err_t vault_commit_all(struct vault *vault, const struct vault_batch *const *batches,
+                                  size_t num);
+/* vault_batch_has tells whether the batch changes the record. */
+bool vault_batch_has(const struct vault_batch *batch, const char *path);
 /* vault_put is a batch of one. */
 MUST_CHECK err_t vault_put(struct vault *vault, const char *path, const ProtobufCMessage *msg,
                            uint64_t expect, uint64_t *out_version);

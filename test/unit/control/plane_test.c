@@ -353,6 +353,23 @@ static void sidecar_free(struct sidecar *sidecar)
     mem_free(sidecar);
 }
 
+/* Asks and does not wait. */
+static struct answer *attest_begin(struct sidecar *sidecar, const char *token, EVP_PKEY *key)
+{
+    CLEANUP(buf_fini) struct buf csr = {0};
+    Mortise__V1__AttestRequest request = MORTISE__V1__ATTEST_REQUEST__INIT;
+    struct answer *answer = mem_zalloc(sizeof(*answer));
+
+    assert_ok(csr_build(key, NULL, &csr));
+    request.credential_case = MORTISE__V1__ATTEST_REQUEST__CREDENTIAL_JOIN_TOKEN;
+    request.join_token = msg_lend(token);
+    request.csr = msg_bytes(buf_view(&csr));
+    assert_non_null(grpc_unary(sidecar->channel, "/mortise.v1.IdentityService/Attest",
+                               &request.base, &mortise__v1__certificate_response__descriptor,
+                               DEADLINE_MS, on_answer, answer));
+    return answer;
+}
+
 static struct answer *attest_with(struct sidecar *sidecar, const char *token, struct bytes csr)
 {
     Mortise__V1__AttestRequest request = MORTISE__V1__ATTEST_REQUEST__INIT;
@@ -643,6 +660,40 @@ static void test_a_token_is_one_keys(void **state)
     mem_free(token);
     sidecar_free(one);
     sidecar_free(two);
+}
+
+/* Calls that arrive together are signed one after the other and committed as one: each must still
+ * get what it would have got alone. */
+static void test_tokens_presented_together_are_judged_one_by_one(void **state)
+{
+    struct world *world = *state;
+    struct sidecar *sidecar = sidecar_new(world);
+    char *token = new_token(world, "portal");
+    char *other_token = new_token(world, "gateway");
+    EVP_PKEY *other_key = NULL;
+    struct answer *answers[6];
+
+    assert_ok(key_generate(&other_key));
+    answers[0] = attest_begin(sidecar, token, sidecar->key);
+    answers[1] = attest_begin(sidecar, token, other_key); /* comes second: refused */
+    answers[2] = attest_begin(sidecar, other_token, other_key);
+    answers[3] = attest_begin(sidecar, token, sidecar->key); /* the owner's again */
+    answers[4] = attest_begin(sidecar, "mjt1.", sidecar->key);
+    answers[5] = attest_begin(sidecar, other_token, sidecar->key);
+    for (size_t i = 0; i < ARRAY_LEN(answers); i++)
+        LOOP_UNTIL(world->loop, answers[i]->done);
+    expect(answers[1], GRPC_PERMISSION_DENIED, "token_used");
+    expect(answers[4], GRPC_PERMISSION_DENIED, "token_unknown");
+    expect(answers[5], GRPC_PERMISSION_DENIED, "token_used");
+    wear(sidecar, answers[0], sidecar->key);
+    assert_non_null(strstr(sidecar->svid->spiffe_id, "portal"));
+    wear(sidecar, answers[3], sidecar->key);
+    wear(sidecar, answers[2], other_key);
+    assert_non_null(strstr(sidecar->svid->spiffe_id, "gateway"));
+    EVP_PKEY_free(other_key);
+    mem_free(token);
+    mem_free(other_token);
+    sidecar_free(sidecar);
 }
 
 static void test_a_bad_request_uses_no_token_up(void **state)
@@ -1107,6 +1158,7 @@ int main(void)
         TEST(test_an_end_in_order_sends_everybody_away),
         TEST(test_a_certificate_is_made_of_our_record),
         TEST(test_a_token_is_one_keys),
+        TEST(test_tokens_presented_together_are_judged_one_by_one),
         TEST(test_a_bad_request_uses_no_token_up),
         TEST(test_floods_are_limited),
         TEST(test_a_renewal_needs_a_certificate_and_a_fresh_key),

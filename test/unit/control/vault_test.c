@@ -187,6 +187,40 @@ static void test_an_unwritable_store_is_noticed_and_so_is_its_recovery(void **st
     assert_false(vault_health(fixture->vault)->unwritable);
 }
 
+static void test_batches_are_committed_together_or_not_at_all(void **state)
+{
+    struct fixture *fixture = *state;
+    Mortise__Control__Token token = MORTISE__CONTROL__TOKEN__INIT;
+    struct vault_batch one = {0}, two = {0}, none = {0}, stale = {0};
+    const struct vault_batch *good[] = {&one, &none, &two};
+    const struct vault_batch *bad[] = {&one, &stale};
+    uint64_t version_a = 0, version_c = 0;
+    ProtobufCMessage *msg = NULL;
+
+    assert_ok(vault_batch_put(fixture->vault, &one, "token/a", &token.base, STORE_ABSENT));
+    assert_ok(vault_batch_put(fixture->vault, &one, "token/b", &token.base, STORE_ABSENT));
+    assert_ok(vault_batch_put(fixture->vault, &two, "token/c", &token.base, STORE_ABSENT));
+    assert_ok(vault_batch_put(fixture->vault, &stale, "token/d", &token.base, 12345));
+    assert_true(vault_batch_has(&one, "token/b"));
+    assert_false(vault_batch_has(&one, "token/c"));
+
+    assert_code(vault_commit_all(fixture->vault, bad, ARRAY_LEN(bad)), STORE_CONFLICT);
+    assert_code(vault_get(fixture->vault, "token/a", &msg, NULL), NOT_FOUND);
+    assert_ok(vault_commit_all(fixture->vault, &good[1], 1));
+    assert_int_equal(vault_health(fixture->vault)->commits, 0); /* there was nothing to do */
+
+    assert_ok(vault_commit_all(fixture->vault, good, ARRAY_LEN(good)));
+    assert_int_equal(vault_health(fixture->vault)->commits, 1);
+    assert_ok(vault_get(fixture->vault, "token/a", &msg, &version_a));
+    pb_free(msg);
+    assert_ok(vault_get(fixture->vault, "token/c", &msg, &version_c));
+    pb_free(msg);
+    assert_int_equal(version_a, version_c);
+    vault_batch_fini(&one);
+    vault_batch_fini(&two);
+    vault_batch_fini(&stale);
+}
+
 int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
@@ -198,6 +232,7 @@ int main(void)
         TEST(test_another_key_is_told_apart_from_damage),
         TEST(test_a_path_that_nobody_knows_is_no_record),
         TEST(test_a_batch_is_one_transaction),
+        TEST(test_batches_are_committed_together_or_not_at_all),
         TEST(test_an_unwritable_store_is_noticed_and_so_is_its_recovery),
     };
 
