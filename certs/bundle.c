@@ -100,8 +100,11 @@ static err_t bundle_new(struct bundle_items *list, const char *trust_domain, str
     refs_init(&bundle->refs);
     bundle->num = list->num;
     bundle->certs = mem_array(list->num, sizeof(X509 *));
-    for (size_t i = 0; i < list->num; i++)
+    bundle->sha256 = mem_array(list->num, sizeof *bundle->sha256);
+    for (size_t i = 0; i < list->num; i++) {
         bundle->certs[i] = list->items[i].cert;
+        memcpy(bundle->sha256[i], list->items[i].sha256, SHA256_DIGEST_LENGTH);
+    }
     bundle->trust_domain = mem_strdup(trust_domain != NULL ? trust_domain : "");
     bundle_hash(list, bundle->trust_domain, bundle->hash);
     bundle->not_after = earliest;
@@ -137,6 +140,17 @@ err_t bundle_of_pem(struct bytes text, const char *trust_domain, struct bundle *
     return bundle_new(&list, trust_domain, out);
 }
 
+static int bundle_compare_sha256(const void *a, const void *b)
+{
+    return memcmp(a, b, SHA256_DIGEST_LENGTH);
+}
+
+bool bundle_has(const struct bundle *bundle, const uint8_t sha256[32])
+{
+    return bsearch(sha256, bundle->sha256, bundle->num, sizeof *bundle->sha256,
+                   bundle_compare_sha256) != NULL;
+}
+
 struct bundle *bundle_ref(struct bundle *bundle)
 {
     refs_take(&bundle->refs);
@@ -150,6 +164,7 @@ void bundle_unref(struct bundle *bundle)
     for (size_t i = 0; i < bundle->num; i++)
         X509_free(bundle->certs[i]);
     mem_free(bundle->certs);
+    mem_free(bundle->sha256);
     X509_STORE_free(bundle->store);
     mem_free(bundle->trust_domain);
     mem_free(bundle);

@@ -15,6 +15,7 @@ struct bundle {
     struct refs refs;
     size_t num;
     X509 **certs;
+    uint8_t (*sha256)[32]; /* of each one's DER, in ascending order */
     X509_STORE *store;
     uint8_t hash[32];   /* over trust_domain and the sorted SHA-256 of the certificates */
     char *trust_domain; /* "": any */
@@ -27,6 +28,8 @@ struct bundle {
 MUST_CHECK err_t bundle_of_pem(struct bytes pem, const char *trust_domain, struct bundle **out);
 MUST_CHECK err_t bundle_of_der(const struct bytes *certs, size_t num, const char *trust_domain,
                                struct bundle **out);
+/* bundle_has tells whether the certificate with that SHA-256 is in it. */
+bool bundle_has(const struct bundle *bundle, const uint8_t sha256[32]);
 struct bundle *bundle_ref(struct bundle *bundle);
 void bundle_unref(struct bundle *bundle);
 MEM_CLEANUP_FN(bundle_unrefp, struct bundle, bundle_unref)

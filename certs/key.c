@@ -177,7 +177,8 @@ err_t key_spki_sha256(const EVP_PKEY *key, uint8_t out[32])
     size_t len = 0;
     CBB cbb;
 
-    CHECK(CBB_init(&cbb, 128));
+    if (!CBB_init(&cbb, 128))
+        return FAIL(NO_MEMORY, 0);
     if (!EVP_marshal_public_key(&cbb, key) || !CBB_finish(&cbb, &der, &len)) {
         CBB_cleanup(&cbb);
         return FAIL(KEY_SYNTAX, 0);

@@ -19,7 +19,7 @@ MUST_CHECK err_t key_from_der(struct bytes der, EVP_PKEY **out);
 MUST_CHECK err_t key_write_pem(const EVP_PKEY *key, struct buf *out);
 /* key_check_strength: P-256, P-384, RSA >= 2048 (and <= 8192). Errors: KEY_WEAK (sub: bits). */
 MUST_CHECK err_t key_check_strength(const EVP_PKEY *key);
-/* key_spki_sha256 hashes the SubjectPublicKeyInfo. */
+/* key_spki_sha256 hashes the SubjectPublicKeyInfo. Errors: NO_MEMORY, KEY_SYNTAX. */
 MUST_CHECK err_t key_spki_sha256(const EVP_PKEY *key, uint8_t out[32]);
 
 #endif

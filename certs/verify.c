@@ -3,6 +3,7 @@
 #include <openssl/sha.h>
 
 #include "certs/boring.h"
+#include "certs/key.h"
 #include "certs/spiffe_id.h"
 #include "lib/base/list.h"
 #include "lib/base/map.h"
@@ -30,6 +31,7 @@ void peer_unref(struct peer *peer)
     mem_free(peer->spiffe_id);
     mem_free(peer->serial);
     mem_free(peer->issuer_cn);
+    mem_free(peer->issuers);
     mem_free(peer);
 }
 
@@ -354,6 +356,30 @@ static err_t verify_dates(STACK_OF(X509) * path, int64_t *out_latest_before,
     return OK;
 }
 
+/* Of a key that was judged already: only memory can be missing. */
+static err_t verify_key_sha256(X509 *cert, uint8_t out[32])
+{
+    CLEANUP(boring_key_freep) EVP_PKEY *key = X509_get_pubkey(cert);
+
+    return key != NULL && err_is_ok(key_spki_sha256(key, out)) ? OK : FAIL(NO_MEMORY, 0);
+}
+
+/* What a revocation or a changed bundle asks for while the connection lives. */
+static err_t verify_lineage(STACK_OF(X509) * path, struct peer *peer)
+{
+    TRY(verify_key_sha256(sk_X509_value(path, 0), peer->key_sha256));
+    peer->issuers = mem_array(sk_X509_num(path), sizeof *peer->issuers);
+    for (size_t i = 1; i < sk_X509_num(path); i++) {
+        struct peer_issuer *issuer = &peer->issuers[peer->num_issuers++];
+        CLEANUP(boring_buffer_freep) CRYPTO_BUFFER *der = NULL;
+
+        TRY(verify_key_sha256(sk_X509_value(path, i), issuer->key_sha256));
+        TRY(cert_der(sk_X509_value(path, i), &der));
+        SHA256(CRYPTO_BUFFER_data(der), CRYPTO_BUFFER_len(der), issuer->cert_sha256);
+    }
+    return OK;
+}
+
 /* verify_peer makes the peer of a verified path. */
 static err_t verify_peer(const CRYPTO_BUFFER *leaf_der, STACK_OF(X509) * path,
                          const struct bundle *bundle, struct peer **out, int64_t *out_valid_from)
@@ -371,7 +397,7 @@ static err_t verify_peer(const CRYPTO_BUFFER *leaf_der, STACK_OF(X509) * path,
     TRY(cert_times(leaf, &leaf_before, &leaf_after));
     TRY(verify_dates(path, out_valid_from, &earliest));
 
-    struct peer *peer = mem_zalloc(sizeof *peer);
+    CLEANUP(peer_unrefp) struct peer *peer = mem_zalloc(sizeof *peer);
     refs_init(&peer->refs);
     peer->spiffe_id = names.uri;
     peer->dns_names = names.dns;
@@ -383,7 +409,9 @@ static err_t verify_peer(const CRYPTO_BUFFER *leaf_der, STACK_OF(X509) * path,
     peer->not_after = earliest;
     SHA256(CRYPTO_BUFFER_data(leaf_der), CRYPTO_BUFFER_len(leaf_der), peer->leaf_sha256);
     memcpy(peer->bundle_hash, bundle->hash, sizeof peer->bundle_hash);
+    TRY(verify_lineage(path, peer));
     *out = peer;
+    peer = NULL;
     return OK;
 }
 
@@ -426,6 +454,8 @@ uint8_t verify_alert(err_t err)
     case E_CERT_EXPIRED:
     case E_CERT_NOT_YET_VALID:
         return SSL_AD_CERTIFICATE_EXPIRED;
+    case E_PEER_REVOKED:
+        return SSL_AD_CERTIFICATE_REVOKED;
     case E_CERT_MISSING:
         return SSL_AD_CERTIFICATE_REQUIRED;
     case E_CERT_USAGE:
@@ -448,6 +478,8 @@ uint8_t verify_alert(err_t err)
     case E_BUG:
     case E_TLS_CONFIG:
         return SSL_AD_INTERNAL_ERROR;
+    case E_TRUST_CHANGED:
+        return SSL_AD_UNKNOWN_CA;
     default:
         return SSL_AD_ACCESS_DENIED;
     }

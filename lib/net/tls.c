@@ -626,6 +626,20 @@ static void tls_op_close(struct stream *stream, bool reset)
     loop_defer(tls->base.loop, tls_free, tls);
 }
 
+void tls_abort(struct stream *stream, uint8_t alert)
+{
+    struct tls *tls = tls_of(stream);
+    /* Nothing may come behind a close_notify, nor between the parts of a record. */
+    bool can = tls->state == TLS_STATE_OPEN && !tls->shut && tls->lower->queued == 0;
+
+    if (can) {
+        tls->shut = true;
+        tls_send_alert(tls, alert);
+        (void)tls_flush(tls);
+    }
+    tls_op_close(stream, !can);
+}
+
 static const struct stream_ops tls_ops = {
     .read_start = tls_op_read_start,
     .read_stop = tls_op_read_stop,

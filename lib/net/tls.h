@@ -60,6 +60,10 @@ void tls_handshake(struct stream *stream, tls_handshake_cb cb, void *arg);
  * "boringssl", or "library" where records are not ours. */
 const char *tls_records_engine(enum tls_records records);
 
+/* tls_abort closes an open session with a fatal alert, which the peer can show as the reason; where
+ * bytes are still queued, with a reset. */
+void tls_abort(struct stream *stream, uint8_t alert);
+
 /* The SSL, for peer facts; stays the stream's. NULL from when the callback of tls_handshake has
  * returned, if our record layer took over. */
 SSL *tls_ssl(const struct stream *stream);
