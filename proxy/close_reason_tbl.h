@@ -11,6 +11,9 @@ X(TLS_FAILED, "tls_failed") /* protocol error, ours is the alert */
 X(NO_SHARED_PARAMETERS, "no_shared_parameters")
 X(PEER_CERTIFICATE, "peer_certificate") /* the certificate or its chain was refused */
 X(PEER_IDENTITY, "peer_identity")       /* a good certificate of somebody else */
+X(REVOKED, "revoked")                   /* the peer is, or it says that we are */
+X(POLICY, "policy")                     /* open when its link went, or named others */
+X(TRUST, "trust")                       /* open when its peer's CA left the truststore */
 X(SERVER_NAME, "server_name")           /* selects no link */
 X(HANDSHAKE_TIMEOUT, "handshake_timeout")
 X(CONNECT_FAILED, "connect_failed")

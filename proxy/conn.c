@@ -5,6 +5,7 @@
 #include "lib/base/mem.h"
 #include "proxy/access_log.h"
 #include "proxy/limits.h"
+#include "proxy/live.h"
 #include "proxy/worker.h"
 
 #define TO(state) (1u << CONN_##state)
@@ -41,6 +42,9 @@ static const struct {
     {E_TLS_SNI_UNKNOWN, CLOSE_SERVER_NAME},
     {E_PEER_IDENTITY, CLOSE_PEER_IDENTITY},
     {E_PEER_DENIED, CLOSE_PEER_IDENTITY},
+    {E_PEER_REVOKED, CLOSE_REVOKED},
+    {E_POLICY_CHANGED, CLOSE_POLICY},
+    {E_TRUST_CHANGED, CLOSE_TRUST},
     {E_TRUST_DOMAIN, CLOSE_PEER_IDENTITY},
     {E_KEY_WEAK, CLOSE_PEER_CERTIFICATE},
     {E_CERT_SYNTAX, CLOSE_PEER_CERTIFICATE},
@@ -77,6 +81,8 @@ enum close_reason conn_reason(err_t err, unsigned side)
 {
     if (err_is(err, E_PEER_RESET))
         return side == RELAY_APP ? CLOSE_APP_RESET : CLOSE_PEER_RESET;
+    if (err_is(err, E_TLS_ALERT) && err.sub == SSL_AD_CERTIFICATE_REVOKED)
+        return CLOSE_REVOKED;
     for (size_t i = 0; i < ARRAY_LEN(conn_reasons); i++) {
         if (conn_reasons[i].code == err.code)
             return conn_reasons[i].reason;
@@ -139,6 +145,8 @@ struct conn *conn_new(struct worker *worker, enum direction direction, struct sn
     conn->direction = (uint8_t)direction;
     conn->state = CONN_ACCEPTED;
     conn->snapshot = snapshot_ref(snapshot);
+    conn->asked = snapshot->generation;
+    conn->end_code = E_DRAINING;
     conn->began_ms = loop_now_ms(worker->loop);
     conn_addr_set(&conn->source, source);
     tls_check_init(&conn->setup->check, loop_clock(worker->loop), worker->cache);
@@ -185,7 +193,7 @@ static void conn_on_deadline(void *arg)
         conn_handshake_failed(conn, FAIL(HANDSHAKE_TIMEOUT, 0), false);
         return;
     case CONN_DRAINING:
-        conn_close(conn, FAIL(DRAINING, 0), RELAY_APP);
+        conn_close(conn, (err_t){.code = (enum err_code)conn->end_code}, RELAY_APP);
         return;
     case CONN_REFUSED:
         conn_close(conn, conn->setup->last, RELAY_MESH);
@@ -508,14 +516,28 @@ void conn_open(struct conn *conn)
     conn_setup_free(conn);
     conn_set_state(conn, CONN_OPEN);
     relay_start(&conn->relay, app, mesh, conn_on_relay_done, conn_on_stall, conn);
-    if (conn->worker->draining)
+    if (live_opened(&conn->worker->live_check, conn) && conn->worker->draining)
+        conn_drain(conn);
+}
+
+bool conn_end_within(struct conn *conn, uint64_t ms, err_t err)
+{
+    uint64_t now_ms = loop_now_ms(conn->worker->loop);
+
+    if (conn->state == CONN_DRAINING && conn->timer.at_ms <= now_ms + ms)
+        return false;
+    if (conn->state == CONN_OPEN)
         conn_set_state(conn, CONN_DRAINING);
+    CHECK(conn->state == CONN_DRAINING);
+    conn->end_code = (uint16_t)err.code;
+    timer_start(conn->worker->loop, &conn->timer, ms, conn_on_deadline, conn);
+    return true;
 }
 
 void conn_drain(struct conn *conn)
 {
-    if (conn->state == CONN_OPEN)
-        conn_set_state(conn, CONN_DRAINING);
+    if (conn->state == CONN_OPEN || conn->state == CONN_DRAINING)
+        (void)conn_end_within(conn, conn->snapshot->tunables.drain_ms, FAIL(DRAINING, 0));
     else if (conn->state == CONN_HANDSHAKE) /* those that dawdle are not waited for */
         timer_start(conn->worker->loop, &conn->timer, CONN_DRAIN_HANDSHAKE_MS, conn_on_deadline,
                     conn);
@@ -564,6 +586,18 @@ static void conn_close_setup(struct conn *conn, bool refused)
     conn_setup_free(conn);
 }
 
+/* Where we end it for what the peer is, its sidecar is told so by an alert and can say why. */
+static void conn_close_relay(struct conn *conn, err_t err)
+{
+    bool judged = err_is(err, E_PEER_REVOKED) || err_is(err, E_POLICY_CHANGED) ||
+                  err_is(err, E_TRUST_CHANGED);
+    struct stream *mesh = judged ? relay_take(&conn->relay, RELAY_MESH) : NULL;
+
+    if (mesh != NULL)
+        tls_abort(mesh, verify_alert(err));
+    relay_abort(&conn->relay);
+}
+
 void conn_close(struct conn *conn, err_t err, unsigned side)
 {
     enum conn_state was = (enum conn_state)conn->state;
@@ -574,7 +608,7 @@ void conn_close(struct conn *conn, err_t err, unsigned side)
     if (conn->setup != NULL)
         conn_close_setup(conn, was == CONN_REFUSED);
     else
-        relay_abort(&conn->relay);
+        conn_close_relay(conn, err);
     list_del(&conn->live);
     loop_defer(conn->worker->loop, conn_free, conn);
 }

@@ -88,9 +88,11 @@ struct conn {
     struct timer timer;
     struct tls_info tls;
     uint64_t began_ms;
+    uint64_t asked;         /* generation of the snapshot that it was judged by last, see live.h */
     uint64_t bytes_told[2]; /* to the metrics already */
     uint32_t handshake_us;
     uint8_t direction, state; /* enum direction, enum conn_state */
+    uint16_t end_code;        /* enum err_code of the end that CONN_DRAINING comes to */
     bool logged;
     union conn_addr source, destination;
 };
@@ -130,8 +132,13 @@ void conn_open(struct conn *conn);
  * is RELAY_APP or RELAY_MESH, where `err` came from. The pointer is not to be used afterwards. */
 void conn_close(struct conn *conn, err_t err, unsigned side);
 
-/* conn_drain puts an open connection under the drain deadline, a handshake under a short one. */
+/* conn_drain puts an open connection under the drain deadline (or its own, if that is nearer), a
+ * handshake under a short one. */
 void conn_drain(struct conn *conn);
+
+/* conn_end_within lets an open connection go on for `ms` at most and then ends with `err`; an end
+ * that is nearer already stays. True: it is this one that comes. */
+bool conn_end_within(struct conn *conn, uint64_t ms, err_t err);
 
 /* conn_tell_bytes adds what was carried since the last call to the metrics. */
 void conn_tell_bytes(struct conn *conn);

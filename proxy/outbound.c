@@ -16,7 +16,7 @@ static err_t outbound_authorize(void *arg, int entry, const struct peer *peer)
 {
     struct conn *conn = arg;
 
-    err_t err = authz_server(conn->link, peer);
+    err_t err = authz_server(conn->snapshot, conn->link, peer);
 
     (void)entry;
     if (!err_is_ok(err))

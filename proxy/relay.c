@@ -6,15 +6,23 @@ static struct relay_side *relay_other(struct relay_side *side)
                                                   : &side->relay->sides[RELAY_APP];
 }
 
-static void relay_drop(struct relay *relay, unsigned index, bool reset)
+struct stream *relay_take(struct relay *relay, unsigned index)
 {
     struct relay_side *side = &relay->sides[index];
     struct stream *stream = side->stream;
 
+    if (stream != NULL)
+        relay->bytes[index] = stream->bytes_read;
+    side->stream = NULL;
+    return stream;
+}
+
+static void relay_drop(struct relay *relay, unsigned index, bool reset)
+{
+    struct stream *stream = relay_take(relay, index);
+
     if (stream == NULL)
         return;
-    relay->bytes[index] = stream->bytes_read;
-    side->stream = NULL;
     if (reset)
         stream_reset(stream);
     else

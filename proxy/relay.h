@@ -59,6 +59,10 @@ void relay_start(struct relay *relay, struct stream *app, struct stream *mesh,
 /* relay_abort resets both streams; no callback comes. */
 void relay_abort(struct relay *relay);
 
+/* relay_take takes one side's stream out, to be closed by the caller in his own way; relay_abort is
+ * due then. NULL when it is closed already. */
+struct stream *relay_take(struct relay *relay, unsigned side);
+
 /* relay_bytes: application bytes read from that side so far. */
 uint64_t relay_bytes(const struct relay *relay, unsigned side);
 

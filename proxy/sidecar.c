@@ -145,6 +145,8 @@ static err_t sidecar_put_into_force(struct sidecar *sidecar, struct snapshot_inp
     if (sidecar->snapshot != NULL)
         snapshot_unref(sidecar->snapshot);
     sidecar->snapshot = snapshot_ref(snapshot);
+    for (size_t i = 0; i < sidecar->shared.num_workers; i++)
+        worker_recheck(sidecar->shared.workers[i], snapshot);
     sidecar_told_snapshot(sidecar, snapshot);
     sidecar_look_ready(sidecar);
     return OK;

@@ -19,6 +19,7 @@ struct snapshot_store {
     const char *name;
     const char *trust_domain; /* "" : any */
     struct bundle *bundle;    /* NULL: faulty, told */
+    bool own;                 /* see snapshot.h */
 };
 
 struct snapshot_profile {
@@ -190,6 +191,9 @@ static void snapshot_build_bundle(struct snapshot_builder *b, const Mortise__V1_
     struct bytes pem = bytes_of_str(msg->pem);
     err_t err;
 
+    /* A control plane changes roots by rotating them; distrust of one it says by revoking its key.
+     */
+    store->own = b->in->ca_files != NULL;
     if (b->in->ca_files != NULL && !snapshot_is_empty(msg->ca_file)) {
         if (file.ptr == NULL)
             return; /* told by who read it */
@@ -267,15 +271,19 @@ static void snapshot_keep_trust(struct snapshot_builder *b)
                                             .bundle = bundle_ref(b->stores[i].bundle)};
 }
 
+/* The truststore that a link names, which is noted with it. */
 static const struct snapshot_store *snapshot_find_store(struct snapshot_builder *b,
-                                                        const char *name)
+                                                        const char *name, struct link *link)
 {
     char known[256];
     const char **names;
 
     for (size_t i = 0; i < b->num_stores; i++) {
-        if (!snapshot_is_empty(name) && strcmp(b->stores[i].name, name) == 0)
-            return &b->stores[i];
+        if (snapshot_is_empty(name) || strcmp(b->stores[i].name, name) != 0)
+            continue;
+        link->bundle = b->stores[i].bundle;
+        link->own_trust = b->stores[i].own;
+        return &b->stores[i];
     }
     names = mem_array(b->num_stores, sizeof(*names));
     for (size_t i = 0; i < b->num_stores; i++)
@@ -502,6 +510,20 @@ static bool snapshot_arrives(const struct addr *listen, const struct addr *to)
     return addr_equal(&at, &going) || (snapshot_is_any(&at) && addr_is_loopback(&going));
 }
 
+const struct link *snapshot_link(const struct snapshot *snapshot, enum direction direction,
+                                 const char *name)
+{
+    bool out = direction == DIRECTION_OUTBOUND;
+    const struct link *links = out ? snapshot->outbound : snapshot->inbound;
+    size_t num = out ? snapshot->num_outbound : snapshot->num_inbound;
+
+    for (size_t i = 0; i < num; i++) {
+        if (strcmp(links[i].name, name) == 0)
+            return &links[i];
+    }
+    return NULL;
+}
+
 const char *snapshot_own_listener(const struct snapshot *snapshot, const struct addr *to)
 {
     if (snapshot_arrives(&snapshot->inbound_listen, to))
@@ -589,7 +611,7 @@ static void snapshot_build_outbound(struct snapshot_builder *b, size_t index)
     }
     snapshot_build_endpoints(b, msg, link);
     snapshot_set_server_name(b, msg->server_name, link);
-    store = snapshot_find_store(b, msg->truststore);
+    store = snapshot_find_store(b, msg->truststore, link);
     snapshot_check_peers(b, msg->peers, store, link);
     profile = snapshot_find_profile(b, msg->profile, false);
     if (profile != NULL)
@@ -683,7 +705,7 @@ static void snapshot_build_inbound(struct snapshot_builder *b, size_t index,
             FIELD_FAULT(b, "server_name", "%s is that of inbound.links[%zu] (%s) already",
                         link->server_name, i, b->snapshot->inbound[i].name);
     }
-    store = snapshot_find_store(b, msg->truststore);
+    store = snapshot_find_store(b, msg->truststore, link);
     snapshot_check_peers(b, msg->peers, store, link);
     profile = snapshot_find_profile(b, msg->profile, true);
     if (profile != NULL)
@@ -818,6 +840,7 @@ err_t snapshot_build(const struct snapshot_input *in, struct faults *faults, str
 {
     CLEANUP(snapshot_builder_fini) struct snapshot_builder b = {.in = in, .faults = faults};
     struct snapshot *snapshot = mem_zalloc(sizeof(*snapshot));
+    err_t err;
 
     refs_init(&snapshot->refs);
     b.snapshot = snapshot;
@@ -836,7 +859,10 @@ err_t snapshot_build(const struct snapshot_input *in, struct faults *faults, str
     snapshot_build_profiles(&b);
     snapshot_build_outbounds(&b);
     snapshot_build_inbounds(&b);
+    err = revoke_set_new(in->config->revocations, in->config->n_revocations, faults,
+                         &snapshot->revoked);
     TRY(faults_err(faults));
+    TRY(err);
     if (in->svid == NULL) {
         *out = NULL;
         return OK;
@@ -877,6 +903,7 @@ void snapshot_unref(struct snapshot *snapshot)
     for (size_t i = 0; i < snapshot->num_trust; i++)
         bundle_unref(snapshot->trust[i].bundle);
     mem_free(snapshot->trust);
+    revoke_set_free(snapshot->revoked);
     if (snapshot->server != NULL)
         tls_ctx_unref(snapshot->server);
     if (snapshot->svid != NULL)

@@ -5,6 +5,7 @@
 #define MORTISE_PROXY_SNAPSHOT_H
 
 #include "certs/bundle.h"
+#include "certs/revoke.h"
 #include "certs/svid.h"
 #include "certs/tls_ctx.h"
 #include "certs/verify.h"
@@ -30,6 +31,8 @@ struct link {
     char *server_name;       /* SNI, lower-case as configured or made from the name */
     struct peer_match peers; /* who may be at the other end; strings are the configuration's */
     char *profile;           /* name, for /config */
+    struct bundle *bundle;   /* that vouches for its peers; one of snapshot->trust */
+    bool own_trust;          /* an operator's own choice; else a control plane rotates it */
     struct stats_link stats;
     /* Outbound: */
     struct addr listen;
@@ -55,6 +58,7 @@ struct snapshot {
     struct svid *svid;
     struct trust *trust;
     size_t num_trust;
+    struct revoke_set *revoked;
     struct link *outbound;
     size_t num_outbound;
     struct link *inbound;
@@ -97,6 +101,10 @@ static inline bool snapshot_expired(const struct snapshot *snapshot, int64_t now
 {
     return now_s >= snapshot->svid->not_after;
 }
+
+/* snapshot_link returns the link of that direction and name, or NULL. */
+const struct link *snapshot_link(const struct snapshot *snapshot, enum direction direction,
+                                 const char *name);
 
 /* snapshot_own_listener returns what of this sidecar listens where a connection to `to` would
  * arrive: the name of an outbound link, "inbound", or NULL. An any-address listener counts for

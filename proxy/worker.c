@@ -197,6 +197,37 @@ void worker_tick(struct worker *worker)
     mailbox_post(worker->mailbox, &own->mail.mail);
 }
 
+struct worker_recheck_mail {
+    struct worker_mail mail;
+    struct snapshot *now; /* a reference */
+};
+
+static void worker_drop_recheck(struct worker_mail *mail)
+{
+    struct worker_recheck_mail *own = CONTAINER_OF(mail, struct worker_recheck_mail, mail);
+
+    snapshot_unref(own->now);
+    mem_free(own);
+}
+
+static void worker_run_recheck(struct worker *worker, struct worker_mail *mail)
+{
+    struct worker_recheck_mail *own = CONTAINER_OF(mail, struct worker_recheck_mail, mail);
+
+    live_recheck(&worker->live_check, own->now);
+    worker_drop_recheck(mail);
+}
+
+void worker_recheck(struct worker *worker, struct snapshot *now)
+{
+    struct worker_recheck_mail *own = mem_zalloc(sizeof(*own));
+
+    own->mail.run = worker_run_recheck;
+    own->mail.drop = worker_drop_recheck;
+    own->now = snapshot_ref(now);
+    mailbox_post(worker->mailbox, &own->mail.mail);
+}
+
 static void worker_begin_drain(struct worker *worker, void *arg)
 {
     struct list *pos, *tmp;
@@ -246,6 +277,7 @@ struct worker *worker_new(struct worker_shared *shared, unsigned index)
     worker->names = names_new(worker->loop);
     worker->turns = turns_new(worker->loop, worker_turns(shared));
     list_init(&worker->live);
+    worker->live_check.worker = worker;
     if (index == 0)
         worker->ports = ports_new(worker);
     return worker;
@@ -273,6 +305,7 @@ void worker_free(struct worker *worker)
         ports_free(worker->ports);
     mailbox_close(worker->mailbox, worker_drop_mail);
     names_free(worker->names);
+    live_fini(&worker->live_check);
     loop_free(worker->loop);
     turns_free(worker->turns); /* what was deferred may have touched it */
     verify_cache_free(worker->cache);

@@ -14,6 +14,7 @@
 #include "lib/net/loop.h"
 #include "lib/net/mailbox.h"
 #include "proxy/limits.h"
+#include "proxy/live.h"
 #include "proxy/names.h"
 #include "proxy/snapshot.h"
 #include "proxy/stats.h"
@@ -43,8 +44,9 @@ struct worker {
     struct turns *turns; /* of outbound connections */
     struct ports *ports; /* worker 0's */
     struct list live;    /* of struct conn */
-    atomic_uint load;    /* connections given to it and not yet freed */
-    atomic_uint crowd;   /* the most there were since memory was given back, see sidecar.c */
+    struct live live_check;
+    atomic_uint load;  /* connections given to it and not yet freed */
+    atomic_uint crowd; /* the most there were since memory was given back, see sidecar.c */
     bool draining;
     uv_thread_t thread;
 };
@@ -80,6 +82,9 @@ size_t worker_num_timers(struct worker *worker);
 /* worker_tick asks for the periodic duties (metrics of live connections, loop lag) without waiting.
  */
 void worker_tick(struct worker *worker);
+/* worker_recheck has the connections of a worker judged by what is in force now, see live.h,
+ * without waiting. */
+void worker_recheck(struct worker *worker, struct snapshot *now);
 /* worker_drain begins the end: listeners close, open connections come under the drain deadline. */
 void worker_drain(struct worker *worker);
 

@@ -1,6 +1,6 @@
 /* Who may be at the other end: deny unless a link says yes.
  *
- * Drives: R3, R13, R12 */
+ * Drives: R3, R13, R12, R7, R8 */
 #include "proxy/authz.h"
 
 #include <setjmp.h>
@@ -24,6 +24,7 @@ static const struct peer *somebody(struct somebody *out, const char *id, const c
 
     memset(out, 0, sizeof(*out));
     refs_init(&out->peer.refs);
+    out->peer.serial = empty;
     out->peer.spiffe_id = id != NULL ? (char *)(uintptr_t)id : empty;
     out->names[0] = (char *)(uintptr_t)dns;
     out->peer.dns_names = out->names;
@@ -47,16 +48,17 @@ static struct link links[] = {
      .index = 2,
      .peers = {.spiffe_ids = id_c, .num_spiffe_ids = 2}},
 };
-static const struct snapshot snapshot = {.inbound = links, .num_inbound = 3};
+static struct snapshot snapshot = {.inbound = links, .num_inbound = 3};
 
 static void test_the_server_must_be_the_expected_one(void **state)
 {
     struct somebody who;
 
     (void)state;
-    assert_true(err_is_ok(authz_server(&links[0], somebody(&who, id_a[0], NULL))));
-    assert_true(err_is(authz_server(&links[0], somebody(&who, id_b[0], NULL)), E_PEER_IDENTITY));
-    assert_true(err_is(authz_server(&links[0], NULL), E_CERT_MISSING));
+    assert_true(err_is_ok(authz_server(&snapshot, &links[0], somebody(&who, id_a[0], NULL))));
+    assert_true(
+        err_is(authz_server(&snapshot, &links[0], somebody(&who, id_b[0], NULL)), E_PEER_IDENTITY));
+    assert_true(err_is(authz_server(&snapshot, &links[0], NULL), E_CERT_MISSING));
 }
 
 /* Not a prefix, not a suffix, not another case: byte for byte. */
@@ -72,8 +74,8 @@ static void test_near_misses_are_misses(void **state)
 
     (void)state;
     for (size_t i = 0; i < ARRAY_LEN(near); i++)
-        assert_true(
-            err_is(authz_server(&links[0], somebody(&who, near[i], NULL)), E_PEER_IDENTITY));
+        assert_true(err_is(authz_server(&snapshot, &links[0], somebody(&who, near[i], NULL)),
+                           E_PEER_IDENTITY));
 }
 
 static void test_a_dns_name_is_no_spiffe_id(void **state)
@@ -83,9 +85,9 @@ static void test_a_dns_name_is_no_spiffe_id(void **state)
     struct somebody who;
 
     (void)state;
-    assert_true(err_is_ok(authz_server(&link, somebody(&who, NULL, "DB.example.org"))));
-    assert_false(err_is_ok(authz_server(&link, somebody(&who, "db.example.org", NULL))));
-    assert_false(err_is_ok(authz_server(&links[0], somebody(&who, NULL, id_a[0]))));
+    assert_true(err_is_ok(authz_server(&snapshot, &link, somebody(&who, NULL, "DB.example.org"))));
+    assert_false(err_is_ok(authz_server(&snapshot, &link, somebody(&who, "db.example.org", NULL))));
+    assert_false(err_is_ok(authz_server(&snapshot, &links[0], somebody(&who, NULL, id_a[0]))));
 }
 
 static void test_a_chosen_link_admits_its_own_peers_only(void **state)
@@ -122,7 +124,7 @@ static void test_without_a_name_the_one_link_that_allows(void **state)
 
 static void test_nobody_is_denied_before_any_rule(void **state)
 {
-    const struct snapshot none = {.num_inbound = 0};
+    const struct snapshot none = {.num_inbound = 0, .revoked = snapshot.revoked};
     const struct link *out = NULL;
     struct somebody who;
 
@@ -134,6 +136,108 @@ static void test_nobody_is_denied_before_any_rule(void **state)
     assert_null(out);
 }
 
+/* ---- revocation, and connections that live ---- */
+
+static struct revoke_set *denied(const char *spiffe_id, uint32_t grace_ms)
+{
+    Mortise__V1__Revocation entry = MORTISE__V1__REVOCATION__INIT, *list[] = {&entry};
+    struct faults faults = {.num = 0};
+    struct revoke_set *set;
+
+    entry.spiffe_id = (char *)(uintptr_t)spiffe_id;
+    entry.grace_ms = grace_ms;
+    assert_true(err_is_ok(revoke_set_new(list, spiffe_id != NULL, &faults, &set)));
+    return set;
+}
+
+/* Denied comes before every rule: with a name, without, as client and as server. */
+static void test_who_is_revoked_is_denied_whatever_links_say(void **state)
+{
+    struct snapshot now = snapshot;
+    const struct link *out = NULL;
+    struct somebody who;
+
+    (void)state;
+    now.revoked = denied(id_a[0], 0);
+    assert_true(
+        err_is(authz_server(&now, &links[0], somebody(&who, id_a[0], NULL)), E_PEER_REVOKED));
+    assert_true(err_is(authz_client(&now, 0, somebody(&who, id_a[0], NULL), &out), E_PEER_REVOKED));
+    assert_true(
+        err_is(authz_client(&now, -1, somebody(&who, id_a[0], NULL), &out), E_PEER_REVOKED));
+    assert_null(out);
+    assert_true(err_is_ok(authz_client(&now, 1, somebody(&who, id_b[0], NULL), &out)));
+    revoke_set_free(now.revoked);
+}
+
+static struct bundle bundle_of_one(uint8_t sha256[1][32], char *trust_domain)
+{
+    return (struct bundle){.num = 1, .sha256 = sha256, .trust_domain = trust_domain};
+}
+
+/* What may have become of a link while its connection lived, one thing at a time. */
+static void test_a_live_connection_is_judged_by_what_is_in_force(void **state)
+{
+    static char name[] = "a-link", domain[] = "mesh.test", other_domain[] = "other.test";
+    uint8_t ours[1][32] = {{1}}, strange[1][32] = {{2}};
+    struct bundle bundle = bundle_of_one(ours, domain), removed = bundle_of_one(strange, domain),
+                  moved = bundle_of_one(ours, other_domain);
+    struct peer_issuer issuer = {.cert_sha256 = {1}};
+    struct link was = {.direction = DIRECTION_INBOUND,
+                       .name = name,
+                       .bundle = &bundle,
+                       .own_trust = true,
+                       .peers = {.spiffe_ids = id_a, .num_spiffe_ids = 1}};
+    struct link link = was;
+    struct snapshot now = {.inbound = &link, .num_inbound = 1, .revoked = denied(NULL, 0)};
+    struct somebody who;
+    uint32_t grace_ms = 7;
+
+    (void)state;
+    (void)somebody(&who, id_a[0], NULL);
+    who.peer.issuers = &issuer;
+    who.peer.num_issuers = 1;
+    assert_true(err_is_ok(authz_live(&now, &was, &who.peer, &grace_ms)));
+
+    link.peers = (struct peer_match){.spiffe_ids = id_b, .num_spiffe_ids = 2};
+    assert_true(err_is(authz_live(&now, &was, &who.peer, &grace_ms), E_POLICY_CHANGED));
+    link.peers = was.peers;
+    now.num_inbound = 0;
+    assert_true(err_is(authz_live(&now, &was, &who.peer, &grace_ms), E_POLICY_CHANGED));
+    now.num_inbound = 1;
+    was.direction = DIRECTION_OUTBOUND; /* one of that name the other way round is another link */
+    assert_true(err_is(authz_live(&now, &was, &who.peer, &grace_ms), E_POLICY_CHANGED));
+    was.direction = DIRECTION_INBOUND;
+
+    link.bundle = &removed;
+    assert_true(err_is(authz_live(&now, &was, &who.peer, &grace_ms), E_TRUST_CHANGED));
+    link.own_trust = false; /* a rotation of the mesh's roots */
+    assert_true(err_is_ok(authz_live(&now, &was, &who.peer, &grace_ms)));
+    link.bundle = &moved;
+    assert_true(err_is(authz_live(&now, &was, &who.peer, &grace_ms), E_TRUST_CHANGED));
+    link.bundle = &bundle;
+    assert_int_equal(grace_ms, 0);
+
+    revoke_set_free(now.revoked);
+    now.revoked = denied(id_a[0], 10000);
+    assert_true(err_is(authz_live(&now, &was, &who.peer, &grace_ms), E_PEER_REVOKED));
+    assert_int_equal(grace_ms, 10000);
+    revoke_set_free(now.revoked);
+}
+
+static int make_snapshot(void **state)
+{
+    (void)state;
+    snapshot.revoked = denied(NULL, 0);
+    return 0;
+}
+
+static int free_snapshot(void **state)
+{
+    (void)state;
+    revoke_set_free(snapshot.revoked);
+    return 0;
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -143,7 +247,9 @@ int main(void)
         cmocka_unit_test(test_a_chosen_link_admits_its_own_peers_only),
         cmocka_unit_test(test_without_a_name_the_one_link_that_allows),
         cmocka_unit_test(test_nobody_is_denied_before_any_rule),
+        cmocka_unit_test(test_who_is_revoked_is_denied_whatever_links_say),
+        cmocka_unit_test(test_a_live_connection_is_judged_by_what_is_in_force),
     };
 
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return cmocka_run_group_tests(tests, make_snapshot, free_snapshot);
 }
