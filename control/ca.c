@@ -442,6 +442,26 @@ err_t ca_retire(struct ca *ca, struct vault_batch *batch)
     return OK;
 }
 
+static bool ca_is_key(const struct authority *authority, const char *key_sha256)
+{
+    uint8_t sha256[32];
+    char hex[CA_SHA256_HEX];
+
+    if (authority->der == NULL || !err_is_ok(key_spki_sha256(authority->issuer.key, sha256)))
+        return false;
+    bytes_to_hex(bytes_of(sha256, sizeof(sha256)), hex);
+    return strcmp(hex, key_sha256) == 0;
+}
+
+bool ca_has_key(const struct ca *ca, const char *key_sha256)
+{
+    const struct ca_keys *keys = ca->keys;
+
+    return ca_is_key(&keys->active.root, key_sha256) ||
+           ca_is_key(&keys->active.issuer, key_sha256) ||
+           ca_is_key(&keys->other.root, key_sha256) || ca_is_key(&keys->other.issuer, key_sha256);
+}
+
 bool ca_has_other(const struct ca *ca)
 {
     return ca->keys->other.root.der != NULL;

@@ -99,6 +99,10 @@ bool ca_has_other(const struct ca *ca);
 #define CA_SHA256_HEX 65
 void ca_root_sha256(const struct ca *ca, bool other, char out[CA_SHA256_HEX]);
 
+/* ca_has_key tells whether one of the authorities, of those that sign or the other ones, has the
+ * key with that SHA-256 of its SubjectPublicKeyInfo (lower-case hex). */
+bool ca_has_key(const struct ca *ca, const char *key_sha256);
+
 /* The trust bundle that sidecars get: the roots, borrowed until ca_reload. ca_callers is what the
  * control plane itself trusts: also roots of before, while leaves of theirs may live. */
 struct bundle *ca_bundle(const struct ca *ca);

@@ -117,6 +117,12 @@ static enum grpc_status caller_permits_operator(const struct caller_rules *rules
 enum grpc_status caller_permits(const struct caller_rules *rules, const struct grpc_peer *peer,
                                 int permission, const char **out_reason)
 {
+    const struct caller *caller = peer->identity;
+
+    if (caller != NULL && caller->peer != NULL && rules->is_revoked(rules->arg, caller->peer)) {
+        *out_reason = "certificate is revoked";
+        return GRPC_PERMISSION_DENIED;
+    }
     *out_reason = "no rule permits this call";
     switch ((enum permission)permission) {
     case PERMISSION_ANYONE:

@@ -40,6 +40,8 @@ struct caller_rules {
     uid_t uid; /* ours */
     /* Whether a SPIFFE ID is a subsystem of the mesh. */
     bool (*is_workload)(void *arg, const char *spiffe_id);
+    /* Whether a certificate is denied: its bearer may do nothing, whatever he is. */
+    bool (*is_revoked)(void *arg, const struct peer *peer);
     void *arg;
 };
 

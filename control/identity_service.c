@@ -245,6 +245,7 @@ static err_t identity_issue(struct identity_service *service, struct identity_re
 
     if (spiffe_id == NULL)
         return FAIL(PEER_DENIED, 0); /* the subsystem has left the mesh */
+    TRY(registry_may_issue(registry, spiffe_id, request->key_sha256));
     TRY(ca_sign(service->params.ca, &what, &request->batch, &cert));
     identity_enqueue(service, request, &what, &cert);
     ca_cert_fini(&cert);

@@ -81,6 +81,15 @@ static void mesh_add_truststore(const struct mesh_view *view, Mortise__V1__Sidec
     config->n_truststores = 1;
 }
 
+static void mesh_add_revocations(const struct mesh_view *view, Mortise__V1__SidecarConfig *config)
+{
+    config->revocations = mem_array(view->num_revocations, sizeof(*config->revocations));
+    for (size_t i = 0; i < view->num_revocations; i++)
+        config->revocations[config->n_revocations++] =
+            MSG_AS(Mortise__V1__Revocation, mortise__v1__revocation__descriptor,
+                   pb_clone(&view->revocations[i]->base));
+}
+
 static void mesh_add_links(const struct mesh_view *view, const char *subsystem,
                            Mortise__V1__SidecarConfig *config)
 {
@@ -137,6 +146,7 @@ Mortise__V1__SidecarConfig *mesh_config(const struct mesh_view *view, const char
         MESH_NEW(Mortise__V1__SidecarConfig, MORTISE__V1__SIDECAR_CONFIG__INIT);
 
     mesh_add_truststore(view, config);
+    mesh_add_revocations(view, config);
     mesh_add_links(view, subsystem, config);
     mesh_add_profiles(view, config);
     return config;

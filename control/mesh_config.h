@@ -10,6 +10,8 @@ struct mesh_view {
     const Mortise__V1__Mesh *mesh; /* checked (mesh_check) */
     const char *trust_domain;
     const char *roots_pem;
+    Mortise__V1__Revocation *const *revocations;
+    size_t num_revocations;
     /* The addresses of a subsystem's sidecars: a borrowed list, in a steady order. */
     const char *const *(*endpoints)(void *arg, const char *subsystem, size_t *out_num);
     void *arg;

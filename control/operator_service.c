@@ -427,6 +427,12 @@ static const struct grpc_method operator_methods[] = {
                      OPERATOR_MESSAGE_MAX)},
     {OPERATOR_METHOD("GetRootRotation", get_root_rotation_request, root_rotation,
                      operator_on_get_root_rotation, OPERATOR_MESSAGE_MAX)},
+    {OPERATOR_METHOD("Revoke", revoke_request, revoke_response, operator_on_revoke,
+                     OPERATOR_MESSAGE_MAX)},
+    {OPERATOR_METHOD("Lift", lift_request, revoke_response, operator_on_lift,
+                     OPERATOR_MESSAGE_MAX)},
+    {OPERATOR_METHOD("ListRevocations", list_revocations_request, list_revocations_response,
+                     operator_on_list_revocations, OPERATOR_MESSAGE_MAX)},
     {OPERATOR_METHOD("IssueAdmin", issue_admin_request, issue_admin_response,
                      operator_on_issue_admin, OPERATOR_MESSAGE_MAX)},
 };

@@ -1,6 +1,7 @@
 /* operator_service is what operators call: look, apply a document, make tokens, rotate, watch.
  * Reading and writing calls are in operator_service.c, the two that stream progress in
- * operator_watch.c, those about roots in operator_trust.c, the backup in operator_backup.c. */
+ * operator_watch.c, those about roots in operator_trust.c, about
+ * revocations in operator_revoke.c, the backup in operator_backup.c. */
 #ifndef MORTISE_CONTROL_OPERATOR_SERVICE_H
 #define MORTISE_CONTROL_OPERATOR_SERVICE_H
 
@@ -43,6 +44,10 @@ void operator_on_rollout(struct grpc_call *call, void *service, const ProtobufCM
 void operator_on_rotate_root(struct grpc_call *call, void *service, const ProtobufCMessage *msg);
 void operator_on_get_root_rotation(struct grpc_call *call, void *service,
                                    const ProtobufCMessage *msg);
+void operator_on_revoke(struct grpc_call *call, void *service, const ProtobufCMessage *msg);
+void operator_on_lift(struct grpc_call *call, void *service, const ProtobufCMessage *msg);
+void operator_on_list_revocations(struct grpc_call *call, void *service,
+                                  const ProtobufCMessage *msg);
 void operator_on_backup(struct grpc_call *call, void *service, const ProtobufCMessage *msg);
 void operator_on_backup_done(struct grpc_call *call, void *service);
 void operator_on_watch_done(struct grpc_call *call, void *service);

@@ -225,6 +225,13 @@ static bool plane_is_workload(void *arg, const char *spiffe_id)
     return registry_subsystem_of(plane->registry, spiffe_id) != NULL;
 }
 
+static bool plane_is_revoked(void *arg, const struct peer *peer)
+{
+    struct plane *plane = arg;
+
+    return registry_is_revoked(plane->registry, peer);
+}
+
 static enum grpc_status plane_authorize(void *arg, const struct grpc_peer *peer,
                                         const struct grpc_method *method, const char **out_reason)
 {
@@ -233,6 +240,7 @@ static enum grpc_status plane_authorize(void *arg, const struct grpc_peer *peer,
         .trust_domain = registry_trust_domain(plane->registry),
         .uid = geteuid(),
         .is_workload = plane_is_workload,
+        .is_revoked = plane_is_revoked,
         .arg = plane,
     };
     enum grpc_status status = caller_permits(&rules, peer, method->permission, out_reason);
@@ -259,7 +267,8 @@ static bool plane_is_unwelcome(void *arg, const struct grpc_peer *peer)
 
     if (caller->peer == NULL)
         return clock_mono_ms(clock) - caller->since_ms > PLANE_STRANGER_MS;
-    if (clock_wall_s(clock) >= caller->peer->not_after)
+    if (clock_wall_s(clock) >= caller->peer->not_after ||
+        registry_is_revoked(plane->registry, caller->peer))
         return true;
     return !plane_is_workload(plane, caller->peer->spiffe_id) &&
            !caller_is_admin(registry_trust_domain(plane->registry), caller->peer->spiffe_id);

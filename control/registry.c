@@ -21,6 +21,7 @@ struct registry {
     struct map by_instance; /* the newest of each, by "instance identity" */
 
     struct resources resources;
+    struct revocations revocations;
     struct version version;
     bool version_is_fresh; /* nothing was computed with it yet: the next contents get it */
     struct map members;    /* by name */
@@ -82,6 +83,8 @@ static struct mesh_view registry_view(struct registry *registry)
         .mesh = registry->resources.mesh->mesh,
         .trust_domain = registry->trust_domain,
         .roots_pem = registry->roots_pem,
+        .revocations = registry->revocations.list,
+        .num_revocations = registry->revocations.record->n_entries,
         .endpoints = registry_endpoints,
         .arg = registry,
     };
@@ -251,6 +254,14 @@ static void registry_on_epochs(void *arg)
     registry_set_dirty(arg);
 }
 
+static void registry_on_revocations(void *arg)
+{
+    struct registry *registry = arg;
+
+    registry_set_dirty(registry);
+    registry_emit(registry, REGISTRY_MESH, NULL);
+}
+
 err_t registry_create(struct vault *vault, struct vault_batch *batch, int64_t now_s)
 {
     TRY(version_create(vault, batch, 1));
@@ -276,6 +287,7 @@ static err_t registry_load(struct registry *registry, struct faults *faults)
     if (!err_is_ok(err))
         return err_is(err, E_NOT_FOUND) ? FAIL(STORE_CORRUPT, 0) : err;
     TRY(resources_open(&registry->resources, faults));
+    TRY(revocations_open(&registry->revocations));
     TRY(registry_take_version(registry));
     registry_update_members(registry);
     return OK;
@@ -296,6 +308,11 @@ err_t registry_open(const struct registry_params *params, struct faults *faults,
         .clock = params->clock,
         .on_mesh = registry_on_mesh,
         .on_epochs = registry_on_epochs,
+        .arg = registry,
+    };
+    registry->revocations = (struct revocations){
+        .vault = params->vault,
+        .on_change = registry_on_revocations,
         .arg = registry,
     };
     list_init(&registry->observers);
@@ -321,6 +338,7 @@ void registry_close(struct registry *registry)
         registry_drop_workload(LIST_ITEM(registry->workloads.next, struct workload, link));
     version_close(&registry->version);
     resources_close(&registry->resources);
+    revocations_close(&registry->revocations);
     while (map_next(&registry->members, &iter, &name, &value))
         member_free(value);
     map_fini(&registry->members);
@@ -370,6 +388,39 @@ err_t registry_apply(struct registry *registry, const Mortise__V1__Mesh *mesh,
     version_prepared(&registry->version);
     *out_version = version;
     return OK;
+}
+
+const struct revocations *registry_revocations(const struct registry *registry)
+{
+    return &registry->revocations;
+}
+
+err_t registry_revoke(struct registry *registry, const struct revocations_new *add,
+                      uint64_t *out_id)
+{
+    return revocations_add(&registry->revocations, add, out_id);
+}
+
+err_t registry_lift(struct registry *registry, uint64_t id)
+{
+    return revocations_lift(&registry->revocations, id);
+}
+
+bool registry_is_revoked(const struct registry *registry, const struct peer *peer)
+{
+    uint32_t grace_ms;
+
+    return revoke_find(registry->revocations.set, peer, &grace_ms);
+}
+
+err_t registry_may_issue(const struct registry *registry, const char *spiffe_id,
+                         const uint8_t key_sha256[32])
+{
+    char none[] = "";
+    struct peer asks = {.spiffe_id = (char *)(uintptr_t)spiffe_id, .serial = none};
+
+    memcpy(asks.key_sha256, key_sha256, sizeof(asks.key_sha256));
+    return registry_is_revoked(registry, &asks) ? FAIL(PEER_REVOKED, 0) : OK;
 }
 
 err_t registry_rotate(struct registry *registry, const char *const *subsystems, size_t num,
@@ -621,8 +672,13 @@ void registry_tick(struct registry *registry)
     const char *name;
     void *value;
     bool again = false;
+    err_t err;
 
     registry_expire(registry, now_ms);
+    err = revocations_expire(&registry->revocations, clock_wall_s(registry->clock));
+    if (!err_is_ok(err)) /* denied longer than needed; the next tick tries again */
+        log_limited(LOG_WARN, "registry", "revocations_not_expired",
+                    (const struct log_field[]){LOG_ERR("error", err)}, 1);
     while (map_next(&registry->members, &iter, &name, &value)) {
         struct member *member = value;
 

@@ -12,13 +12,14 @@
 #define MORTISE_CONTROL_REGISTRY_H
 
 #include "control/mesh.h"
+#include "control/revocations.h"
 #include "control/vault.h"
 #include "control/xds_stream.h"
 #include "lib/base/clock.h"
 #include "proto/mesh/discovery.pb-c.h"
 
 #define REGISTRY_WORKLOADS_MAX 100000 /* connections are bounded before, by --max-connections */
-#define REGISTRY_INSTANCES_MAX 256 /* sidecars of one subsystem */
+#define REGISTRY_INSTANCES_MAX 256    /* sidecars of one subsystem */
 /* An address whose sidecar has gone is still given out so long, if there is another of its
  * subsystem; without another it stays: a control plane that sees nobody must not take every
  * endpoint away. */
@@ -62,7 +63,7 @@ struct workload {
 
 enum registry_event {
     REGISTRY_DIRTY, /* call registry_refresh soon; no workload */
-    REGISTRY_MESH,  /* other resources are in force; no workload */
+    REGISTRY_MESH,  /* other resources or revocations are in force; no workload */
     REGISTRY_JOINED,
     REGISTRY_LEFT,     /* the workload goes when the observer returns */
     REGISTRY_REPORTED, /* status, ACK or NACK */
@@ -115,6 +116,19 @@ const char *registry_spiffe_id(const struct registry *registry, const char *subs
  * STORE_UNWRITABLE, TOO_LARGE. */
 MUST_CHECK err_t registry_apply(struct registry *registry, const Mortise__V1__Mesh *mesh,
                                 uint64_t *out_version);
+
+/* What is denied in the mesh, see revocations.h; read only. */
+const struct revocations *registry_revocations(const struct registry *registry);
+/* registry_revoke and registry_lift change it, durably; every sidecar is told. Errors: those of
+ * revocations_add and revocations_lift. */
+MUST_CHECK err_t registry_revoke(struct registry *registry, const struct revocations_new *add,
+                                 uint64_t *out_id);
+MUST_CHECK err_t registry_lift(struct registry *registry, uint64_t id);
+/* registry_is_revoked: that certificate's bearer may do nothing. */
+bool registry_is_revoked(const struct registry *registry, const struct peer *peer);
+/* registry_may_issue: neither that identity nor that key is denied. Errors: PEER_REVOKED. */
+MUST_CHECK err_t registry_may_issue(const struct registry *registry, const char *spiffe_id,
+                                    const uint8_t key_sha256[32]);
 
 /* registry_rotate raises the certificate epoch of subsystems (which exist), durably; their sidecars
  * renew within `spread_ms`. Errors: STORE_CONFLICT, STORE_UNWRITABLE. */

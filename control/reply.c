@@ -16,6 +16,7 @@ enum grpc_status reply_status(err_t err)
     case E_TOKEN_EXPIRED:
     case E_TOKEN_USED:
     case E_PEER_DENIED:
+    case E_PEER_REVOKED:
     case E_PERMISSION:
     case E_CERT_EXPIRED:
         return GRPC_PERMISSION_DENIED;

@@ -30,6 +30,7 @@ static const struct vault_type {
     {VAULT_MESH, &mortise__control__mesh_record__descriptor},
     {VAULT_EPOCHS, &mortise__control__epochs__descriptor},
     {VAULT_ROOT_ROTATION, &mortise__control__root_rotation__descriptor},
+    {VAULT_REVOCATIONS, &mortise__control__revocations__descriptor},
     {VAULT_TOKENS, &mortise__control__token__descriptor},
     {VAULT_CERTS, &mortise__control__issuance__descriptor},
     {VAULT_ENDPOINTS, &mortise__control__endpoints__descriptor},

@@ -22,6 +22,7 @@
 #define VAULT_MESH "mesh/current"
 #define VAULT_EPOCHS "rotation/epochs"
 #define VAULT_ROOT_ROTATION "rotation/root"
+#define VAULT_REVOCATIONS "revoke/current"
 #define VAULT_TOKENS "token/"        /* + hash of the token */
 #define VAULT_CERTS "cert/"          /* + serial */
 #define VAULT_ENDPOINTS "endpoints/" /* + subsystem */

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "control/ctl/conn.h"
+#include "control/ctl/rollout.h"
 #include "control/msg.h"
 #include "lib/base/mem.h"
 #include "lib/rpc/json_pb.h"
@@ -85,48 +86,6 @@ static bool apply_parse(const char *name, struct bytes text, Mortise__V1__ApplyR
     return parsed;
 }
 
-/* -------------------------------------------------------------------- rollout */
-
-struct apply_rollout {
-    bool refused;
-};
-
-static void apply_on_progress(void *arg, const ProtobufCMessage *msg)
-{
-    const Mortise__V1__RolloutProgress *progress =
-        MSG_AS_CONST(Mortise__V1__RolloutProgress, mortise__v1__rollout_progress__descriptor, msg);
-    const Mortise__V1__Workload *workload = progress->workload;
-    struct apply_rollout *rollout = arg;
-
-    if (workload == NULL)
-        return;
-    if (workload->refused == NULL) {
-        printf("%u/%u %s (%.8s) has it\n", progress->acked, progress->total, workload->subsystem,
-               workload->instance);
-    } else {
-        rollout->refused = true;
-        ctl_tell("%s (%.8s) refuses it and keeps version %" PRIu64 ": %s", workload->subsystem,
-                 workload->instance, workload->acked_version, workload->refused->code);
-        for (size_t i = 0; i < workload->refused->n_faults; i++)
-            fprintf(stderr, "  %s: %s\n", workload->refused->faults[i]->path,
-                    workload->refused->faults[i]->message);
-    }
-    (void)fflush(stdout);
-}
-
-static int apply_wait(struct conn *conn, const struct ctl_flags *flags, uint64_t version)
-{
-    Mortise__V1__WatchRolloutRequest request = MORTISE__V1__WATCH_ROLLOUT_REQUEST__INIT;
-    struct apply_rollout rollout = {.refused = false};
-
-    request.version = version;
-    request.timeout_s = (uint32_t)((flags->timeout_ms + 999) / 1000);
-    if (!conn_stream(conn, "OperatorService/WatchRollout", &request.base,
-                     &mortise__v1__rollout_progress__descriptor, apply_on_progress, &rollout))
-        return CTL_FAILED;
-    return rollout.refused ? CTL_FAILED : CTL_OK;
-}
-
 /* ---------------------------------------------------------------------- whole */
 
 static int apply_send(struct conn *conn, const struct ctl_flags *flags,
@@ -153,7 +112,7 @@ static int apply_send(struct conn *conn, const struct ctl_flags *flags,
     else
         printf("version %" PRIu64 " is in force\n", version);
     (void)fflush(stdout);
-    return flags->wait && !flags->dry_run ? apply_wait(conn, flags, version) : CTL_OK;
+    return flags->wait && !flags->dry_run ? rollout_wait(conn, flags, version) : CTL_OK;
 }
 
 static int apply_run(const struct ctl_flags *flags, int num, char **operands)

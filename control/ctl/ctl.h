@@ -35,7 +35,9 @@ struct ctl_flags {
     bool force;
     bool prune;
     bool wait;
+    char *reason;
     int64_t expiring_ms;
+    int64_t grace_ms;
     int64_t spread_ms;
     int64_t timeout_ms;
     int64_t ttl_ms;
@@ -118,6 +120,8 @@ extern const struct ctl_command ctl_certificate;
 extern const struct ctl_command ctl_completion;
 extern const struct ctl_command ctl_get;
 extern const struct ctl_command ctl_init;
+extern const struct ctl_command ctl_lift;
+extern const struct ctl_command ctl_revoke;
 extern const struct ctl_command ctl_roots;
 extern const struct ctl_command ctl_backup;
 extern const struct ctl_command ctl_restore;

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "control/ctl/conn.h"
+#include "control/ctl/revoke.h"
 #include "control/ctl/show.h"
 #include "control/ctl/table.h"
 #include "control/mesh.h"
@@ -14,8 +15,8 @@
 #include "lib/rpc/pb.h"
 #include "proto/mesh/operator.pb-c.h"
 
-const char *const ctl_kinds[] = {"mesh",      "subsystems",   "links", "profiles",
-                                 "workloads", "certificates", NULL};
+const char *const ctl_kinds[] = {"mesh",      "subsystems",   "links",       "profiles",
+                                 "workloads", "certificates", "revocations", NULL};
 
 static const struct option get_options[] = {
     CTL_OUTPUT_ROW,
@@ -401,7 +402,15 @@ static int get_certificates(const struct get *get, struct conn *conn)
 
 /* ---------------------------------------------------------------------- whole */
 
-enum { GET_MESH, GET_SUBSYSTEMS, GET_LINKS, GET_PROFILES, GET_WORKLOADS, GET_CERTIFICATES };
+enum {
+    GET_MESH,
+    GET_SUBSYSTEMS,
+    GET_LINKS,
+    GET_PROFILES,
+    GET_WORKLOADS,
+    GET_CERTIFICATES,
+    GET_REVOCATIONS,
+};
 
 static int get_kind(const char *word)
 {
@@ -413,10 +422,11 @@ static int get_kind(const char *word)
             return (int)num;
     }
     nearest = str_nearest(word, ctl_kinds, num);
-    ctl_tell("get: no \"%s\"; there are: mesh, subsystems, links, profiles, workloads, certificates"
-             "%s%s%s",
-             word, nearest >= 0 ? " (meant was " : "", nearest >= 0 ? ctl_kinds[nearest] : "",
-             nearest >= 0 ? "?)" : "");
+    ctl_tell(
+        "get: no \"%s\"; there are: mesh, subsystems, links, profiles, workloads, certificates, "
+        "revocations%s%s%s",
+        word, nearest >= 0 ? " (meant was " : "", nearest >= 0 ? ctl_kinds[nearest] : "",
+        nearest >= 0 ? "?)" : "");
     return -1;
 }
 
@@ -433,6 +443,8 @@ static int get_ask(const struct get *get, struct conn *conn, int kind)
         return get_workloads(get, conn);
     case GET_CERTIFICATES:
         return get_certificates(get, conn);
+    case GET_REVOCATIONS:
+        return revocations_show(get->flags, conn);
     default:
         return get_mesh(get, conn, MESH_KINDS);
     }
@@ -457,11 +469,11 @@ static int get_run(const struct ctl_flags *flags, int num, char **operands)
 const struct ctl_command ctl_get = {
     .name = "get",
     .operands = "KIND [NAME…]",
-    .summary = "mesh, subsystems, links, profiles, workloads, certificates",
+    .summary = "mesh, subsystems, links, profiles, workloads, certificates, revocations",
     .about =
         "Shows what is in force and who is connected. KIND is mesh, subsystems, links, profiles, "
-        "workloads (sidecars; by subsystem) or certificates (issued ones, newest first; of one "
-        "subsystem).\n\n"
+        "workloads (sidecars; by subsystem), certificates (issued ones, newest first; of one "
+        "subsystem) or revocations.\n\n"
         "Example: mortisectl get links -o wide",
     .options = get_options,
     .min_operands = 1,

@@ -88,8 +88,14 @@ static bool is_workload(void *arg, const char *spiffe_id)
     return strcmp(spiffe_id, WORKLOAD) == 0;
 }
 
+static bool is_revoked(void *arg, const struct peer *peer)
+{
+    (void)arg;
+    return strstr(peer->spiffe_id, "revoked") != NULL;
+}
+
 static const struct caller_rules rules = {
-    .trust_domain = TD, .uid = 1000, .is_workload = is_workload};
+    .trust_domain = TD, .uid = 1000, .is_workload = is_workload, .is_revoked = is_revoked};
 
 struct who {
     const char *name;
@@ -106,6 +112,7 @@ static const struct who people[] = {
     {"sidecar whose subsystem is gone", "spiffe://mesh.test/ns/apim/sa/gone", true, (uid_t)-1,
      "DADD"},
     {"admin", "spiffe://mesh.test/mortise/admin/alice", true, (uid_t)-1, "DADA"},
+    {"admin who is revoked", "spiffe://mesh.test/mortise/admin/revoked", true, (uid_t)-1, "DDDD"},
     {"admin of another mesh", "spiffe://other.test/mortise/admin/alice", true, (uid_t)-1, "DADD"},
     {"admin without a name", "spiffe://mesh.test/mortise/admin/", true, (uid_t)-1, "DADD"},
     {"admin with a path", "spiffe://mesh.test/mortise/admin/alice/root", true, (uid_t)-1, "DADD"},

@@ -1,6 +1,6 @@
 /* The registry: who ought to have what, with a version that is never given out twice, and no
  * endpoint taken away because the control plane saw nobody. Without it: a restart of the control
- * plane stops the mesh. Drives: F2, F3, F5, R10, R39. */
+ * plane stops the mesh. Drives: F2, F3, F5, R10, R39, R42. */
 #include "control/registry.h"
 
 #include <setjmp.h>
@@ -541,6 +541,114 @@ static void test_observers_may_take_each_other_out(void **state)
     registry_leave(portal);
 }
 
+/* ------------------------------------------------------------------- revocation */
+
+static err_t revoke(struct fixture *fixture, const char *id, const char *serial, int64_t until_s,
+                    uint64_t *out_id)
+{
+    Mortise__V1__Revocation revocation = MORTISE__V1__REVOCATION__INIT;
+
+    if (id != NULL)
+        revocation.spiffe_id = (char *)(uintptr_t)id;
+    if (serial != NULL)
+        revocation.serial = (char *)(uintptr_t)serial;
+    return registry_revoke(fixture->registry,
+                           &(struct revocations_new){.revocation = &revocation,
+                                                     .reason = "test",
+                                                     .by = "uid:0",
+                                                     .now_s = 1,
+                                                     .until_s = until_s},
+                           out_id);
+}
+
+static bool is_revoked(struct fixture *fixture, const char *id)
+{
+    static const uint8_t key[32] = {1};
+
+    return err_is(registry_may_issue(fixture->registry, id, key), E_PEER_REVOKED);
+}
+
+/* Everybody is told, in a version of its own, and it is undone as completely. */
+static void test_a_revocation_reaches_every_sidecar(void **state)
+{
+    struct fixture *fixture = *state;
+    struct workload *portal = join(fixture, ID("portal"), "1", "10.0.0.1:15443");
+    struct workload *management = join(fixture, ID("management"), "2", "10.0.0.2:15443");
+    uint64_t id = 0, before;
+
+    registry_refresh(fixture->registry);
+    accept_all(portal);
+    accept_all(management);
+    before = management->content->version;
+    assert_ok(revoke(fixture, ID("portal"), NULL, 0, &id));
+    assert_true(is_revoked(fixture, ID("portal")));
+    assert_false(is_revoked(fixture, ID("management")));
+    registry_refresh(fixture->registry);
+    assert_true(management->content->version > before);
+    assert_int_equal(management->content->config->n_revocations, 1);
+    assert_string_equal(management->content->config->revocations[0]->spiffe_id, ID("portal"));
+    assert_false(xds_stream_in_sync(&management->xds));
+    accept_all(management);
+    assert_true(xds_stream_in_sync(&management->xds));
+
+    before = management->content->version;
+    assert_ok(registry_lift(fixture->registry, id));
+    assert_false(is_revoked(fixture, ID("portal")));
+    registry_refresh(fixture->registry);
+    assert_int_equal(management->content->config->n_revocations, 0);
+    assert_true(management->content->version > before);
+    assert_code(registry_lift(fixture->registry, id), NOT_FOUND);
+    accept_all(portal);
+    accept_all(management);
+    registry_leave(portal);
+    registry_leave(management);
+}
+
+/* The same again changes nothing; with another grace it takes the place of the first. */
+static void test_who_is_revoked_twice_is_revoked_once(void **state)
+{
+    struct fixture *fixture = *state;
+    uint64_t first = 0, again = 0;
+
+    assert_ok(revoke(fixture, ID("portal"), NULL, 0, &first));
+    assert_code(revoke(fixture, ID("portal"), NULL, 0, &again), EXISTS);
+    assert_int_equal(again, first);
+    assert_int_equal(registry_revocations(fixture->registry)->record->n_entries, 1);
+    assert_ok(registry_lift(fixture->registry, first));
+}
+
+static void test_a_revocation_ends_with_what_it_denies(void **state)
+{
+    struct fixture *fixture = *state;
+    const int64_t now_s = clock_wall_s(&fixture->clock.clock);
+    uint64_t id = 0;
+
+    assert_ok(revoke(fixture, NULL, "0a", now_s + 10, &id));
+    assert_ok(revoke(fixture, ID("portal"), NULL, 0, &id));
+    registry_tick(fixture->registry);
+    assert_int_equal(registry_revocations(fixture->registry)->record->n_entries, 2);
+    fixture_pass(fixture, 10);
+    registry_tick(fixture->registry);
+    assert_int_equal(registry_revocations(fixture->registry)->record->n_entries, 1);
+    assert_true(is_revoked(fixture, ID("portal")));
+    assert_ok(registry_lift(fixture->registry, id));
+}
+
+/* There is an end to what every sidecar is sent; nothing of what is over it is half stored. */
+static void test_there_are_not_too_many_revocations(void **state)
+{
+    struct fixture *fixture = *state;
+    char serial[8];
+    uint64_t id = 0;
+
+    for (unsigned i = 0; i < REVOCATIONS_MAX; i++) {
+        (void)snprintf(serial, sizeof(serial), "%04x", i);
+        assert_ok(revoke(fixture, NULL, serial, 0, &id));
+    }
+    assert_code(revoke(fixture, NULL, "ffff", 0, &id), LIMIT);
+    assert_int_equal(registry_revocations(fixture->registry)->record->n_entries, REVOCATIONS_MAX);
+}
+
 int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
@@ -562,6 +670,10 @@ int main(void)
         TEST(test_a_rotation_reaches_whom_it_names_and_survives_a_restart),
         TEST(test_a_rotation_is_done_when_everybody_has_said_so),
         TEST(test_a_rotation_of_nobody_is_done),
+        TEST(test_a_revocation_reaches_every_sidecar),
+        TEST(test_who_is_revoked_twice_is_revoked_once),
+        TEST(test_a_revocation_ends_with_what_it_denies),
+        TEST(test_there_are_not_too_many_revocations),
         TEST(test_observers_may_take_each_other_out),
     };
 
