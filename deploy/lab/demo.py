@@ -86,6 +86,17 @@ class Demo:
         stages = [line.split(":")[0] for line in said.splitlines()[1:]]
         self.progress(f"new root ({', '.join(dict.fromkeys(stages))}) in {took * 1000:.0f} ms")
 
+    def restart_control(self):
+        """The control plane is killed; the sidecars go on without it, and it takes up where it was."""
+        began = time.monotonic()
+        self.mesh.control.kill()
+        self.traffic.more(5)
+        self.mesh.start_control()
+        self.mesh.wait_in_sync(len(SUBSYSTEMS))
+        self.traffic.more(5)
+        self.progress("control plane killed and started again, all four in sync after "
+                      f"{(time.monotonic() - began) * 1000:.0f} ms")
+
     def change_policy(self):
         self.mesh.apply(document(client={"groups": ["P-256"]}, server={"groups": ["P-256"]}),
                         "--wait")
@@ -154,6 +165,7 @@ class Demo:
         for _ in range(self.args.rotations // 2):
             self.rotate()
         self.change_policy()
+        self.restart_control()
         while self.rotations < self.args.rotations:
             self.rotate()
         self.say("what must be refused:")

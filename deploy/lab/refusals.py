@@ -1,4 +1,5 @@
 """What must be refused, tried on a running mesh; each gives (name, held, what was seen)."""
+import hashlib
 import json
 import shutil
 import subprocess
@@ -23,6 +24,13 @@ def probe(mesh, host, target, *flags):
 
 def openssl(*args, cwd):
     subprocess.run(["openssl", *args], cwd=cwd, check=True, capture_output=True)
+
+
+def key_sha256(key):
+    """Of the SubjectPublicKeyInfo of a private key's file, in hex."""
+    done = subprocess.run(["openssl", "pkey", "-in", key, "-pubout", "-outform", "DER"], check=True,
+                          capture_output=True)
+    return hashlib.sha256(done.stdout).hexdigest()
 
 
 def foreign_certificate(folder, spiffe_id):
@@ -114,6 +122,16 @@ class Refusals:
             thief.stop()
             del self.mesh.sidecars["proxy-thief"]
 
+    def stolen_certificate(self):
+        """Somebody has a copy of management's key: he is let in until it is revoked, then no more; management
+        itself, with another certificate, notices nothing."""
+        cert, key = self.mesh.certificate("management", self.folder / "stolen")
+        if self._tls("", "portal", self.portal, "management-portal", (), cert, key)[2] != "closed":
+            return "stolen certificate", False, "was not let in before"
+        self.mesh.ctl("revoke", "key", key_sha256(key), "--reason", "stolen", "--wait")
+        return self._tls("stolen certificate, revoked", "portal", self.portal, "management-portal",
+                         ("CERTIFICATE_REVOKED",), cert, key)
+
     def invalid_policy(self):
         """The control plane refuses a policy that would leave a link without a common version."""
         bad = document(server={"max_version": "TLS1_2", "min_version": "TLS1_2"})
@@ -154,7 +172,7 @@ class Refusals:
             self.mesh.wait_in_sync()
 
     ALL = (undeclared_pair, plaintext, no_certificate, other_ca, expired, wrong_identity,
-           reused_token, invalid_policy, nack)
+           reused_token, stolen_certificate, invalid_policy, nack)
 
     def run(self, told=lambda row: None):
         rows = []

@@ -23,7 +23,8 @@ from test.testlib.tls_raw import HANDSHAKE, PADDING, ClientHello, record
 
 SANITIZED = CONFIG != "opt"
 NUM_FILES = 500  # descriptors of a sidecar that has few
-NUM_FLOOD = 20_000 if FULL else 300 if SANITIZED else 6000
+FILES_MAX = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+NUM_FLOOD = min(20_000, FILES_MAX - 2000) if FULL else 300 if SANITIZED else 6000
 MAX_HANDSHAKES = 200 if SANITIZED else 4096  # the default
 SECONDS_OF_CHURN = 60 if FULL else 5
 PAGES = ("/livez", "/readyz", "/metrics")
