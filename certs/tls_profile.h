@@ -8,6 +8,9 @@
 #include "lib/base/mem.h"
 #include "proto/mesh/resource.pb-c.h"
 
+#define TLS_MAX_AGE_MIN_S 10
+#define TLS_MAX_AGE_MAX_S 31536000
+
 /* Compiled, immutable, shared. */
 struct tls_profile;
 

@@ -272,6 +272,16 @@ static err_t tls_compile_texts(struct tls_profile *profile)
     return OK;
 }
 
+/* What concerns open connections: judged here with the rest, used by who has them. */
+static void tls_compile_age(struct tls_compile *compile, const Mortise__V1__TlsProfile *msg)
+{
+    if (msg->on_expiry > MORTISE__V1__TLS_PROFILE__ON_EXPIRY__KEEP)
+        tls_compile_fault(compile, "on_expiry", "DRAIN, CLOSE or KEEP is wanted");
+    if (msg->max_age_s != 0 &&
+        (msg->max_age_s < TLS_MAX_AGE_MIN_S || msg->max_age_s > TLS_MAX_AGE_MAX_S))
+        tls_compile_fault(compile, "max_age_s", "is not within 10 and 31536000 (a year); 0: none");
+}
+
 err_t tls_profile_compile(const Mortise__V1__TlsProfile *msg, struct fault_path *path,
                           struct faults *faults, struct tls_profile **out)
 {
@@ -293,6 +303,7 @@ err_t tls_profile_compile(const Mortise__V1__TlsProfile *msg, struct fault_path 
     tls_compile_list(&compile, "groups", msg->groups, msg->n_groups, tls_compile_group);
     tls_compile_list(&compile, "signature_algorithms", msg->signature_algorithms,
                      msg->n_signature_algorithms, tls_compile_sigalg);
+    tls_compile_age(&compile, msg);
     tls_compile_defaults(profile, msg);
     if (faults->total == before) /* else it would tell what follows from the faults before */
         tls_compile_versions(&compile);

@@ -453,6 +453,7 @@ uint8_t verify_alert(err_t err)
     switch ((int)err.code) {
     case E_CERT_EXPIRED:
     case E_CERT_NOT_YET_VALID:
+    case E_PEER_EXPIRED:
         return SSL_AD_CERTIFICATE_EXPIRED;
     case E_PEER_REVOKED:
         return SSL_AD_CERTIFICATE_REVOKED;

@@ -2,7 +2,9 @@
 
 #include <string.h>
 
+#include "lib/base/log.h"
 #include "lib/base/mem.h"
+#include "lib/base/random.h"
 #include "proxy/access_log.h"
 #include "proxy/limits.h"
 #include "proxy/live.h"
@@ -43,6 +45,8 @@ static const struct {
     {E_PEER_IDENTITY, CLOSE_PEER_IDENTITY},
     {E_PEER_DENIED, CLOSE_PEER_IDENTITY},
     {E_PEER_REVOKED, CLOSE_REVOKED},
+    {E_PEER_EXPIRED, CLOSE_EXPIRED},
+    {E_MAX_AGE, CLOSE_MAX_AGE},
     {E_POLICY_CHANGED, CLOSE_POLICY},
     {E_TRUST_CHANGED, CLOSE_TRUST},
     {E_TRUST_DOMAIN, CLOSE_PEER_IDENTITY},
@@ -174,6 +178,77 @@ void conn_claim(struct conn *conn, const struct peer *peer)
     conn->setup->claimed = name != NULL ? mem_strdup(name) : NULL;
 }
 
+/* ---- age ---- */
+
+static uint64_t conn_left_ms(const struct conn *conn, bool *out_expiry)
+{
+    const struct loop *loop = conn->worker->loop;
+    const struct age_moment now = {
+        .age_ms = loop_now_ms(loop) - conn->began_ms,
+        .now_s = clock_wall_s(loop_clock(loop)),
+        .peer_not_after = conn->peer->not_after,
+    };
+
+    return age_left_ms(&conn->link->age, &now, out_expiry);
+}
+
+static err_t conn_age_err(bool expiry)
+{
+    return expiry ? FAIL(PEER_EXPIRED, 0) : FAIL(MAX_AGE, 0);
+}
+
+/* The side that asks; the other one's answer must not be cut off. */
+static unsigned conn_client(const struct conn *conn)
+{
+    return conn->direction == DIRECTION_OUTBOUND ? RELAY_APP : RELAY_MESH;
+}
+
+/* An application that never lets go is told of before it is cut. */
+static void conn_report(struct conn *conn, uint64_t left_ms)
+{
+    char source[ADDR_TEXT_MAX];
+    struct addr addr = conn_addr_get(&conn->source);
+
+    if (conn->reported)
+        return;
+    conn->reported = true;
+    addr_format(&addr, source);
+    log_limited(LOG_WARN, "conn", "does_not_go",
+                (const struct log_field[]){
+                    LOG_STR("direction", direction_name((enum direction)conn->direction)),
+                    LOG_STR("link", conn->link->name), LOG_STR("source", source),
+                    LOG_STR("peer_id", conn->peer->spiffe_id),
+                    LOG_UINT("age_ms", loop_now_ms(conn->worker->loop) - conn->began_ms),
+                    LOG_UINT("cut_in_ms", left_ms)},
+                6);
+}
+
+/* Whether its end has come; otherwise it is looked at again in `*again_ms` at the latest. */
+static err_t conn_look_age(struct conn *conn, uint64_t *again_ms)
+{
+    bool expiry;
+    uint64_t left_ms = conn_left_ms(conn, &expiry), next_ms = left_ms, quiet_ms;
+
+    if (left_ms == 0)
+        return conn_age_err(expiry);
+    if (left_ms > conn->drain_ms) {
+        next_ms = left_ms - conn->drain_ms;
+    } else if (!conn->going) {
+        quiet_ms = age_quiet_ms(left_ms);
+        next_ms = quiet_ms / 2;
+        if (age_is_late(conn->drain_ms, left_ms))
+            conn_report(conn, left_ms);
+        if (relay_is_quiet(&conn->relay, conn_client(conn), loop_now_ms(conn->worker->loop),
+                           quiet_ms)) {
+            conn->going = true;
+            TRY(relay_end(&conn->relay, conn_client(conn)));
+        }
+    }
+    if (next_ms < *again_ms)
+        *again_ms = next_ms > 0 ? next_ms : 1;
+    return OK;
+}
+
 static void conn_handshake_failed(struct conn *conn, err_t err, bool alerted);
 
 static void conn_on_deadline(void *arg)
@@ -205,6 +280,8 @@ static void conn_on_deadline(void *arg)
         err_t err = relay_due(&conn->relay, loop_now_ms(conn->worker->loop), tunables->idle_ms,
                               tunables->stall_ms, &again_ms, &side);
 
+        if (err_is_ok(err))
+            err = conn_look_age(conn, &again_ms);
         if (err_is_ok(err))
             timer_start(conn->worker->loop, &conn->timer, again_ms, conn_on_deadline, conn);
         else
@@ -348,9 +425,14 @@ static void conn_count_end(struct conn *conn, enum close_reason reason)
 static void conn_tell_end(struct conn *conn, err_t err, unsigned side)
 {
     enum close_reason reason = conn_reason(err, side);
+    bool expiry;
 
     if (conn->logged)
         return;
+    if (conn->going && err_is_ok(err)) {
+        (void)conn_left_ms(conn, &expiry);
+        reason = conn_reason(conn_age_err(expiry), side);
+    }
     conn->logged = true;
     conn_tell_bytes(conn);
     conn_count_end(conn, reason);
@@ -499,6 +581,18 @@ static void conn_on_relay_done(void *arg, err_t err, unsigned side)
     conn_close(arg, err, side);
 }
 
+/* When it is looked at for the first time. */
+static void conn_begin_age(struct conn *conn)
+{
+    uint64_t left_ms = conn_left_ms(conn, NULL),
+             again_ms = relay_look_ms(conn->snapshot->tunables.idle_ms);
+
+    conn->drain_ms = age_drain_ms(&conn->link->age, left_ms, random_u32());
+    if (left_ms != AGE_NO_END && left_ms - conn->drain_ms < again_ms)
+        timer_start(conn->worker->loop, &conn->timer, left_ms - conn->drain_ms, conn_on_deadline,
+                    conn);
+}
+
 /* The idle deadline is far away; a receiver that takes nothing is to be noticed earlier. */
 static void conn_on_stall(void *arg)
 {
@@ -516,6 +610,7 @@ void conn_open(struct conn *conn)
     conn_setup_free(conn);
     conn_set_state(conn, CONN_OPEN);
     relay_start(&conn->relay, app, mesh, conn_on_relay_done, conn_on_stall, conn);
+    conn_begin_age(conn);
     if (live_opened(&conn->worker->live_check, conn) && conn->worker->draining)
         conn_drain(conn);
 }
@@ -590,7 +685,8 @@ static void conn_close_setup(struct conn *conn, bool refused)
 static void conn_close_relay(struct conn *conn, err_t err)
 {
     bool judged = err_is(err, E_PEER_REVOKED) || err_is(err, E_POLICY_CHANGED) ||
-                  err_is(err, E_TRUST_CHANGED);
+                  err_is(err, E_TRUST_CHANGED) || err_is(err, E_PEER_EXPIRED) ||
+                  err_is(err, E_MAX_AGE);
     struct stream *mesh = judged ? relay_take(&conn->relay, RELAY_MESH) : NULL;
 
     if (mesh != NULL)

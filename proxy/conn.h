@@ -91,9 +91,12 @@ struct conn {
     uint64_t asked;         /* generation of the snapshot that it was judged by last, see live.h */
     uint64_t bytes_told[2]; /* to the metrics already */
     uint32_t handshake_us;
+    uint32_t drain_ms;        /* so long before its end it begins to go, see age.h */
     uint8_t direction, state; /* enum direction, enum conn_state */
     uint16_t end_code;        /* enum err_code of the end that CONN_DRAINING comes to */
     bool logged;
+    bool going;    /* its client was told that this is the end */
+    bool reported; /* as one that does not go */
     union conn_addr source, destination;
 };
 

@@ -73,6 +73,7 @@ static void relay_on_read(void *arg, struct bytes data)
     err_t err = stream_write(to->stream, data);
 
     relay->active_ms = loop_now_ms(to->stream->loop);
+    relay->from_mesh = side == &relay->sides[RELAY_MESH];
     if (!err_is_ok(err)) {
         relay_fail(to, err);
         return;
@@ -149,6 +150,27 @@ void relay_abort(struct relay *relay)
 {
     relay_drop(relay, RELAY_APP, true);
     relay_drop(relay, RELAY_MESH, true);
+}
+
+bool relay_is_quiet(const struct relay *relay, unsigned client, uint64_t now_ms, uint64_t quiet_ms)
+{
+    bool none = relay_bytes(relay, RELAY_APP) + relay_bytes(relay, RELAY_MESH) == 0;
+
+    for (unsigned i = 0; i < 2; i++) {
+        if (relay->sides[i].eof || relay->sides[i].stream->queued > 0)
+            return false;
+    }
+    return now_ms >= relay->active_ms + quiet_ms &&
+           (none || relay->from_mesh == (client == RELAY_APP));
+}
+
+err_t relay_end(struct relay *relay, unsigned client)
+{
+    struct relay_side *server = &relay->sides[!client];
+
+    server->eof = true; /* nothing more is taken from it */
+    stream_read_stop(server->stream);
+    return stream_shutdown(relay->sides[client].stream);
 }
 
 uint64_t relay_bytes(const struct relay *relay, unsigned side)

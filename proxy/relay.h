@@ -45,6 +45,7 @@ typedef void (*relay_stall_cb)(void *arg);
 struct relay {
     struct relay_side sides[2];
     uint64_t active_ms; /* when the last byte came or left */
+    bool from_mesh;     /* it is from there that the last byte came */
     uint64_t bytes[2];  /* read from that side; final once it is over, see relay_bytes */
     relay_done_cb on_done;
     relay_stall_cb on_stall;
@@ -58,6 +59,14 @@ void relay_start(struct relay *relay, struct stream *app, struct stream *mesh,
 
 /* relay_abort resets both streams; no callback comes. */
 void relay_abort(struct relay *relay);
+
+/* relay_is_quiet: nothing is under way. Nothing moved for `quiet_ms`, nothing is queued, neither
+ * direction has ended, and the last bytes, if any, were not a question of `client` (RELAY_APP or
+ * RELAY_MESH) that has no answer yet. relay_end then tells `client` that this is the end, as the
+ * server would; the client's own end, in answer to that, ends it in order. Errors: those of
+ * stream_shutdown; the relay is then to be aborted. */
+bool relay_is_quiet(const struct relay *relay, unsigned client, uint64_t now_ms, uint64_t quiet_ms);
+MUST_CHECK err_t relay_end(struct relay *relay, unsigned client);
 
 /* relay_take takes one side's stream out, to be closed by the caller in his own way; relay_abort is
  * due then. NULL when it is closed already. */

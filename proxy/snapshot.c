@@ -24,6 +24,7 @@ struct snapshot_store {
 
 struct snapshot_profile {
     const char *name;
+    struct age_rule age;
     bool server;
     struct tls_profile *profile; /* NULL: faulty, told */
 };
@@ -304,6 +305,7 @@ static void snapshot_add_profile(struct snapshot_builder *b, const Mortise__V1__
     struct snapshot_profile *entry = &b->profiles[b->num_profiles++];
 
     entry->name = msg->name;
+    entry->age = age_rule(msg);
     entry->server = msg->role == MORTISE__V1__TLS_PROFILE__ROLE__SERVER;
     if (!err_is_ok(tls_profile_compile(msg, &b->path, b->faults, &entry->profile)))
         entry->profile = NULL;
@@ -373,6 +375,14 @@ static const struct snapshot_profile *snapshot_find_profile(struct snapshot_buil
 
 /* ------------------------------------------------------------------------- what links have in
  * common */
+
+static void snapshot_take_profile(const struct snapshot_profile *profile, struct link *link)
+{
+    if (profile == NULL)
+        return;
+    link->profile = mem_strdup(profile->name);
+    link->age = profile->age;
+}
 
 static void snapshot_check_spiffe_ids(struct snapshot_builder *b, const Mortise__V1__PeerMatch *msg,
                                       const struct snapshot_store *store)
@@ -614,8 +624,7 @@ static void snapshot_build_outbound(struct snapshot_builder *b, size_t index)
     store = snapshot_find_store(b, msg->truststore, link);
     snapshot_check_peers(b, msg->peers, store, link);
     profile = snapshot_find_profile(b, msg->profile, false);
-    if (profile != NULL)
-        link->profile = mem_strdup(profile->name);
+    snapshot_take_profile(profile, link);
     if (b->in->svid != NULL && store != NULL && store->bundle != NULL && profile != NULL &&
         profile->profile != NULL)
         link->tls = snapshot_client_ctx(b, store, profile);
@@ -708,8 +717,7 @@ static void snapshot_build_inbound(struct snapshot_builder *b, size_t index,
     store = snapshot_find_store(b, msg->truststore, link);
     snapshot_check_peers(b, msg->peers, store, link);
     profile = snapshot_find_profile(b, msg->profile, true);
-    if (profile != NULL)
-        link->profile = mem_strdup(profile->name);
+    snapshot_take_profile(profile, link);
     *entry = (struct tls_ctx_entry){
         .server_name = link->server_name,
         .profile = profile != NULL ? profile->profile : NULL,

@@ -13,6 +13,7 @@
 #include "lib/base/mem.h"
 #include "lib/net/addr.h"
 #include "proto/mesh/sidecar.pb-c.h"
+#include "proxy/age.h"
 #include "proxy/config.h"
 #include "proxy/stats.h"
 
@@ -31,8 +32,9 @@ struct link {
     char *server_name;       /* SNI, lower-case as configured or made from the name */
     struct peer_match peers; /* who may be at the other end; strings are the configuration's */
     char *profile;           /* name, for /config */
-    struct bundle *bundle;   /* that vouches for its peers; one of snapshot->trust */
-    bool own_trust;          /* an operator's own choice; else a control plane rotates it */
+    struct age_rule age;
+    struct bundle *bundle; /* that vouches for its peers; one of snapshot->trust */
+    bool own_trust;        /* an operator's own choice; else a control plane rotates it */
     struct stats_link stats;
     /* Outbound: */
     struct addr listen;
