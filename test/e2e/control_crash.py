@@ -25,7 +25,7 @@ class Work:
         self.mesh = mesh
         self.folder = folder
         self.number = number
-        self.links = set()
+        self.links = {}  # and the port that was confirmed
         self.tokens = []
         self.epoch = 0
         self.over = threading.Event()
@@ -43,14 +43,15 @@ class Work:
         count = 0
         while not self.over.is_set():
             count += 1
-            name = f"crash-{self.number}-{count}"
+            # The same names in each round: what is measured of a link is kept for as long as a sidecar runs.
+            name, port = f"crash-{count}", 20000 + self.number * 500 + count
             path = self.folder / f"{name}.json"
             path.write_text(json.dumps({"links": [{
                 "name": name, "client": "portal", "server": "gateway",
-                "client_port": 20000 + self.number * 500 + count, "server_port": 8082}]}))
+                "client_port": port, "server_port": 8082}]}))
             done = self.ctl("apply", "-f", path)
             if done is not None and done.returncode == 0:
-                self.links.add(name)
+                self.links[name] = port
 
     def token(self):
         while not self.over.is_set():
@@ -86,8 +87,8 @@ def test_killed_at_any_moment_it_keeps_what_it_confirmed(mesh, traffic, folder):
         mesh.start_control()
         started = time.monotonic() - began
         assert started < 10
-        names = {link["name"] for link in mesh.ctl_json("get", "links")["links"]}
-        assert work.links <= names, work.links - names
+        ports = {link["name"]: link["client_port"] for link in mesh.ctl_json("get", "links")["links"]}
+        assert work.links.items() <= ports.items(), work.links.items() - ports.items()
         for index, token in enumerate(work.tokens[-2:]):
             path = folder / f"token-{number}-{index}"
             path.touch(mode=0o600)
