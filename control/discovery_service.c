@@ -15,6 +15,8 @@ struct discovery_service {
     struct discovery_service_params params;
     struct registry_observer observer;
     struct timer refresh;
+    uint64_t refreshed_ms; /* the last time */
+    uint64_t num_pushed;   /* then */
     struct list streams;
 };
 
@@ -80,6 +82,7 @@ static void discovery_push(struct discovery_stream *stream)
         discovery_refuse(stream, err, "response cannot be sent");
         return;
     }
+    stream->service->num_pushed++;
     meters_answered(stream->service->params.meters, METERS_PUSHED);
     log_debug("discovery", "pushed", LOG_STR("id", workload->spiffe_id),
               LOG_STR("instance", workload->instance),
@@ -91,7 +94,30 @@ static void discovery_on_refresh(void *arg)
 {
     struct discovery_service *service = arg;
 
+    service->num_pushed = 0;
     registry_refresh(service->params.registry);
+    service->refreshed_ms = loop_now_ms(service->params.loop);
+}
+
+uint64_t discovery_delay_ms(uint64_t num_pushed, uint64_t since_ms)
+{
+    uint64_t rest_ms = num_pushed * DISCOVERY_REST_US / 1000;
+
+    if (rest_ms > DISCOVERY_REST_MAX_MS)
+        rest_ms = DISCOVERY_REST_MAX_MS;
+    return since_ms + DISCOVERY_COALESCE_MS < rest_ms ? rest_ms - since_ms : DISCOVERY_COALESCE_MS;
+}
+
+static void discovery_refresh_in(struct discovery_service *service, uint64_t ms)
+{
+    timer_start(service->params.loop, &service->refresh, ms, discovery_on_refresh, service);
+}
+
+static void discovery_refresh_soon(struct discovery_service *service)
+{
+    uint64_t since_ms = loop_now_ms(service->params.loop) - service->refreshed_ms;
+
+    discovery_refresh_in(service, discovery_delay_ms(service->num_pushed, since_ms));
 }
 
 /* Sidecars whose identity now is another subsystem's, or nobody's: what their stream would be told
@@ -113,12 +139,13 @@ static void discovery_on_event(void *arg, enum registry_event event, struct work
     struct discovery_service *service = arg;
 
     if (event == REGISTRY_DIRTY && !timer_is_on(&service->refresh))
-        timer_start(service->params.loop, &service->refresh, DISCOVERY_COALESCE_MS,
-                    discovery_on_refresh, service);
+        discovery_refresh_soon(service);
     else if (event == REGISTRY_OFFERED && workload->stream != NULL)
         discovery_push(workload->stream);
-    else if (event == REGISTRY_MESH)
-        discovery_end_strays(service);
+    if (event != REGISTRY_MESH)
+        return;
+    discovery_refresh_in(service, DISCOVERY_COALESCE_MS);
+    discovery_end_strays(service);
 }
 
 /* ------------------------------------------------------------- first request */

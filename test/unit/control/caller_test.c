@@ -233,6 +233,22 @@ static void test_what_a_sidecar_may_advertise(void **state)
     mem_free(address);
 }
 
+static void test_a_crowds_news_are_told_together(void **state)
+{
+    (void)state;
+    /* Few sidecars, or none told lately: only what comes together anyway is waited for. */
+    assert_int_equal(discovery_delay_ms(0, 0), DISCOVERY_COALESCE_MS);
+    assert_int_equal(discovery_delay_ms(50, 0), DISCOVERY_COALESCE_MS);
+    assert_int_equal(discovery_delay_ms(10000, 60000), DISCOVERY_COALESCE_MS);
+    assert_int_equal(discovery_delay_ms(10000, UINT64_MAX / 2), DISCOVERY_COALESCE_MS);
+    /* Many: the rest of the rest. */
+    assert_int_equal(discovery_delay_ms(1000, 0), 200);
+    assert_int_equal(discovery_delay_ms(1000, 150), 50);
+    assert_int_equal(discovery_delay_ms(1000, 195), DISCOVERY_COALESCE_MS);
+    assert_int_equal(discovery_delay_ms(10000, 500), 1500);
+    assert_int_equal(discovery_delay_ms(1000000, 0), DISCOVERY_REST_MAX_MS);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -241,6 +257,7 @@ int main(void)
         cmocka_unit_test(test_a_permission_that_is_none_lets_nobody_in),
         cmocka_unit_test(test_a_source_is_a_host_whatever_port_and_interface),
         cmocka_unit_test(test_what_a_sidecar_may_advertise),
+        cmocka_unit_test(test_a_crowds_news_are_told_together),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
