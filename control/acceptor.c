@@ -1,5 +1,6 @@
 #include "control/acceptor.h"
 
+#include <poll.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -20,6 +21,12 @@
 #define ACCEPTOR_STRANGERS_MAX 256
 #define ACCEPTOR_STRANGERS_PER_SOURCE 32
 
+/* How many wait to be accepted, for each handshake that may be under way: who waits is served in
+ * order, so a queue that takes longer than callers have patience would serve only those that are
+ * about to give up. Whoever finds it full tries again (the kernel drops his SYN). */
+#define ACCEPTOR_WAITING 2
+#define ACCEPTOR_WAITING_MIN 128
+
 struct acceptor {
     struct loop *loop;
     struct acceptor_params params;
@@ -27,6 +34,7 @@ struct acceptor {
     struct verify_cache *cache;
     struct list handshakes;
     unsigned num_handshakes;
+    bool paused; /* as many handshakes as may be: who comes now waits in the kernel's queue */
     struct map sources; /* to the number of handshakes under way, as a pointer */
 };
 
@@ -65,6 +73,19 @@ static void acceptor_leave(struct acceptor *acceptor, const char *source)
     else
         map_put(&acceptor->sources, source, (void *)(num - 1));
     acceptor->num_handshakes--;
+    if (acceptor->paused) {
+        acceptor->paused = false;
+        listener_start(acceptor->listener);
+    }
+}
+
+/* Whoever waited too long in the kernel's queue has given up: a signature for him would only make
+ * the next one wait too long. */
+static bool acceptor_is_gone(int fd)
+{
+    struct pollfd poll_fd = {.fd = fd, .events = POLLRDHUP};
+
+    return poll(&poll_fd, 1, 0) == 1 && (poll_fd.revents & (POLLRDHUP | POLLHUP | POLLERR)) != 0;
 }
 
 /* ---------------------------------------------------------------- handshakes */
@@ -209,6 +230,10 @@ static void acceptor_on_tcp(void *arg, int fd, const struct addr *peer)
     char source[ADDR_TEXT_MAX];
     err_t err;
 
+    if (acceptor_is_gone(fd)) {
+        (void)close(fd);
+        return;
+    }
     caller_source(peer, source);
     if (tls != NULL && acceptor_enter(acceptor, source)) {
         handshake = mem_try(sizeof(*handshake));
@@ -226,6 +251,10 @@ static void acceptor_on_tcp(void *arg, int fd, const struct addr *peer)
     handshake->tls = tls_ctx_ref(tls);
     memcpy(handshake->source, source, sizeof(source));
     list_add_tail(&acceptor->handshakes, &handshake->link);
+    if (acceptor->num_handshakes >= acceptor->params.max_handshakes) {
+        acceptor->paused = true;
+        listener_pause(acceptor->listener);
+    }
     err = handshake_begin(handshake, fd);
     if (!err_is_ok(err)) {
         log_limited(LOG_WARN, "acceptor", "accept_failed",
@@ -270,6 +299,13 @@ static void acceptor_on_unix(void *arg, int fd, const struct addr *addr)
 
 /* --------------------------------------------------------------------- whole */
 
+static int acceptor_backlog(const struct acceptor_params *params)
+{
+    unsigned num = params->max_handshakes * ACCEPTOR_WAITING;
+
+    return num > ACCEPTOR_WAITING_MIN ? (int)num : ACCEPTOR_WAITING_MIN;
+}
+
 err_t acceptor_new(struct loop *loop, const struct acceptor_params *params, struct acceptor **out)
 {
     struct acceptor *acceptor = mem_zalloc(sizeof(*acceptor));
@@ -277,6 +313,7 @@ err_t acceptor_new(struct loop *loop, const struct acceptor_params *params, stru
     const struct listener_params listener = {
         .addr = params->addr,
         .unix_mode = 0600,
+        .backlog = acceptor_backlog(params),
         .on_accept = is_unix ? acceptor_on_unix : acceptor_on_tcp,
         .arg = acceptor,
     };
@@ -302,6 +339,7 @@ void acceptor_close(struct acceptor *acceptor)
 
     if (acceptor == NULL)
         return;
+    acceptor->paused = false; /* nobody is let in any more */
     listener_close(acceptor->listener);
     LIST_EACH (pos, tmp, &acceptor->handshakes) {
         struct handshake *handshake = LIST_ITEM(pos, struct handshake, link);

@@ -12,7 +12,7 @@ struct acceptor_params {
     struct addr addr;           /* TCP, or a Unix socket (mode 0600) */
     struct server_cert *cert;   /* TCP only */
     struct grpc_server *server; /* its free_identity releases a struct caller */
-    unsigned max_handshakes;    /* at once; more are reset */
+    unsigned max_handshakes;    /* at once; more wait to be accepted */
     unsigned max_per_source;
     uint64_t handshake_ms;
     /* Told of the end of each handshake (may be NULL). */

@@ -33,7 +33,7 @@ ROW("store-max-size", SIZE, store_max_size, "1g", 65536, 1099511627776, 0, "SIZE
 ROW("max-connections", INT, max_connections, "4096", 1, 100000, 0, "N",
     "Connections over TLS at once; more are closed.")
 ROW("max-handshakes", INT, max_handshakes, "512", 1, 100000, 0, "N",
-    "TLS handshakes at once; more are closed.")
+    "TLS handshakes at once; more connections wait to be accepted.")
 ROW("max-handshakes-per-source", INT, max_handshakes_per_source, "128", 1, 100000, 0, "N",
     "TLS handshakes at once of one source address (IPv6: of one /64); more are closed.")
 ROW("handshake-timeout", MS, handshake_timeout_ms, "10s", 100, 300000, 0, "TIME",

@@ -716,6 +716,42 @@ static void test_a_bad_request_uses_no_token_up(void **state)
     sidecar_free(sidecar);
 }
 
+/* As many silent connections as there may be handshakes: who comes then waits, and is served as
+ * soon as one of them ends, without having been refused. */
+static void test_a_crowd_waits_for_its_turn(void **state)
+{
+    struct world *world = *state;
+    const struct addr *to = plane_addr(world->plane);
+    struct sidecar *sidecar = sidecar_new(world);
+    char *token = new_token(world, "portal");
+    struct answer *answer;
+    int silent[32];
+
+    assert_int_equal(ARRAY_LEN(silent), world->config.max_handshakes);
+    for (size_t i = 0; i < ARRAY_LEN(silent); i++) {
+        silent[i] = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+        assert_true(silent[i] >= 0);
+        assert_int_equal(connect(silent[i], &to->sa.any, to->len), 0);
+    }
+    answer = attest_begin(sidecar, token, sidecar->key);
+    /* An operator's call is served all the time, over another socket. */
+    for (int i = 0; i < 5; i++) {
+        struct answer *status_answer;
+
+        (void)status_of(world, &status_answer);
+        answer_free(status_answer);
+    }
+    assert_false(answer->done);
+    assert_ok(sidecar->failed);
+    for (size_t i = 0; i < ARRAY_LEN(silent); i++)
+        close(silent[i]);
+    LOOP_UNTIL(world->loop, answer->done);
+    assert_ok(sidecar->failed);
+    wear(sidecar, answer, sidecar->key);
+    mem_free(token);
+    sidecar_free(sidecar);
+}
+
 static void test_floods_are_limited(void **state)
 {
     struct world *world = *state;
@@ -1161,6 +1197,7 @@ int main(void)
         TEST(test_tokens_presented_together_are_judged_one_by_one),
         TEST(test_a_bad_request_uses_no_token_up),
         TEST(test_floods_are_limited),
+        TEST(test_a_crowd_waits_for_its_turn),
         TEST(test_a_renewal_needs_a_certificate_and_a_fresh_key),
         TEST(test_a_sidecar_may_not_do_an_operators_work),
         TEST(test_an_admins_certificate_may),
