@@ -14,11 +14,11 @@
 #define DISCOVERY_FIRST_MS 10000 /* for the first request of a stream */
 #define DISCOVERY_COALESCE_MS 10 /* changes that come together are pushed together */
 /* A push and its answer take about 50 us. While a crowd joins, each newcomer's address is news to
- * all of its peers, and telling each of each would be most of the work: after a refresh the next one
- * waits 200 us for each push of it. A change of the mesh itself does not wait. */
+ * all of its peers, and telling each of each would be most of the work: after a refresh the next
+ * one waits 200 us for each push of it. A change of the mesh itself does not wait. */
 #define DISCOVERY_REST_US 200
 #define DISCOVERY_REST_MAX_MS 2000
-#define DISCOVERY_PORT 15443     /* of a sidecar that does not say where it is */
+#define DISCOVERY_PORT 15443 /* of a sidecar that does not say where it is */
 
 /* discovery_address is where a sidecar is reached: what it advertises, if that is "host:port" with
  * a port and no wildcard address; when it says nothing, where it calls from. Owned. Errors:

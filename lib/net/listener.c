@@ -9,7 +9,8 @@
 #include "lib/base/log.h"
 #include "lib/base/mem.h"
 
-#define LISTENER_BACKLOG 4096
+#define LISTENER_BACKLOG \
+    4096 /* a burst; the kernel cuts it to net.core.somaxconn, by default the same */
 #define LISTENER_BATCH 64    /* accepted an event; then the others have their turn */
 #define LISTENER_REST_MS 100 /* without descriptors: until the next try */
 

@@ -6,6 +6,7 @@
 
 #include "lib/base/mem.h"
 
+#define RECORD_SECOND_MS 1000 /* what updates_per_s counts within */
 #define MESSAGE_HEADER 4
 
 struct record {
@@ -225,7 +226,7 @@ static err_t record_got_key_update(struct record *record, uint64_t now_ms, uint8
         *out_alert = SSL_AD_ILLEGAL_PARAMETER;
         return FAIL(TLS_PROTOCOL, SSL_R_DECODE_ERROR);
     }
-    if (now_ms - record->updates_since_ms >= 1000) {
+    if (now_ms - record->updates_since_ms >= RECORD_SECOND_MS) {
         record->updates_since_ms = now_ms;
         record->num_updates = 0;
     }

@@ -17,10 +17,12 @@
 
 #include "lib/net/record_key.h"
 
-/* Without data between them: empty records and user_canceled; and KeyUpdates, counted apart. */
+/* Without data between them: empty records and user_canceled; and KeyUpdates, counted apart. Each
+ * costs a decryption, or a key schedule, and moves nothing; honest peers send one or two. As
+ * BoringSSL's own limits, so that both record layers refuse alike. */
 #define RECORD_DATALESS_MAX 32
-/* Of a message behind the handshake; a NewSessionTicket is the only one that is longer than one
- * byte. */
+/* Of a message behind the handshake, which is kept until it is whole; a NewSessionTicket is the
+ * only one that is longer than one byte, and fits a record. */
 #define RECORD_MESSAGE_MAX 16384
 
 struct record;

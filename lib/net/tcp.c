@@ -13,7 +13,7 @@
 #include "lib/base/mem.h"
 
 #define TCP_MAGIC 0x7c9b10a4u
-#define TCP_IOV_MAX 16
+#define TCP_IOV_MAX 16 /* blocks of the queue in one send: more than a blocked connection has */
 /* Of what a peer had sent when we closed. */
 #define TCP_IGNORED_MAX ((size_t)64 << 10)
 /* Small writes behind a blocked one share blocks of this size. */

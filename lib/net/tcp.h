@@ -11,7 +11,8 @@
 #include "lib/net/addr.h"
 #include "lib/net/stream.h"
 
-#define TCP_READ_MIN ((size_t)16 << 10)
+#define TCP_READ_MIN ((size_t)16 << 10) /* the first read: one TLS record */
+/* Reads of one stream in a row; then the others of the batch have their turn (2 MiB at most). */
 #define TCP_READ_BUDGET 4
 
 /* tcp_new makes a stream of a connected socket: takes `fd` (also on error), sets O_NONBLOCK,

@@ -667,7 +667,7 @@ static void tls_on_message(int is_write, int version, int type, const void *mess
     /* BoringSSL limits those without data between them; each costs us a key schedule, data or not.
      */
     now_ms = loop_now_ms(tls->base.loop);
-    if (now_ms - tls->key_updates_since_ms >= 1000) {
+    if (now_ms - tls->key_updates_since_ms >= TLS_SECOND_MS) {
         tls->key_updates_since_ms = now_ms;
         tls->num_key_updates = 0;
     }
