@@ -40,8 +40,10 @@
 #define FLEET_TOKENS_AT_ONCE 32 /* calls of the operator API */
 #define FLEET_STRANGERS 24      /* joining at once from one source: the control plane lets in 32 */
 #define FLEET_STRANGERS_ALL 192 /* and 256 of all sources */
+#define FLEET_CONNECTING 1000   /* connecting at once when all come for the first time */
 #define FLEET_CALL_MS 60000
 #define FLEET_LINE_MAX 128
+#define FLEET_DESCRIPTORS 256 /* beside the connections */
 
 enum fleet_phase { PHASE_NONE, PHASE_JOIN, PHASE_CONNECT, PHASE_PUSH, PHASE_REISSUE, PHASE_STORM };
 static const char *const phase_names[] = {"none", "join", "connect", "push", "reissue", "storm"};
@@ -99,6 +101,7 @@ struct fleet {
     unsigned next_join;
     unsigned num_joining;
     unsigned num_joined;
+    unsigned next_connect;
     char **tokens;
     uv_pipe_t input;
     char line[FLEET_LINE_MAX];
@@ -250,6 +253,12 @@ static void fleet_look(struct fleet *fleet)
 
 static void fleet_join_next(struct fleet *fleet);
 
+static void fleet_connect_next(struct fleet *fleet)
+{
+    if (fleet->next_connect < fleet->num)
+        sidecar_connect(&fleet->sidecars[fleet->next_connect++]);
+}
+
 static void fleet_on_event(void *arg, unsigned index, enum sidecar_event event)
 {
     struct fleet *fleet = arg;
@@ -277,6 +286,8 @@ static void fleet_on_event(void *arg, unsigned index, enum sidecar_event event)
         fleet->num_down++;
         break;
     case SIDECAR_UP:
+        if (fleet->phase == PHASE_CONNECT && !mark->done)
+            fleet_connect_next(fleet);
         if (fleet->phase == PHASE_CONNECT || (fleet->phase == PHASE_STORM && mark->was_down) ||
             (fleet->phase == PHASE_REISSUE && mark->issued_us != 0))
             fleet_done(fleet, index, now_us);
@@ -412,8 +423,8 @@ static void fleet_command(struct fleet *fleet, const char *line)
         fleet_join(fleet);
     } else if (strcmp(line, "connect") == 0 && fleet->num_joined == fleet->num) {
         fleet_begin(fleet, PHASE_CONNECT);
-        for (unsigned i = 0; i < fleet->num; i++)
-            sidecar_connect(&fleet->sidecars[i]);
+        for (unsigned i = 0; i < FLEET_CONNECTING; i++)
+            fleet_connect_next(fleet);
     } else if (strcmp(line, "begin push") == 0) {
         fleet_begin(fleet, PHASE_PUSH);
     } else if (strcmp(line, "begin reissue") == 0) {
@@ -555,21 +566,23 @@ static void fleet_stop(struct fleet *fleet)
     mem_free(fleet->tokens);
 }
 
-/* As many descriptors as the sidecars need: two at once while they come back under a new
- * certificate. */
+/* As many descriptors as the sidecars need: one each, and two while they come back under a new
+ * certificate; the second one is waited for if need be. */
 static bool fleet_raise_descriptors(int64_t sidecars)
 {
-    rlim_t need = (rlim_t)sidecars * 2 + 256;
+    rlim_t need = (rlim_t)sidecars + FLEET_DESCRIPTORS;
     struct rlimit limit;
 
     if (getrlimit(RLIMIT_NOFILE, &limit) != 0)
         return false;
-    if (limit.rlim_cur >= need)
-        return true;
-    limit.rlim_cur = need;
-    if (limit.rlim_max < need)
-        limit.rlim_max = need; /* root may */
-    return setrlimit(RLIMIT_NOFILE, &limit) == 0;
+    if (limit.rlim_max < need + (rlim_t)sidecars) {
+        struct rlimit more = {need + (rlim_t)sidecars, need + (rlim_t)sidecars};
+
+        if (setrlimit(RLIMIT_NOFILE, &more) == 0) /* root may, unless the machine says no */
+            return true;
+    }
+    limit.rlim_cur = limit.rlim_max;
+    return limit.rlim_max >= need && setrlimit(RLIMIT_NOFILE, &limit) == 0;
 }
 
 int main(int argc, char **argv)

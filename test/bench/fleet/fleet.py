@@ -209,10 +209,9 @@ class Control:
         if len(str(self.socket)) > 100:
             raise Fault(f"--out: {folder} is too long a name for a Unix socket in it")
         self.child = None
-        # The default limits are for a mesh of hundreds behind one listener.
+        # The default is for a mesh of hundreds. Twice as many: a sidecar that comes back under a new
+        # certificate holds its old connection until the new one has spoken.
         self.options = ["--max-connections", min(2 * number + 1000, 100000),
-                        "--max-handshakes", max(512, number),
-                        "--max-handshakes-per-source", max(512, number),
                         *shlex.split(args.control_options)]
         subprocess.run([args.ctl, "init", self.data, "--trust-domain", TRUST_DOMAIN], check=True,
                        stdout=subprocess.DEVNULL)
