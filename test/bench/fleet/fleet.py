@@ -196,6 +196,7 @@ class Child:
             self.popen.kill()
             self.popen.wait()
         self._log.close()
+        return self.popen.returncode
 
 
 class Control:
@@ -255,8 +256,7 @@ class Control:
         self.child.end(signal.SIGKILL)
 
     def stop(self):
-        if self.child is not None:
-            self.child.end()
+        return self.child.end() if self.child is not None else 0
 
 
 class Load:
@@ -316,7 +316,9 @@ class Load:
     def stop(self):
         with contextlib.suppress(OSError):
             self.child.popen.stdin.close()
-        self.child.end()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.child.popen.wait(60)  # it ends with its input, and closes all in order
+        return self.child.end()
 
 
 def refused(report, *kinds):
@@ -462,9 +464,9 @@ class Run:
                     cell()
             self.settle()
         finally:
-            if self.load is not None:
-                self.load.stop()
-            self.control.stop()
+            ends = [self.load.stop() if self.load is not None else 0, self.control.stop()]
+        if any(ends):
+            raise Fault(f"exit status of the load {ends[0]}, of the control plane {ends[1]}")
 
     def medians(self):
         return {measure: median(values) for measure, values in self.values.items()}
