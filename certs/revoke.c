@@ -71,10 +71,12 @@ static void revoke_check_value(enum revoke_kind kind, const char *value, const c
             faults_add(faults, path,
                        "\"%s\" is not a SPIFFE ID: wanted is spiffe://TRUST-DOMAIN/PATH", value);
     } else if (kind == REVOKE_SERIAL) {
-        if (!revoke_is_hex(value, 2, 2 * (size_t)REVOKE_SERIAL_BYTES))
+        if (!revoke_is_hex(value, 2, 2 * (size_t)REVOKE_SERIAL_BYTES) ||
+            (strlen(value) > 2 && strncmp(value, "00", 2) == 0))
             faults_add(faults, path,
                        "\"%s\" is not a serial number: wanted are up to 40 lower-case hex digits, "
-                       "in pairs, as `mortisectl get certificates` shows them",
+                       "in pairs and without leading zeros, as `mortisectl get certificates` shows "
+                       "them",
                        value);
     } else if (!revoke_is_hex(value, 64, 64)) {
         faults_add(faults, path,

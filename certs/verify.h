@@ -17,11 +17,11 @@
 #define VERIFY_CHAIN_BYTES_MAX 32768 /* honest chains are < 4 KiB; RSA ones < 10 KiB */
 #define VERIFY_SANS_MAX CERT_SANS_MAX
 
-/* peer is what a verified certificate says: immutable, shared. */
 struct peer_issuer {
     uint8_t key_sha256[32];  /* of its SubjectPublicKeyInfo */
     uint8_t cert_sha256[32]; /* of its DER */
 };
+/* peer is what a verified certificate says: immutable, shared. */
 struct peer {
     struct refs refs;
     char *spiffe_id;  /* "" when there is none (allowed only where DNS names are expected) */

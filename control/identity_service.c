@@ -44,6 +44,7 @@ struct identity_pending {
     struct grpc_call *call; /* NULL: the caller has gone */
     const char *method;
     const char *reason;
+    uint8_t key_sha256[32];
     struct vault_batch batch;
     struct issued leaf;
     ProtobufCMessage *reply;
@@ -153,6 +154,17 @@ static void identity_finish(struct identity_service *service, struct identity_pe
     identity_pending_free(pending);
 }
 
+/* Who was revoked between the signature and the commit gets nothing. */
+static err_t identity_still_may(const struct identity_service *service,
+                                const struct identity_pending *pending)
+{
+    const Mortise__V1__CertificateResponse *reply =
+        MSG_AS_CONST(Mortise__V1__CertificateResponse,
+                     mortise__v1__certificate_response__descriptor, pending->reply);
+
+    return registry_may_issue(service->params.registry, reply->spiffe_id, pending->key_sha256);
+}
+
 static void identity_commit(void *arg)
 {
     struct identity_service *service = arg;
@@ -167,6 +179,11 @@ static void identity_commit(void *arg)
         struct identity_pending *pending = LIST_ITEM(pos, struct identity_pending, link);
 
         list_del(&pending->link);
+        err = identity_still_may(service, pending);
+        if (!err_is_ok(err)) {
+            identity_finish(service, pending, err);
+            continue;
+        }
         list_add_tail(&taken, &pending->link);
         batches[num++] = &pending->batch;
     }
@@ -204,6 +221,7 @@ static void identity_enqueue(struct identity_service *service, struct identity_r
     pending->call = request->call;
     pending->method = request->method;
     pending->reason = request->reason;
+    memcpy(pending->key_sha256, request->key_sha256, sizeof(pending->key_sha256));
     pending->reply = identity_reply(service, cert, what);
     pending->batch = request->batch;
     request->batch = (struct vault_batch){0};

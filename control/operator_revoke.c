@@ -1,6 +1,7 @@
 /* The calls of control/operator_service.h that deny and lift. */
 #include <string.h>
 
+#include "certs/spiffe_id.h"
 #include "control/caller.h"
 #include "control/msg.h"
 #include "control/operator_service.h"
@@ -42,6 +43,7 @@ void operator_on_list_revocations(struct grpc_call *call, void *arg, const Proto
 static bool operator_may_revoke(struct operator_service *service, struct grpc_call *call,
                                 const Mortise__V1__RevokeRequest *request)
 {
+    CLEANUP(mem_freep) char *own = spiffe_id_of_control(registry_trust_domain(service->registry));
     CLEANUP(faults_fini) struct faults faults = {.num = 0};
     struct fault_path path = {.len = 0};
 
@@ -56,6 +58,13 @@ static bool operator_may_revoke(struct operator_service *service, struct grpc_ca
     (void)fault_path_field(&path, "revocation");
     if (!err_is_ok(revoke_check(request->revocation, &path, &faults))) {
         reply_faults(call, &faults);
+        return false;
+    }
+    if (strcmp(request->revocation->spiffe_id, own) == 0) {
+        reply_text(
+            call, GRPC_FAILED_PRECONDITION,
+            "revocation.spiffe_id: that is this control plane; if its host was taken over, set up "
+            "another from a backup, rotate the root there and revoke the old issuer's key");
         return false;
     }
     if (ca_has_key(service->ca, request->revocation->issuer_key_sha256)) {

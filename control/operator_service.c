@@ -6,6 +6,7 @@
 #include <openssl/sha.h>
 
 #include "certs/csr.h"
+#include "certs/key.h"
 #include "certs/spiffe_id.h"
 #include "control/attest.h"
 #include "control/build.h"
@@ -344,10 +345,15 @@ static err_t operator_issue_admin(struct operator_service *service,
         .ttl_s = request->ttl_s != 0 ? request->ttl_s : CA_LEAF_TTL_S,
         .reason = "admin",
     };
+    uint8_t key_sha256[32];
     err_t err;
 
     TRY(csr_parse(msg_view(request->csr), &what.public_key));
-    err = ca_issue(service->ca, &what, &batch, out);
+    err = key_spki_sha256(what.public_key, key_sha256);
+    if (err_is_ok(err))
+        err = registry_may_issue(service->registry, spiffe_id, key_sha256);
+    if (err_is_ok(err))
+        err = ca_issue(service->ca, &what, &batch, out);
     EVP_PKEY_free(what.public_key);
     return err;
 }

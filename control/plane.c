@@ -22,6 +22,7 @@
 #define PLANE_TICK_MS 1000
 #define PLANE_MAINTAIN_MS ((uint64_t)3600 * 1000)
 #define PLANE_CHECK_EVERY 24    /* of these: the whole store is read once a day */
+#define PLANE_SWEEP_MS 100      /* after a change; a call of who has to go is refused at once */
 #define PLANE_STRANGER_MS 30000 /* a connection without a certificate: Attest takes a moment */
 
 struct plane {
@@ -46,6 +47,7 @@ struct plane {
     struct timer maintain;
     unsigned maintained; /* times */
     struct timer drain;
+    struct timer sweep;
     bool stopping;
 };
 
@@ -274,13 +276,22 @@ static bool plane_is_unwelcome(void *arg, const struct grpc_peer *peer)
            !caller_is_admin(registry_trust_domain(plane->registry), caller->peer->spiffe_id);
 }
 
+static void plane_on_sweep(void *arg)
+{
+    struct plane *plane = arg;
+
+    grpc_server_close_if(plane->tls_server, plane_is_unwelcome, plane);
+}
+
 static void plane_on_event(void *arg, enum registry_event event, struct workload *workload)
 {
     struct plane *plane = arg;
 
     (void)workload;
-    if (event == REGISTRY_MESH)
-        grpc_server_close_if(plane->tls_server, plane_is_unwelcome, plane);
+    /* Not from within the call that changed it: the caller himself may have to go, but for his
+     * answer. */
+    if (event == REGISTRY_MESH && !plane->stopping)
+        timer_start(plane->loop, &plane->sweep, PLANE_SWEEP_MS, plane_on_sweep, plane);
 }
 
 static void plane_free_identity(void *arg, void *identity)
@@ -587,6 +598,7 @@ void plane_free(struct plane *plane)
     timer_stop(plane->loop, &plane->tick);
     timer_stop(plane->loop, &plane->maintain);
     timer_stop(plane->loop, &plane->drain);
+    timer_stop(plane->loop, &plane->sweep);
     pages_free(plane->pages);
     acceptor_close(plane->tls_acceptor);
     acceptor_close(plane->unix_acceptor);

@@ -503,13 +503,21 @@ err_t registry_join(struct registry *registry, const struct registry_join *join,
     return OK;
 }
 
+static bool registry_is_denied(const struct registry *registry, const char *spiffe_id)
+{
+    static const uint8_t no_key[32];
+
+    return err_is(registry_may_issue(registry, spiffe_id, no_key), E_PEER_REVOKED);
+}
+
 void registry_leave(struct workload *workload)
 {
     workload->stream = NULL;
     workload->lost = true;
     workload->lost_ms = clock_mono_ms(workload->registry->clock);
-    if (workload->member == NULL)
-        registry_drop_workload(workload); /* its subsystem has left the mesh */
+    /* One whose subsystem has left the mesh, or is denied, does not come back. */
+    if (workload->member == NULL || registry_is_denied(workload->registry, workload->spiffe_id))
+        registry_drop_workload(workload);
 }
 
 /* Drops those that have lingered long enough. */

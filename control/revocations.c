@@ -78,14 +78,14 @@ static err_t revocations_load(struct revocations *revocations)
 static void revocations_on_stored(void *arg, const struct store_change *change, uint64_t revision)
 {
     struct revocations *revocations = arg;
-    err_t err = revocations_load(revocations);
 
     (void)change;
     (void)revision;
-    if (err_is_ok(err))
+    revocations->unread = revocations_load(revocations);
+    if (err_is_ok(revocations->unread))
         revocations->on_change(revocations->arg);
-    else /* what is denied stays denied */
-        log_error("registry", "revocations_unreadable", LOG_ERR("error", err));
+    else /* what was denied before stays denied */
+        log_error("registry", "revocations_unreadable", LOG_ERR("error", revocations->unread));
 }
 
 err_t revocations_open(struct revocations *revocations)
@@ -113,8 +113,9 @@ void revocations_close(struct revocations *revocations)
 
 static err_t revocations_put(struct revocations *revocations, const revocations_msg *record)
 {
-    return vault_put(revocations->vault, VAULT_REVOCATIONS, &record->base, revocations->version,
-                     NULL);
+    TRY(vault_put(revocations->vault, VAULT_REVOCATIONS, &record->base, revocations->version,
+                  NULL));
+    return revocations->unread; /* the watch has read it, or not */
 }
 
 /* The record without the entries that `drop` names, with room for one more; the list is owned. */
@@ -178,7 +179,7 @@ static bool revocations_has_id(const revocations_entry *entry, const void *arg)
 
 static bool revocations_is_over(const revocations_entry *entry, const void *arg)
 {
-    return entry->until != 0 && entry->until <= *(const int64_t *)arg;
+    return entry->until != 0 && entry->until + REVOCATIONS_SKEW_S <= *(const int64_t *)arg;
 }
 
 static err_t revocations_drop(struct revocations *revocations,

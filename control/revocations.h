@@ -9,6 +9,8 @@
 
 #define REVOCATIONS_MAX 1024 /* each sidecar gets all of them */
 #define REVOCATIONS_REASON_MAX 256
+/* Sidecars' clocks may lag: so long beyond its end a certificate stays denied. */
+#define REVOCATIONS_SKEW_S 86400
 
 struct revocations {
     struct vault *vault;
@@ -17,6 +19,7 @@ struct revocations {
     struct revoke_set *set;
     Mortise__V1__Revocation **list; /* of the record's entries, what sidecars are given */
     struct store_watch watch;
+    err_t unread; /* why what is stored is not in force; OK: it is */
     void (*on_change)(void *arg);
     void *arg;
 };
@@ -26,9 +29,9 @@ struct revocations {
 MUST_CHECK err_t revocations_open(struct revocations *revocations);
 void revocations_close(struct revocations *revocations);
 
-/* revocations_add makes a checked entry durable and in force. `until_s`: it is dropped then,
- * because what it denies has expired; 0: never by itself. Errors: LIMIT, EXISTS (the same with the
- * same grace; *out_id is that one's), STORE_*. */
+/* revocations_add makes a checked entry durable and in force. `until_s`: what it
+ * denies has expired then, and a day later it is dropped; 0: never by itself. Errors: LIMIT, EXISTS
+ * (the same with the same grace; *out_id is that one's), STORE_*. */
 struct revocations_new {
     const Mortise__V1__Revocation *revocation;
     const char *reason;

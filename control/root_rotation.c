@@ -315,8 +315,32 @@ static void root_rotation_look(struct root_rotation *rotation)
 
 /* ---- events ---- */
 
+/* Who is denied is not waited for. */
+static void root_rotation_forget_revoked(struct root_rotation *rotation)
+{
+    static const uint8_t no_key[32];
+    const struct registry *registry = rotation->params.registry;
+    size_t iter = 0;
+    const char *name;
+    void *value;
+    bool any = false;
+
+    while (map_next(&rotation->parties, &iter, &name, &value)) {
+        struct root_party *party = value;
+        const char *id = registry_spiffe_id(registry, party->subsystem);
+
+        if (id != NULL && err_is(registry_may_issue(registry, id, no_key), E_PEER_REVOKED)) {
+            root_rotation_forget(rotation, party);
+            any = true;
+        }
+    }
+    if (any)
+        root_rotation_save_soon(rotation);
+}
+
 static void root_rotation_on_look(void *arg)
 {
+    root_rotation_forget_revoked(arg);
     root_rotation_look(arg);
 }
 
@@ -335,31 +359,13 @@ static void root_rotation_on_save(void *arg)
         log_error("rotation", "parties_not_noted", LOG_ERR("error", err));
 }
 
-/* Who is denied is not waited for. */
-static void root_rotation_forget_revoked(struct root_rotation *rotation)
-{
-    static const uint8_t no_key[32];
-    const struct registry *registry = rotation->params.registry;
-    size_t iter = 0;
-    const char *name;
-    void *value;
-
-    while (map_next(&rotation->parties, &iter, &name, &value)) {
-        struct root_party *party = value;
-        const char *id = registry_spiffe_id(registry, party->subsystem);
-
-        if (id != NULL && err_is(registry_may_issue(registry, id, no_key), E_PEER_REVOKED))
-            root_rotation_forget(rotation, party);
-    }
-}
-
 static void root_rotation_on_event(void *arg, enum registry_event event, struct workload *workload)
 {
     struct root_rotation *rotation = arg;
     struct root_party *party;
 
-    if (event == REGISTRY_MESH)
-        root_rotation_forget_revoked(rotation);
+    if (workload == NULL && event == REGISTRY_MESH && !root_rotation_is_idle(rotation))
+        timer_start(rotation->params.loop, &rotation->look, 0, root_rotation_on_look, rotation);
     if (workload == NULL)
         return;
     party = map_get(&rotation->parties, workload->instance);

@@ -149,8 +149,7 @@ struct conn *conn_new(struct worker *worker, enum direction direction, struct sn
     conn->direction = (uint8_t)direction;
     conn->state = CONN_ACCEPTED;
     conn->snapshot = snapshot_ref(snapshot);
-    conn->asked = snapshot->generation;
-    conn->end_code = E_DRAINING;
+    conn->asked = worker->live_check.round;
     conn->began_ms = loop_now_ms(worker->loop);
     conn_addr_set(&conn->source, source);
     tls_check_init(&conn->setup->check, loop_clock(worker->loop), worker->cache);
@@ -176,6 +175,15 @@ void conn_claim(struct conn *conn, const struct peer *peer)
     name = peer->spiffe_id[0] != '\0' ? peer->spiffe_id : peer->dns_names[0];
     mem_free(conn->setup->claimed);
     conn->setup->claimed = name != NULL ? mem_strdup(name) : NULL;
+}
+
+static void conn_on_deadline(void *arg);
+
+/* It is looked at in `ms` at the latest. */
+static void conn_look_within(struct conn *conn, uint64_t ms)
+{
+    if (conn->timer.at_ms > loop_now_ms(conn->worker->loop) + ms)
+        timer_start(conn->worker->loop, &conn->timer, ms, conn_on_deadline, conn);
 }
 
 /* ---- age ---- */
@@ -223,30 +231,85 @@ static void conn_report(struct conn *conn, uint64_t left_ms)
                 6);
 }
 
-/* Whether its end has come; otherwise it is looked at again in `*again_ms` at the latest. */
-static err_t conn_look_age(struct conn *conn, uint64_t *again_ms)
+/* What is left is known to the second; in the last one it is looked at often. */
+static uint64_t conn_sharp_ms(uint64_t left_ms, bool expiry)
+{
+    if (!expiry)
+        return left_ms;
+    return left_ms > AGE_LAST_MS ? left_ms - AGE_LAST_MS : CONN_LAST_LOOK_MS;
+}
+
+/* The connection is told to end at a good moment; looked for again in what is returned. */
+static err_t conn_let_go(struct conn *conn, uint64_t left_ms, uint64_t *out_next_ms,
+                         unsigned *out_side)
+{
+    uint64_t quiet_ms = age_quiet_ms(left_ms);
+
+    *out_next_ms = quiet_ms / 2;
+    if (!relay_is_quiet(&conn->relay, conn_client(conn), loop_now_ms(conn->worker->loop), quiet_ms))
+        return OK;
+    conn->going = true;
+    *out_side = conn_client(conn);
+    return relay_end(&conn->relay, conn_client(conn));
+}
+
+/* Whether it is too old; otherwise it is looked at again in `*again_ms` at the latest. */
+static err_t conn_look_age(struct conn *conn, uint64_t *again_ms, unsigned *out_side)
 {
     bool expiry;
-    uint64_t left_ms = conn_left_ms(conn, &expiry), next_ms = left_ms, quiet_ms;
+    uint64_t left_ms = conn_left_ms(conn, &expiry), next_ms;
 
     if (left_ms == 0)
         return conn_age_err(expiry);
+    if (left_ms == AGE_NO_END)
+        return OK;
+    next_ms = conn_sharp_ms(left_ms, expiry);
     if (left_ms > conn->drain_ms) {
-        next_ms = left_ms - conn->drain_ms;
-    } else if (!conn->going) {
-        quiet_ms = age_quiet_ms(left_ms);
-        next_ms = quiet_ms / 2;
+        next_ms = conn_sharp_ms(left_ms - conn->drain_ms, expiry);
+    } else {
         if (age_is_late(conn->drain_ms, left_ms))
             conn_report(conn, left_ms);
-        if (relay_is_quiet(&conn->relay, conn_client(conn), loop_now_ms(conn->worker->loop),
-                           quiet_ms)) {
-            conn->going = true;
-            TRY(relay_end(&conn->relay, conn_client(conn)));
-        }
+        if (!conn->going)
+            TRY(conn_let_go(conn, left_ms, &next_ms, out_side));
     }
     if (next_ms < *again_ms)
-        *again_ms = next_ms > 0 ? next_ms : 1;
+        *again_ms = next_ms;
     return OK;
+}
+
+/* Whether the end has come that somebody set. */
+static err_t conn_look_end(const struct conn *conn, uint64_t *again_ms)
+{
+    uint64_t now_ms = loop_now_ms(conn->worker->loop);
+
+    if (conn->end_ms == 0)
+        return OK;
+    if (now_ms >= conn->end_ms)
+        return (err_t){.code = (enum err_code)conn->end_code};
+    if (conn->end_ms - now_ms < *again_ms)
+        *again_ms = conn->end_ms - now_ms;
+    return OK;
+}
+
+/* An open connection: is it idle, stalled, too old, at its end? */
+static void conn_look(struct conn *conn)
+{
+    const struct tunables *tunables = &conn->snapshot->tunables;
+    uint64_t again_ms = 0;
+    unsigned side = RELAY_APP;
+    err_t err = relay_due(&conn->relay, loop_now_ms(conn->worker->loop), tunables->idle_ms,
+                          tunables->stall_ms, &again_ms, &side);
+
+    if (err_is_ok(err)) {
+        side = RELAY_APP;
+        err = conn_look_end(conn, &again_ms);
+    }
+    if (err_is_ok(err))
+        err = conn_look_age(conn, &again_ms, &side);
+    if (err_is_ok(err))
+        timer_start(conn->worker->loop, &conn->timer, again_ms, conn_on_deadline, conn);
+    else
+        conn_close(conn, err, side);
 }
 
 static void conn_handshake_failed(struct conn *conn, err_t err, bool alerted);
@@ -267,27 +330,13 @@ static void conn_on_deadline(void *arg)
                         0);
         conn_handshake_failed(conn, FAIL(HANDSHAKE_TIMEOUT, 0), false);
         return;
-    case CONN_DRAINING:
-        conn_close(conn, (err_t){.code = (enum err_code)conn->end_code}, RELAY_APP);
-        return;
     case CONN_REFUSED:
         conn_close(conn, conn->setup->last, RELAY_MESH);
         return;
-    case CONN_OPEN: {
-        const struct tunables *tunables = &conn->snapshot->tunables;
-        uint64_t again_ms = 0;
-        unsigned side = RELAY_APP;
-        err_t err = relay_due(&conn->relay, loop_now_ms(conn->worker->loop), tunables->idle_ms,
-                              tunables->stall_ms, &again_ms, &side);
-
-        if (err_is_ok(err))
-            err = conn_look_age(conn, &again_ms);
-        if (err_is_ok(err))
-            timer_start(conn->worker->loop, &conn->timer, again_ms, conn_on_deadline, conn);
-        else
-            conn_close(conn, err, side);
+    case CONN_OPEN:
+    case CONN_DRAINING:
+        conn_look(conn);
         return;
-    }
     case CONN_ACCEPTED:
     case CONN_CLOSED:
     case CONN_NUM_STATES:
@@ -306,9 +355,8 @@ static uint64_t conn_deadline_ms(const struct conn *conn)
     case CONN_HANDSHAKE:
         return conn->setup->limit_ms != 0 ? conn->setup->limit_ms : tunables->handshake_ms;
     case CONN_OPEN:
-        return relay_look_ms(tunables->idle_ms);
     case CONN_DRAINING:
-        return tunables->drain_ms;
+        return relay_look_ms(tunables->idle_ms);
     case CONN_REFUSED:
         return CONN_LINGER_MS;
     case CONN_ACCEPTED:
@@ -578,19 +626,25 @@ static void conn_setup_free(struct conn *conn)
 
 static void conn_on_relay_done(void *arg, err_t err, unsigned side)
 {
-    conn_close(arg, err, side);
+    struct conn *conn = arg;
+    bool expiry;
+
+    if (conn->going && err_is(err, E_CLOSED)) { /* a question crossed our end */
+        (void)conn_left_ms(conn, &expiry);
+        err = conn_age_err(expiry);
+    }
+    conn_close(conn, err, side);
 }
 
-/* When it is looked at for the first time. */
 static void conn_begin_age(struct conn *conn)
 {
-    uint64_t left_ms = conn_left_ms(conn, NULL),
-             again_ms = relay_look_ms(conn->snapshot->tunables.idle_ms);
+    bool expiry;
+    uint64_t left_ms = conn_left_ms(conn, &expiry);
 
+    if (left_ms == AGE_NO_END)
+        return;
     conn->drain_ms = age_drain_ms(&conn->link->age, left_ms, random_u32());
-    if (left_ms != AGE_NO_END && left_ms - conn->drain_ms < again_ms)
-        timer_start(conn->worker->loop, &conn->timer, left_ms - conn->drain_ms, conn_on_deadline,
-                    conn);
+    conn_look_within(conn, conn_sharp_ms(left_ms - conn->drain_ms, expiry));
 }
 
 /* The idle deadline is far away; a receiver that takes nothing is to be noticed earlier. */
@@ -599,8 +653,7 @@ static void conn_on_stall(void *arg)
     struct conn *conn = arg;
     uint64_t in_ms = relay_look_ms(conn->snapshot->tunables.stall_ms);
 
-    if (conn->state == CONN_OPEN && conn->timer.at_ms > loop_now_ms(conn->worker->loop) + in_ms)
-        timer_start(conn->worker->loop, &conn->timer, in_ms, conn_on_deadline, conn);
+    conn_look_within(conn, in_ms);
 }
 
 void conn_open(struct conn *conn)
@@ -617,25 +670,35 @@ void conn_open(struct conn *conn)
 
 bool conn_end_within(struct conn *conn, uint64_t ms, err_t err)
 {
-    uint64_t now_ms = loop_now_ms(conn->worker->loop);
+    uint64_t end_ms = loop_now_ms(conn->worker->loop) + ms;
 
-    if (conn->state == CONN_DRAINING && conn->timer.at_ms <= now_ms + ms)
+    CHECK(conn->state == CONN_OPEN || conn->state == CONN_DRAINING);
+    if (conn->end_ms != 0 && conn->end_ms <= end_ms)
         return false;
-    if (conn->state == CONN_OPEN)
-        conn_set_state(conn, CONN_DRAINING);
-    CHECK(conn->state == CONN_DRAINING);
+    conn->end_ms = end_ms;
     conn->end_code = (uint16_t)err.code;
-    timer_start(conn->worker->loop, &conn->timer, ms, conn_on_deadline, conn);
+    conn_look_within(conn, ms);
     return true;
+}
+
+void conn_end_not(struct conn *conn, enum err_code code)
+{
+    if (conn->end_ms == 0 || conn->end_code != code)
+        return;
+    conn->end_ms = 0;
+    if (conn->state == CONN_DRAINING)
+        (void)conn_end_within(conn, conn->snapshot->tunables.drain_ms, FAIL(DRAINING, 0));
 }
 
 void conn_drain(struct conn *conn)
 {
-    if (conn->state == CONN_OPEN || conn->state == CONN_DRAINING)
+    if (conn->state == CONN_OPEN) {
+        conn_set_state(conn, CONN_DRAINING);
         (void)conn_end_within(conn, conn->snapshot->tunables.drain_ms, FAIL(DRAINING, 0));
-    else if (conn->state == CONN_HANDSHAKE) /* those that dawdle are not waited for */
+    } else if (conn->state == CONN_HANDSHAKE) { /* those that dawdle are not waited for */
         timer_start(conn->worker->loop, &conn->timer, CONN_DRAIN_HANDSHAKE_MS, conn_on_deadline,
                     conn);
+    }
 }
 
 void conn_tell_bytes(struct conn *conn)

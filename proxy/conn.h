@@ -18,9 +18,9 @@
 #define CONN_LINGER_BYTES (64 << 10) /* it may go on sending so much meanwhile */
 #define CONN_CONNECT_MIN_MS 250      /* no attempt is cut shorter to leave time for the next */
 
-#define CONN_DRAIN_HANDSHAKE_MS                                      \
-    1000 /* what is in its handshake when draining begins may end it \
-          */
+/* What is in its handshake when draining begins may end it. */
+#define CONN_DRAIN_HANDSHAKE_MS 1000
+#define CONN_LAST_LOOK_MS 50 /* how often it is looked at in its last second */
 
 struct worker;
 struct conn;
@@ -88,12 +88,13 @@ struct conn {
     struct timer timer;
     struct tls_info tls;
     uint64_t began_ms;
-    uint64_t asked;         /* generation of the snapshot that it was judged by last, see live.h */
+    uint64_t asked;         /* in which round it was judged last, see live.h */
+    uint64_t end_ms;        /* when it is to end whatever happens; 0: nobody has said so */
     uint64_t bytes_told[2]; /* to the metrics already */
     uint32_t handshake_us;
     uint32_t drain_ms;        /* so long before its end it begins to go, see age.h */
     uint8_t direction, state; /* enum direction, enum conn_state */
-    uint16_t end_code;        /* enum err_code of the end that CONN_DRAINING comes to */
+    uint16_t end_code;        /* enum err_code, with end_ms */
     bool logged;
     bool going;    /* its client was told that this is the end */
     bool reported; /* as one that does not go */
@@ -142,6 +143,8 @@ void conn_drain(struct conn *conn);
 /* conn_end_within lets an open connection go on for `ms` at most and then ends with `err`; an end
  * that is nearer already stays. True: it is this one that comes. */
 bool conn_end_within(struct conn *conn, uint64_t ms, err_t err);
+/* conn_end_not takes that back, if it is for that reason that it was to end. */
+void conn_end_not(struct conn *conn, enum err_code code);
 
 /* conn_tell_bytes adds what was carried since the last call to the metrics. */
 void conn_tell_bytes(struct conn *conn);

@@ -16,6 +16,7 @@ struct live {
     struct worker *worker;
     struct snapshot *now; /* in force, as far as this worker has heard; NULL: none */
     bool walking;
+    uint64_t round;                     /* of the walks */
     unsigned asked, ended, given_grace; /* by the walk in hand */
     uint64_t began_us;
 };

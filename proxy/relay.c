@@ -70,8 +70,13 @@ static void relay_on_read(void *arg, struct bytes data)
 {
     struct relay_side *side = arg, *to = relay_other(side);
     struct relay *relay = side->relay;
-    err_t err = stream_write(to->stream, data);
+    err_t err;
 
+    if (relay->ended) {
+        relay_fail(side, FAIL(CLOSED, 0));
+        return;
+    }
+    err = stream_write(to->stream, data);
     relay->active_ms = loop_now_ms(to->stream->loop);
     relay->from_mesh = side == &relay->sides[RELAY_MESH];
     if (!err_is_ok(err)) {
@@ -168,6 +173,7 @@ err_t relay_end(struct relay *relay, unsigned client)
 {
     struct relay_side *server = &relay->sides[!client];
 
+    relay->ended = true;
     server->eof = true; /* nothing more is taken from it */
     stream_read_stop(server->stream);
     return stream_shutdown(relay->sides[client].stream);

@@ -46,6 +46,7 @@ struct relay {
     struct relay_side sides[2];
     uint64_t active_ms; /* when the last byte came or left */
     bool from_mesh;     /* it is from there that the last byte came */
+    bool ended;         /* relay_end */
     uint64_t bytes[2];  /* read from that side; final once it is over, see relay_bytes */
     relay_done_cb on_done;
     relay_stall_cb on_stall;
@@ -63,8 +64,9 @@ void relay_abort(struct relay *relay);
 /* relay_is_quiet: nothing is under way. Nothing moved for `quiet_ms`, nothing is queued, neither
  * direction has ended, and the last bytes, if any, were not a question of `client` (RELAY_APP or
  * RELAY_MESH) that has no answer yet. relay_end then tells `client` that this is the end, as the
- * server would; the client's own end, in answer to that, ends it in order. Errors: those of
- * stream_shutdown; the relay is then to be aborted. */
+ * server would; the client's own end, in answer to that, ends it in order. What the client sends in
+ * spite of it reaches nobody: the relay is then over with CLOSED, and both sides see an abort.
+ * Errors: those of stream_shutdown; the relay is then to be aborted. */
 bool relay_is_quiet(const struct relay *relay, unsigned client, uint64_t now_ms, uint64_t quiet_ms);
 MUST_CHECK err_t relay_end(struct relay *relay, unsigned client);
 

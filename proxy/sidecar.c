@@ -121,6 +121,12 @@ static void sidecar_told_snapshot(struct sidecar *sidecar, const struct snapshot
              LOG_UINT("inbound", snapshot->num_inbound));
 }
 
+static void sidecar_recheck(struct sidecar *sidecar, struct snapshot *snapshot)
+{
+    for (size_t i = 0; i < sidecar->shared.num_workers; i++)
+        worker_recheck(sidecar->shared.workers[i], snapshot);
+}
+
 /* A snapshot comes into force by worker 0 taking it, because all connections begin there. It binds
  * what is new first, so that this changes everything or nothing. */
 static err_t sidecar_put_into_force(struct sidecar *sidecar, struct snapshot_input *in,
@@ -129,14 +135,16 @@ static err_t sidecar_put_into_force(struct sidecar *sidecar, struct snapshot_inp
     CLEANUP(snapshot_unrefp) struct snapshot *snapshot = NULL;
     struct sidecar_apply apply = {.faults = faults, .err = OK};
 
-    if (sidecar->draining)
-        return FAIL(DRAINING, 0);
     in->stats = sidecar->stats;
     in->generation = sidecar->generation + 1;
     in->now_s = clock_wall_s(sidecar->params.clock);
     TRY(snapshot_build(in, faults, &snapshot));
     if (snapshot == NULL)
         return FAIL(SVID_MISSING, 0);
+    if (sidecar->draining) { /* nothing begins any more; what lives is judged all the same */
+        sidecar_recheck(sidecar, snapshot);
+        return FAIL(DRAINING, 0);
+    }
     apply.snapshot = snapshot;
     worker_call(sidecar->shared.workers[0], sidecar_apply_ports, &apply);
     TRY(apply.err);
@@ -145,8 +153,7 @@ static err_t sidecar_put_into_force(struct sidecar *sidecar, struct snapshot_inp
     if (sidecar->snapshot != NULL)
         snapshot_unref(sidecar->snapshot);
     sidecar->snapshot = snapshot_ref(snapshot);
-    for (size_t i = 0; i < sidecar->shared.num_workers; i++)
-        worker_recheck(sidecar->shared.workers[i], snapshot);
+    sidecar_recheck(sidecar, snapshot);
     sidecar_told_snapshot(sidecar, snapshot);
     sidecar_look_ready(sidecar);
     return OK;

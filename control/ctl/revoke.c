@@ -262,7 +262,7 @@ static void revocations_table(const Mortise__V1__ListRevocationsResponse *reply)
         table_add(&table, when);
         table_add(&table, item->by);
         table_time(item->until, now_s, when);
-        table_add(&table, item->until != 0 ? when : "lifted");
+        table_add(&table, item->until != 0 ? when : "until lifted");
         table_add(&table, item->reason);
     }
     table_print(&table);

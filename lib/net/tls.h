@@ -64,7 +64,8 @@ void tls_handshake(struct stream *stream, tls_handshake_cb cb, void *arg);
 const char *tls_records_engine(enum tls_records records);
 
 /* tls_abort closes an open session with a fatal alert, which the peer can show as the reason; where
- * bytes are still queued, with a reset. */
+ * bytes are still queued, or our direction has ended, with a reset. What the peer sends meanwhile
+ * can make the kernel reset it before the alert is read. */
 void tls_abort(struct stream *stream, uint8_t alert);
 
 /* The SSL, for peer facts; stays the stream's. NULL from when the callback of tls_handshake has

@@ -627,7 +627,10 @@ static void test_a_revocation_ends_with_what_it_denies(void **state)
     assert_ok(revoke(fixture, ID("portal"), NULL, 0, &id));
     registry_tick(fixture->registry);
     assert_int_equal(registry_revocations(fixture->registry)->record->n_entries, 2);
-    fixture_pass(fixture, 10);
+    fixture_pass(fixture, 11); /* for a sidecar whose clock lags it is still valid */
+    registry_tick(fixture->registry);
+    assert_int_equal(registry_revocations(fixture->registry)->record->n_entries, 2);
+    fixture_pass(fixture, REVOCATIONS_SKEW_S);
     registry_tick(fixture->registry);
     assert_int_equal(registry_revocations(fixture->registry)->record->n_entries, 1);
     assert_true(is_revoked(fixture, ID("portal")));
@@ -642,7 +645,7 @@ static void test_there_are_not_too_many_revocations(void **state)
     uint64_t id = 0;
 
     for (unsigned i = 0; i < REVOCATIONS_MAX; i++) {
-        (void)snprintf(serial, sizeof(serial), "%04x", i);
+        (void)snprintf(serial, sizeof(serial), "%04x", 0x1000 + i);
         assert_ok(revoke(fixture, NULL, serial, 0, &id));
     }
     assert_code(revoke(fixture, NULL, "ffff", 0, &id), LIMIT);
