@@ -1,7 +1,8 @@
 """Without this a sidecar without control plane would need a restart for each certificate, and a half-written
 file could take it down: changed files are swapped in live, wrong ones are refused and the old stay.
 
-Drives: E2, E3, A7, A12, C1, F3, R10, R11, B6, R25"""
+Drives: E2, E3, A7, A12, C1, F3, F6, R7, R8, R10, R11, B6, R25"""
+import contextlib
 import os
 import signal
 import socket
@@ -36,7 +37,7 @@ def target(pair):
                 return
 
             def echo(sock=sock):
-                with sock:
+                with contextlib.suppress(OSError), sock:
                     while data := sock.recv(65536):
                         sock.sendall(data)
 
@@ -110,6 +111,56 @@ def test_a_bad_configuration_is_refused_whole_with_the_field(pair, target):
     assert pair["client"].config()["generation"] == before
     echo(pair).close()
     pair.write("client")
+
+
+def is_cut(sock):
+    """Whether the connection was ended by somebody."""
+    try:
+        return sock.recv(1) == b""
+    except ConnectionResetError:
+        return True
+
+
+def reload_with(pair, revocations):
+    known = pair["server"].config()["generation"]
+    pair.write("server", {**pair.config("server"), "revocations": revocations})
+    wait_for("it is in force", lambda: pair["server"].config()["generation"] > known)
+
+
+def test_a_revocation_ends_what_lives_and_one_that_is_lifted_does_not(pair, target):
+    spared, other = echo(pair), "spiffe://static.test/ns/test/sa/other"
+    reload_with(pair, [{"spiffe_id": CLIENT_ID, "grace_ms": 60000}, {"spiffe_id": other}])
+    with socket.create_connection(("127.0.0.1", pair.app_port), 10) as new:
+        new.settimeout(10)
+        assert is_cut(new)
+    assert pair.new_line("server", reason="revoked")["error"] == "peer_revoked"
+    echo(pair, spared)  # in its grace time
+    reload_with(pair, [{"spiffe_id": other}])  # and that is taken back
+    cut, port = echo(pair), spared.getsockname()[1]
+    reload_with(pair, [{"spiffe_id": CLIENT_ID}])
+    assert is_cut(cut) and is_cut(spared)
+    assert pair.line("client", port)["reason"] in ("revoked", "peer_reset")
+    reload_with(pair, [])
+    echo(pair).close()
+
+
+def test_a_ca_that_leaves_the_truststore_takes_its_connections_with_it(pair, target):
+    """That of the client's certificate goes; the server's own stays. Nobody else's connection is touched."""
+    second, mine = Ca("second"), pair.ca.root_pem()
+    kept = echo(pair)
+    pair.roots.write_bytes(mine + second.root_pem())
+    wait_for("both CAs are trusted", lambda: all(
+        len(pair[side].config()["truststores"][0]["subjects"]) == 2 for side in ("server", "client")))
+    fresh = pair.renew("client", second.issue(CLIENT_ID))
+    wait_for("its certificate is of the second", lambda: serial(pair, "client") == fresh.serial)
+    lost, known = echo(pair), len(pair.lines("server"))
+    pair.roots.write_bytes(mine)
+    assert is_cut(lost)
+    assert pair.new_line("server", known, reason="trust")["error"] == "trust_changed"
+    echo(pair, kept).close()
+    fresh = pair.renew("client")
+    wait_for("a certificate of the first again", lambda: serial(pair, "client") == fresh.serial)
+    echo(pair).close()
 
 
 def test_symlink_swaps_are_seen_each_time(folder, binaries):
