@@ -2,7 +2,7 @@
 the middle of an answer when it does: it is ended before, at a moment when nothing is under way, as a server would end it, so
 that keep-alive clients open another one and no application sees an error.
 
-Drives: F7, R8, F54"""
+Drives: F7, R8"""
 import contextlib
 import select
 import socket

@@ -2,7 +2,7 @@
 carried: who is revoked is cut off within the grace time, live connections too, nobody else notices, and what policy
 allows no longer ends by itself.
 
-Drives: F6, R7, R8, R42"""
+Drives: F6, R8, R42"""
 import hashlib
 import re
 import signal

@@ -1,7 +1,7 @@
 """Without this a sidecar without control plane would need a restart for each certificate, and a half-written
 file could take it down: changed files are swapped in live, wrong ones are refused and the old stay.
 
-Drives: E2, E3, A7, A12, C1, F3, F6, R7, R8, R10, R11, B6, R25"""
+Drives: E2, E3, A7, A12, C1, F3, F6, R8, R10, R11, B6, R25"""
 import contextlib
 import os
 import signal

@@ -1,7 +1,7 @@
 /* The deny set: what each kind of entry denies and what it leaves alone, and every entry that is
  * none. Without it: a revocation that misses, or one that hits the wrong peer.
  *
- * Drives: R7, R42 */
+ * Drives: R42 */
 #include "certs/revoke.h"
 
 #include <setjmp.h>

@@ -1,6 +1,6 @@
 /* Who may be at the other end: deny unless a link says yes.
  *
- * Drives: R3, R13, R12, R7, R8 */
+ * Drives: R3, R13, R12, R8 */
 #include "proxy/authz.h"
 
 #include <setjmp.h>
