@@ -1,7 +1,7 @@
 /* The relay over streams in memory: bytes, half-close, back-pressure, aborts, deadlines; and over
  * sockets: what a stalled connection holds.
  *
- * Drives: F1, R15, R71 */
+ * Drives: F1, F7, R15, R71 */
 #include "proxy/relay.h"
 
 #include <setjmp.h>
@@ -483,6 +483,73 @@ static void test_a_receiver_that_stops_leaves_little_behind(void **state)
     loop_free(f.loop);
 }
 
+/* --- ending at a good moment --- */
+
+#define QUIET_MS 5
+
+static bool quiet(struct fixture *f, unsigned client, uint64_t after_ms)
+{
+    return relay_is_quiet(&f->relay, client, f->relay.active_ms + after_ms, QUIET_MS);
+}
+
+static void test_a_question_without_an_answer_is_not_quiet(void **state)
+{
+    struct fixture *f = *state;
+
+    assert_true(quiet(f, RELAY_APP, QUIET_MS)); /* nothing was ever said */
+    put(&f->app, "question");
+    LOOP_UNTIL(f->loop, got(&f->mesh, "question"));
+    assert_false(quiet(f, RELAY_APP, 1000));
+    assert_true(quiet(f, RELAY_MESH, 1000)); /* seen the other way round it was an answer */
+    put(&f->mesh, "answer");
+    LOOP_UNTIL(f->loop, got(&f->app, "answer"));
+    assert_false(quiet(f, RELAY_APP, QUIET_MS - 1));
+    assert_true(quiet(f, RELAY_APP, QUIET_MS));
+}
+
+static void test_what_is_queued_or_half_closed_is_not_quiet(void **state)
+{
+    struct fixture *f = *state;
+
+    memstream_script(f->near)->stall = true;
+    put(&f->mesh, "answer");
+    LOOP_UNTIL(f->loop, f->near->queued > 0);
+    assert_false(quiet(f, RELAY_APP, 1000));
+    memstream_script(f->near)->stall = false;
+    stream_retry(f->near);
+    assert_true(err_is_ok(stream_shutdown(f->mesh.stream)));
+    LOOP_UNTIL(f->loop, f->app.num_eofs == 1);
+    assert_false(quiet(f, RELAY_APP, 1000));
+}
+
+static void test_a_client_that_is_told_the_end_ends_it_in_order(void **state)
+{
+    struct fixture *f = *state;
+
+    assert_true(err_is_ok(relay_end(&f->relay, RELAY_APP)));
+    LOOP_UNTIL(f->loop, f->app.num_eofs == 1);
+    assert_int_equal(f->num_done, 0);
+    assert_true(err_is_ok(stream_shutdown(f->app.stream)));
+    LOOP_UNTIL(f->loop, f->num_done == 1);
+    assert_true(err_is_ok(f->err));
+    LOOP_UNTIL(f->loop, f->mesh.num_eofs == 1);
+    assert_false(memstream_script(f->far)->is_reset);
+}
+
+/* The twin: what it says all the same reaches nobody, and it sees that. */
+static void test_a_question_behind_the_end_is_not_delivered(void **state)
+{
+    struct fixture *f = *state;
+
+    assert_true(err_is_ok(relay_end(&f->relay, RELAY_APP)));
+    put(&f->app, "one more");
+    LOOP_UNTIL(f->loop, f->num_done == 1);
+    assert_true(err_is(f->err, E_CLOSED));
+    assert_int_equal(buf_size(&f->mesh.data), 0);
+    assert_true(memstream_script(f->near)->is_reset);
+    assert_true(memstream_script(f->far)->is_reset);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -510,6 +577,14 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_what_leaves_the_kernel_is_not_idle, setup, teardown),
         cmocka_unit_test_setup_teardown(test_a_look_makes_no_connection_younger, setup, teardown),
         cmocka_unit_test_setup_teardown(test_a_drained_queue_ends_the_stall, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_a_question_without_an_answer_is_not_quiet, setup,
+                                        teardown),
+        cmocka_unit_test_setup_teardown(test_what_is_queued_or_half_closed_is_not_quiet, setup,
+                                        teardown),
+        cmocka_unit_test_setup_teardown(test_a_client_that_is_told_the_end_ends_it_in_order, setup,
+                                        teardown),
+        cmocka_unit_test_setup_teardown(test_a_question_behind_the_end_is_not_delivered, setup,
+                                        teardown),
         cmocka_unit_test(test_a_receiver_that_stops_leaves_little_behind),
     };
 
