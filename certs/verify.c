@@ -15,6 +15,21 @@
 
 /* --- peer --- */
 
+/* The issuers of many peers are the same: they are kept once. */
+struct peer_lineage {
+    struct refs refs;
+    size_t num;
+    struct peer_issuer issuers[];
+};
+
+static void verify_lineage_unref(struct peer_lineage *lineage)
+{
+    if (lineage != NULL && refs_drop(&lineage->refs))
+        mem_free(lineage);
+}
+
+MEM_CLEANUP_FN(verify_lineage_unrefp, struct peer_lineage, verify_lineage_unref)
+
 struct peer *peer_ref(struct peer *peer)
 {
     refs_take(&peer->refs);
@@ -31,7 +46,7 @@ void peer_unref(struct peer *peer)
     mem_free(peer->spiffe_id);
     mem_free(peer->serial);
     mem_free(peer->issuer_cn);
-    mem_free(peer->issuers);
+    verify_lineage_unref(peer->lineage);
     mem_free(peer);
 }
 
@@ -73,7 +88,8 @@ struct verify_entry {
 
 struct verify_cache {
     struct map by_key;
-    struct list recent; /* the most recently used first */
+    struct list recent;           /* the most recently used first */
+    struct peer_lineage *lineage; /* of the last peer that was verified, or NULL */
     size_t max;
     size_t hits;
 };
@@ -105,6 +121,7 @@ void verify_cache_free(struct verify_cache *cache)
     LIST_EACH (pos, tmp, &cache->recent)
         verify_cache_drop(cache, LIST_ITEM(pos, struct verify_entry, link));
     map_fini(&cache->by_key);
+    verify_lineage_unref(cache->lineage);
     mem_free(cache);
 }
 
@@ -364,25 +381,60 @@ static err_t verify_key_sha256(X509 *cert, uint8_t out[32])
     return key != NULL && err_is_ok(key_spki_sha256(key, out)) ? OK : FAIL(NO_MEMORY, 0);
 }
 
-/* What a revocation or a changed bundle asks for while the connection lives. */
-static err_t verify_lineage(STACK_OF(X509) * path, struct peer *peer)
+static err_t verify_lineage_of(STACK_OF(X509) * path, struct peer_lineage **out)
 {
-    TRY(verify_key_sha256(sk_X509_value(path, 0), peer->key_sha256));
-    peer->issuers = mem_array(sk_X509_num(path), sizeof *peer->issuers);
-    for (size_t i = 1; i < sk_X509_num(path); i++) {
-        struct peer_issuer *issuer = &peer->issuers[peer->num_issuers++];
+    size_t num = sk_X509_num(path) - 1; /* of the CAs */
+    CLEANUP(verify_lineage_unrefp)
+    struct peer_lineage *lineage = mem_zalloc(sizeof *lineage + num * sizeof lineage->issuers[0]);
+
+    refs_init(&lineage->refs);
+    lineage->num = num;
+    for (size_t i = 0; i < num; i++) {
+        struct peer_issuer *issuer = &lineage->issuers[i];
         CLEANUP(boring_buffer_freep) CRYPTO_BUFFER *der = NULL;
 
-        TRY(verify_key_sha256(sk_X509_value(path, i), issuer->key_sha256));
-        TRY(cert_der(sk_X509_value(path, i), &der));
+        TRY(verify_key_sha256(sk_X509_value(path, i + 1), issuer->key_sha256));
+        TRY(cert_der(sk_X509_value(path, i + 1), &der));
         SHA256(CRYPTO_BUFFER_data(der), CRYPTO_BUFFER_len(der), issuer->cert_sha256);
     }
+    *out = lineage;
+    lineage = NULL;
+    return OK;
+}
+
+/* The one that was met before, if it is the same; takes `lineage` and returns a reference. */
+static struct peer_lineage *verify_lineage_share(struct verify_cache *cache,
+                                                 struct peer_lineage *lineage)
+{
+    struct peer_lineage *known = cache->lineage;
+
+    if (known == NULL || known->num != lineage->num ||
+        memcmp(known->issuers, lineage->issuers, known->num * sizeof known->issuers[0]) != 0) {
+        verify_lineage_unref(known);
+        cache->lineage = known = lineage;
+    } else {
+        verify_lineage_unref(lineage);
+    }
+    refs_take(&known->refs);
+    return known;
+}
+
+/* What a revocation or a changed bundle asks for while the connection lives. */
+static err_t verify_lineage(STACK_OF(X509) * path, struct verify_cache *cache, struct peer *peer)
+{
+    TRY(verify_key_sha256(sk_X509_value(path, 0), peer->key_sha256));
+    TRY(verify_lineage_of(path, &peer->lineage));
+    if (cache != NULL)
+        peer->lineage = verify_lineage_share(cache, peer->lineage);
+    peer->issuers = peer->lineage->issuers;
+    peer->num_issuers = peer->lineage->num;
     return OK;
 }
 
 /* verify_peer makes the peer of a verified path. */
 static err_t verify_peer(const CRYPTO_BUFFER *leaf_der, STACK_OF(X509) * path,
-                         const struct bundle *bundle, struct peer **out, int64_t *out_valid_from)
+                         const struct bundle *bundle, struct verify_cache *cache, struct peer **out,
+                         int64_t *out_valid_from)
 {
     CLEANUP(cert_names_fini) struct cert_names names = {0};
     CLEANUP(mem_freep) char *serial = NULL;
@@ -409,7 +461,7 @@ static err_t verify_peer(const CRYPTO_BUFFER *leaf_der, STACK_OF(X509) * path,
     peer->not_after = earliest;
     SHA256(CRYPTO_BUFFER_data(leaf_der), CRYPTO_BUFFER_len(leaf_der), peer->leaf_sha256);
     memcpy(peer->bundle_hash, bundle->hash, sizeof peer->bundle_hash);
-    TRY(verify_lineage(path, peer));
+    TRY(verify_lineage(path, cache, peer));
     *out = peer;
     peer = NULL;
     return OK;
@@ -439,7 +491,7 @@ err_t verify_chain(const STACK_OF(CRYPTO_BUFFER) * chain, const struct bundle *b
     TRY(verify_build(certs, bundle, role, now_s, &path));
     TRY(verify_path_lengths(path));
     TRY(verify_strength(path));
-    TRY(verify_peer(sk_CRYPTO_BUFFER_value(chain, 0), path, bundle, &peer, &valid_from));
+    TRY(verify_peer(sk_CRYPTO_BUFFER_value(chain, 0), path, bundle, cache, &peer, &valid_from));
     if (cache != NULL)
         verify_cache_put(cache, key, peer, valid_from);
     *out = peer;

@@ -21,6 +21,8 @@ struct peer_issuer {
     uint8_t key_sha256[32];  /* of its SubjectPublicKeyInfo */
     uint8_t cert_sha256[32]; /* of its DER */
 };
+struct peer_lineage;
+
 /* peer is what a verified certificate says: immutable, shared. */
 struct peer {
     struct refs refs;
@@ -31,10 +33,11 @@ struct peer {
     int64_t not_before;
     int64_t not_after; /* the earliest of the chain */
     uint8_t leaf_sha256[32];
-    uint8_t key_sha256[32];      /* of the leaf's SubjectPublicKeyInfo */
-    struct peer_issuer *issuers; /* the CAs of the path, that of the leaf first, the anchor last */
-    size_t num_issuers;          /* 0: the leaf itself is in the bundle */
-    uint8_t bundle_hash[32];     /* of the bundle that vouched for it */
+    uint8_t key_sha256[32];            /* of the leaf's SubjectPublicKeyInfo */
+    const struct peer_issuer *issuers; /* the CAs of the path, that of the leaf first; lineage's */
+    size_t num_issuers;                /* 0: the leaf itself is in the bundle */
+    struct peer_lineage *lineage;      /* shared by the peers of one thread that have the same */
+    uint8_t bundle_hash[32];           /* of the bundle that vouched for it */
 };
 struct peer *peer_ref(struct peer *peer);
 void peer_unref(struct peer *peer);
