@@ -1,6 +1,6 @@
 /* revocations is what is denied in the mesh, as the store has it: who, since when, why, by whom.
  * One record; a change is one transaction, and whoever makes it, the store's watch brings it here.
- * Private to the registry. Source: reliability R42. */
+ * Changed through the registry only; others read it. Source: reliability R42. */
 #ifndef MORTISE_CONTROL_REVOCATIONS_H
 #define MORTISE_CONTROL_REVOCATIONS_H
 
