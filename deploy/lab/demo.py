@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 from . import netns
+from .cut_off import CutOff
 from .mesh import LINKS, SUBSYSTEMS, Mesh, document
 from .programs import LabError
 from .refusals import Refusals
@@ -34,6 +35,7 @@ class Demo:
         self.started = time.monotonic()
         self.rotations = 0
         self.roots = 0
+        self.cut_off = None
         self.mesh = None
         self.traffic = None
 
@@ -97,6 +99,16 @@ class Demo:
         self.progress("control plane killed and started again, all four in sync after "
                       f"{(time.monotonic() - began) * 1000:.0f} ms")
 
+    def revoke(self):
+        """A subsystem is taken out of service; the others do not notice."""
+        partner = CutOff(self.mesh)
+        partner.join()
+        self.cut_off = partner.revoke()
+        partner.leave()
+        self.traffic.more(5)
+        self.progress(f"partner revoked: its {self.cut_off['streams']} live streams ended {self.cut_off['seconds']:.2f} s "
+                      f"after the command (grace {self.cut_off['grace_s']} s), no other one got in")
+
     def change_policy(self):
         self.mesh.apply(document(client={"groups": ["P-256"]}, server={"groups": ["P-256"]}),
                         "--wait")
@@ -136,6 +148,7 @@ class Demo:
         held = sum(1 for row in refusals if row[1])
         return {
             "links": links, "rotations": self.rotations, "root_rotations": self.roots,
+            "revocation": self.cut_off,
             "dropped": sum(t["dropped"] for t in totals.values()),
             "corrupted": sum(t["corrupted"] for t in totals.values()),
             "refused": held, "refusals_expected": len(refusals),
@@ -166,6 +179,7 @@ class Demo:
             self.rotate()
         self.change_policy()
         self.restart_control()
+        self.revoke()
         while self.rotations < self.args.rotations:
             self.rotate()
         self.say("what must be refused:")
@@ -190,6 +204,7 @@ class Demo:
             Path(self.args.summary).write_text(json.dumps(result, indent=2) + "\n")
         good = (result["dropped"] == 0 and result["corrupted"] == 0 and
                 result["refused"] == result["refusals_expected"] and
+                self.cut_off["refused"] and
                 all(link["exchanges"] > 0 and link["tls_version"] or self.args.keep
                     for link in result["links"]))
         return 0 if good else 1
@@ -200,7 +215,7 @@ class Demo:
 It is left running. Try:
   {ctl} get workloads
   {ctl} rotate --all --wait
-  {ctl} rotate root --wait
+  {ctl} elevate --for 10m --reason "to try it" && {ctl} rotate root --wait
   ip netns exec {PREFIX}management curl -s -X POST http://127.0.0.1:15101/hello/20 | xxd
 Remove it with: deploy/demo --stop""")
 

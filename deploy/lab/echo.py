@@ -88,7 +88,8 @@ async def load(host, port, num_streams, every_s):
     link, ready, times, open_now = Link("echo", host, port), [], [], set()
 
     def report(final):
-        print(json.dumps({"final": final, "streams": len(ready), "short": len(times),
+        alive = sum(not task.done() for task in tasks)
+        print(json.dumps({"final": final, "streams": len(ready), "alive": alive, "short": len(times),
                           "links": {"echo": link.totals()}}), flush=True)
 
     tasks = [asyncio.create_task(stream(link, stop, i, ready)) for i in range(num_streams)]

@@ -37,6 +37,12 @@ def document(client=None, server=None, links=LINKS, **more):
     }
 
 
+def takes_elevation(*args):
+    """Whether mortisectl with these is refused without one."""
+    return args[:2] == ("rotate", "root") and "--abort" not in args or args[:2] in (
+        ("ca", "import"), ("audit", "purge"))
+
+
 class Mesh:
     """Owns a folder with everything the programs write. Hosts by name from a netns.Network."""
 
@@ -62,7 +68,10 @@ class Mesh:
         return self.folder / "roots.pem"
 
     def ctl(self, *args, check=True, timeout_s=120):
-        """mortisectl on the control plane's host, over the operator socket; the finished process."""
+        """mortisectl on the control plane's host, over the operator socket; the finished process. What takes an
+        elevation (docs/access.md) gets one."""
+        if takes_elevation(*args):
+            self.ctl("elevate", "--for", "10m", "--reason", "the lab")
         done = self.control_host.run(
             str(self.bin.ctl), "--socket", str(self.socket), *map(str, args),
             capture_output=True, text=True, timeout=timeout_s)
@@ -74,7 +83,8 @@ class Mesh:
     def ctl_json(self, *args):
         return json.loads(self.ctl(*args, "-o", "json").stdout)
 
-    def start_control(self):
+    def start_control(self, ready=True):
+        """`ready` False: it listens; sidecars cannot come yet."""
         data = self.folder / "control"
         if not data.exists():
             subprocess.run([str(self.bin.ctl), "init", str(data), "--trust-domain", TRUST_DOMAIN],
@@ -84,15 +94,20 @@ class Mesh:
             [self.bin.control, "--config", data / "control.yaml",
              "--listen", f"0.0.0.0:{CONTROL_PORT}", "--operator-socket", self.socket],
             self.folder, self.control_host)
-        self.control.wait_ready()
+        if ready:
+            self.control.wait_ready()
+        else:
+            wait_for("mortise-control answers", lambda: self.ctl("status", check=False).returncode == 0)
         self.roots.write_text(self.ctl("roots").stdout)
         return self.control
 
-    def apply(self, doc, *flags, check=True):
-        """Applies a document (a dictionary); JSON is YAML, too."""
+    def apply(self, doc, *flags, check=True, weaker=True):
+        """Applies a document (a dictionary); JSON is YAML, too. Trials go to and fro between profiles: `weaker`."""
         path = self.folder / "mesh.yaml"
         path.write_text(json.dumps(doc, indent=2))
-        return self.ctl("apply", "-f", path, *flags, check=check)
+        if '"permissive"' in path.read_text():  # plaintext takes an elevation
+            self.ctl("elevate", "--for", "10m", "--reason", "the lab")
+        return self.ctl("apply", "-f", path, *flags, *(["--allow-weaker"] if weaker else []), check=check)
 
     def certificate(self, subsystem, folder):
         """A subsystem's certificate as files; their paths (certificate, key)."""
@@ -104,18 +119,20 @@ class Mesh:
 
     # Sidecars.
 
-    def sidecar_argv(self, subsystem):
-        host = self.network[subsystem]
+    def sidecar_argv(self, subsystem, host=None):
+        host = host or self.network[subsystem]
         return [self.bin.proxy, "--control", f"{self.control_host.v4}:{CONTROL_PORT}",
                 "--trust-domain", TRUST_DOMAIN, "--trust-bundle", self.roots,
                 "--inbound-listen", f"0.0.0.0:{INBOUND_PORT}", "--workers", "2",
                 "--advertise", f"{host.v4}:{INBOUND_PORT}"]
 
-    def start_sidecar(self, subsystem, *flags, name=None, token=None, ready=True):
+    def start_sidecar(self, subsystem, *flags, name=None, token=None, host=None, ready=True, env=None):
+        """`host`: another's, beside whom it runs (flags tell the listeners apart)."""
         name = name or f"proxy-{subsystem}"
+        host = self.network[host or subsystem]
         self.tokens[name] = token or self.token(subsystem)
-        program = Program(name, [*self.sidecar_argv(subsystem), *flags], self.folder,
-                          self.network[subsystem], env={"MORTISE_JOIN_TOKEN": self.tokens[name]})
+        program = Program(name, [*self.sidecar_argv(subsystem, host), *flags], self.folder, host,
+                          env={"MORTISE_JOIN_TOKEN": self.tokens[name], **(env or {})})
         self.sidecars[name] = program
         if ready:
             program.wait_ready()

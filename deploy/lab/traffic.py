@@ -15,16 +15,20 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 class Traffic:
-    def __init__(self, mesh, pause_s=0.02):
+    """`twin`: what the names of the hosts end with, when they are the second of each subsystem."""
+
+    def __init__(self, mesh, pause_s=0.02, twin=""):
         self.mesh = mesh
         self.pause_s = pause_s
+        self.twin = twin
         self.servers = {}
         self.drivers = {}
 
     def _start(self, name, host, command, specs, stdout=None):
         argv = ["env", f"PYTHONPATH={ROOT}", sys.executable, "-m", "deploy.lab.apps", command,
                 *specs, "--pause", self.pause_s]
-        return Process(name, argv, self.mesh.folder, self.mesh.network[host], stdout=stdout)
+        return Process(name + self.twin, argv, self.mesh.folder, self.mesh.network[host + self.twin],
+                       stdout=stdout)
 
     def serve(self):
         for name, specs in SERVES.items():
@@ -45,7 +49,7 @@ class Traffic:
         return self
 
     def _totals_file(self, client):
-        return self.mesh.folder / f"drive-{client}.json"
+        return self.mesh.folder / f"drive-{client}{self.twin}.json"
 
     def totals(self):
         """{link: {connections, exchanges, bytes, dropped, corrupted, problems}}"""
