@@ -16,6 +16,7 @@ struct bundle {
     size_t num;
     X509 **certs;
     uint8_t (*sha256)[32]; /* of each one's DER, in ascending order */
+    bool *outside;         /* of each one: vouches for names alone; NULL: none of them does */
     X509_STORE *store;
     uint8_t hash[32];   /* over trust_domain and the sorted SHA-256 of the certificates */
     char *trust_domain; /* "": any */
@@ -28,6 +29,17 @@ struct bundle {
 MUST_CHECK err_t bundle_of_pem(struct bytes pem, const char *trust_domain, struct bundle **out);
 MUST_CHECK err_t bundle_of_der(const struct bytes *certs, size_t num, const char *trust_domain,
                                struct bundle **out);
+/* bundle_of_both is the CAs of `inside` (NULL: none), which vouch for SPIFFE IDs of its trust
+ * domain, and those of a text, which are outside of the mesh and vouch for DNS names alone: in such
+ * a bundle a certificate below an outside CA has no SPIFFE ID or is refused, and one below an
+ * inside CA has one, and its DNS names do not count. What is in both is inside. Errors: as
+ * bundle_of_pem. */
+MUST_CHECK err_t bundle_of_both(const struct bundle *inside, struct bytes outside_pem,
+                                struct bundle **out);
+/* bundle_is_outside: the CA with that SHA-256 vouches for names alone. */
+bool bundle_is_outside(const struct bundle *bundle, const uint8_t sha256[32]);
+/* bundle_has_inside: some CA in it may vouch for SPIFFE IDs. */
+bool bundle_has_inside(const struct bundle *bundle);
 /* bundle_has tells whether the certificate with that SHA-256 is in it. */
 bool bundle_has(const struct bundle *bundle, const uint8_t sha256[32]);
 struct bundle *bundle_ref(struct bundle *bundle);

@@ -2,6 +2,8 @@
 
 #include <pthread.h>
 
+#include <openssl/sha.h>
+
 #include "certs/boring.h"
 #include "certs/key.h"
 #include "certs/spiffe_id.h"
@@ -9,6 +11,7 @@
 
 #define CERT_DER_MAX ((size_t)1 << 20)
 #define CERT_CN_MAX 64
+#define CERT_SUBJECT_MAX 160
 #define CERT_DNS_MAX 253
 #define CERT_LABEL_MAX 63
 
@@ -289,6 +292,35 @@ err_t cert_serial(const X509 *cert, char **out)
     return OK;
 }
 
+ASN1_OCTET_STRING *cert_key_id(const X509 *cert)
+{
+    const ASN1_BIT_STRING *bits = X509_get0_pubkey_bitstr(cert);
+    ASN1_OCTET_STRING *id = ASN1_OCTET_STRING_new();
+    uint8_t digest[SHA_DIGEST_LENGTH];
+
+    SHA1(ASN1_STRING_get0_data(bits), (size_t)ASN1_STRING_length(bits), digest);
+    if (id != NULL && !ASN1_STRING_set(id, digest, sizeof(digest))) {
+        ASN1_OCTET_STRING_free(id);
+        return NULL;
+    }
+    return id;
+}
+
+AUTHORITY_KEYID *cert_authority_id(X509 *issuer)
+{
+    const ASN1_OCTET_STRING *own = X509_get0_subject_key_id(issuer);
+    AUTHORITY_KEYID *id = AUTHORITY_KEYID_new();
+
+    if (id == NULL)
+        return NULL;
+    id->keyid = own != NULL ? ASN1_OCTET_STRING_dup(own) : cert_key_id(issuer);
+    if (id->keyid == NULL) {
+        AUTHORITY_KEYID_free(id);
+        return NULL;
+    }
+    return id;
+}
+
 char *cert_issuer_cn(const X509 *cert)
 {
     const X509_NAME *name = X509_get_issuer_name(cert);
@@ -306,6 +338,29 @@ char *cert_issuer_cn(const X509 *cert)
         text[i] = c >= ' ' && c <= '~' ? (char)c : '?';
     }
     text[len] = '\0';
+    return text;
+}
+
+char *cert_subject(const X509 *cert)
+{
+    BIO *bio = BIO_new(BIO_s_mem());
+    const uint8_t *bytes = NULL;
+    size_t len = 0;
+    char *text;
+
+    CHECK(bio != NULL);
+    /* XN_FLAG_RFC2253 escapes what is no printable ASCII. */
+    if (X509_NAME_print_ex(bio, X509_get_subject_name(cert), 0, XN_FLAG_RFC2253) <= 0 ||
+        !BIO_mem_contents(bio, &bytes, &len) || len == 0) {
+        BIO_free(bio);
+        return mem_strdup("no name");
+    }
+    text = mem_strndup((const char *)bytes, len < CERT_SUBJECT_MAX ? len : CERT_SUBJECT_MAX);
+    for (char *at = text; *at != '\0'; at++) {
+        if (*at < ' ' || *at > '~')
+            *at = '?';
+    }
+    BIO_free(bio);
     return text;
 }
 

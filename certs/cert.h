@@ -6,6 +6,7 @@
 
 #include <openssl/pool.h>
 #include <openssl/x509.h>
+#include <openssl/x509v3.h>
 
 #include "lib/base/buf.h"
 #include "lib/base/err.h"
@@ -49,9 +50,19 @@ MUST_CHECK err_t cert_check_serial(const X509 *cert);
 /* cert_serial returns lower-case hex, of whole bytes, owned. Errors: CERT_SYNTAX (too long,
  * negative). */
 MUST_CHECK err_t cert_serial(const X509 *cert, char **out);
+/* cert_key_id is a name for the key in `cert`: SHA-1 of its bits, not a signature. Owned
+ * (ASN1_OCTET_STRING_free); NULL: no memory. Source: RFC 5280 section 4.2.1.2, method 1. */
+ASN1_OCTET_STRING *cert_key_id(const X509 *cert);
+/* cert_authority_id is what is signed by `issuer` names its key by: as the issuer itself does, if
+ * it does. Owned (AUTHORITY_KEYID_free); NULL: no memory. */
+AUTHORITY_KEYID *cert_authority_id(X509 *issuer);
 /* cert_issuer_cn returns the issuer's common name for people to read: printable ASCII, "?" for
  * everything else, at most 64 characters; "" when there is none. Owned. */
 char *cert_issuer_cn(const X509 *cert);
+
+/* cert_subject returns the whole subject likewise, as RFC 2253 writes it, at most 160 characters;
+ * "no name" when it has none. Owned. */
+char *cert_subject(const X509 *cert);
 
 /* cert_names are the names that identify: one URI, any DNS names; other kinds are not looked at. */
 struct cert_names {

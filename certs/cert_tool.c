@@ -18,6 +18,7 @@
 #include "certs/tls_profile.h"
 #include "lib/base/clock.h"
 #include "lib/base/file.h"
+#include "lib/base/man.h"
 #include "lib/base/process.h"
 #include "lib/base/version.h"
 
@@ -44,7 +45,8 @@ static const char usage[] =
     "          [--groups A,B...] [--signature-algorithms A,B...]\n"
     "      Says what a profile offers on the wire: a built-in one, or one made of the options.\n"
     "\n"
-    "  -h, --help; --version; --force: replace files that are there.\n"
+    "  -h, --help (--help=man: as a manual page); --version; --force: replace files that are "
+    "there.\n"
     "Files are PEM. Keys are written with mode 0600.\n";
 
 enum tool_option {
@@ -86,7 +88,7 @@ static const struct option tool_options[] = {
     {"groups", required_argument, NULL, TOOL_GROUPS},
     {"signature-algorithms", required_argument, NULL, TOOL_SIGALGS},
     {"force", no_argument, NULL, TOOL_FORCE},
-    {"help", no_argument, NULL, 'h'},
+    {"help", optional_argument, NULL, 'h'},
     {"version", no_argument, NULL, TOOL_VERSION},
     {NULL, 0, NULL, 0},
 };
@@ -101,6 +103,19 @@ struct tool {
 static const char *tool_text(const struct tool *tool, enum tool_option option)
 {
     return tool->text[option - TOOL_TRUST_DOMAIN];
+}
+
+static void tool_help(bool man)
+{
+    if (!man) {
+        (void)fputs(usage, stdout);
+        return;
+    }
+    man_begin(stdout, "mortise-cert", 1, "makes and shows certificates and TLS profiles");
+    man_section(stdout, "SYNOPSIS");
+    man_literal(stdout, usage + sizeof("usage: ") - 1);
+    man_section(stdout, "EXIT STATUS");
+    man_text(stdout, "0 done; 1 a file or an argument is not as it must be; 2 wrong use.");
 }
 
 /* tool_usage_error says what is wrong with the arguments and ends. */
@@ -493,18 +508,15 @@ static int tool_profile_print(const Mortise__V1__TlsProfile *msg)
 
 static int tool_profile_builtin(const char *name)
 {
-    Mortise__V1__TlsProfile *builtin[TLS_PROFILE_DEFAULTS];
-    size_t num = 0;
-    int status = -1;
+    Mortise__V1__TlsProfile *builtin = tls_profile_builtin(name);
+    int status;
 
-    tls_profile_defaults(builtin, &num);
-    for (size_t i = 0; i < num; i++) {
-        if (strcmp(builtin[i]->name, name) == 0)
-            status = tool_profile_print(builtin[i]);
-        mortise__v1__tls_profile__free_unpacked(builtin[i], NULL);
-    }
-    if (status < 0)
+    if (builtin == NULL) {
         tool_usage_error("no built-in profile is called", name);
+        return -1;
+    }
+    status = tool_profile_print(builtin);
+    mortise__v1__tls_profile__free_unpacked(builtin, NULL);
     return status;
 }
 
@@ -541,7 +553,7 @@ static void tool_parse(struct tool *tool, int argc, char **argv)
     while ((option = getopt_long(argc, argv, "h", tool_options, NULL)) != -1) {
         switch (option) {
         case 'h':
-            (void)fputs(usage, stdout);
+            tool_help(optarg != NULL && strcmp(optarg, "man") == 0);
             exit(process_end("mortise-cert", 0));
         case TOOL_VERSION:
             (void)printf("mortise-cert %s\n", MORTISE_VERSION);
@@ -589,5 +601,6 @@ static int tool_run(int argc, char **argv)
 int main(int argc, char **argv)
 {
     process_begin();
+    process_protect("mortise-cert");
     return process_end("mortise-cert", tool_run(argc, argv));
 }

@@ -54,7 +54,7 @@ err_t csr_build(EVP_PKEY *key, const char *spiffe_id, struct buf *out_der)
         TRY(spiffe_id_parse(bytes_of_str(spiffe_id), &parsed));
     if (req == NULL || !X509_REQ_set_version(req, X509_REQ_VERSION_1) ||
         !X509_REQ_set_pubkey(req, key) || (spiffe_id != NULL && !csr_add_uri(req, spiffe_id)) ||
-        !X509_REQ_sign(req, key, EVP_PKEY_bits(key) == 384 ? EVP_sha384() : EVP_sha256()))
+        !X509_REQ_sign(req, key, key_digest(key)))
         return FAIL(NO_MEMORY, 0);
     int len = i2d_X509_REQ(req, &der);
     if (len <= 0)

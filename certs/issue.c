@@ -1,7 +1,5 @@
 #include "certs/issue.h"
 
-#include <openssl/sha.h>
-
 #include "certs/boring.h"
 #include "certs/cert.h"
 #include "certs/key.h"
@@ -115,38 +113,10 @@ static bool issue_eku(X509 *cert)
     return issue_add(cert, NID_ext_key_usage, false, list, issue_free_objects);
 }
 
-/* issue_key_id is SHA-1 of the subjectPublicKey bits (RFC 5280 section 4.2.1.2, method 1): a name,
- * not a signature. */
-static ASN1_OCTET_STRING *issue_key_id(const X509 *cert)
-{
-    const ASN1_BIT_STRING *bits = X509_get0_pubkey_bitstr(cert);
-    ASN1_OCTET_STRING *id = ASN1_OCTET_STRING_new();
-    uint8_t digest[SHA_DIGEST_LENGTH];
-
-    if (id == NULL)
-        return NULL;
-    SHA1(ASN1_STRING_get0_data(bits), (size_t)ASN1_STRING_length(bits), digest);
-    if (!ASN1_STRING_set(id, digest, sizeof digest)) {
-        ASN1_OCTET_STRING_free(id);
-        return NULL;
-    }
-    return id;
-}
-
-/* issue_authority names the issuer's key as the issuer itself does. */
 static bool issue_authority(X509 *cert, X509 *issuer)
 {
-    const ASN1_OCTET_STRING *id = X509_get0_subject_key_id(issuer);
-    AUTHORITY_KEYID *akid = AUTHORITY_KEYID_new();
-
-    if (akid != NULL) {
-        akid->keyid = id != NULL ? ASN1_OCTET_STRING_dup(id) : issue_key_id(issuer);
-        if (akid->keyid == NULL) {
-            AUTHORITY_KEYID_free(akid);
-            return false;
-        }
-    }
-    return issue_add(cert, NID_authority_key_identifier, false, akid, issue_free_akid);
+    return issue_add(cert, NID_authority_key_identifier, false, cert_authority_id(issuer),
+                     issue_free_akid);
 }
 
 /* issue_name makes a GeneralName of type GEN_URI or GEN_DNS. */
@@ -247,7 +217,7 @@ static bool issue_subject(X509 *cert, const char *kind)
         return false;
     if (kind == NULL)
         return true;
-    ASN1_OCTET_STRING *id = issue_key_id(cert);
+    ASN1_OCTET_STRING *id = cert_key_id(cert);
     if (id == NULL)
         return false;
     char hex[2 * 4 + 1];
@@ -259,8 +229,7 @@ static bool issue_subject(X509 *cert, const char *kind)
 
 static bool issue_subject_key_id(X509 *cert)
 {
-    return issue_add(cert, NID_subject_key_identifier, false, issue_key_id(cert),
-                     issue_free_octets);
+    return issue_add(cert, NID_subject_key_identifier, false, cert_key_id(cert), issue_free_octets);
 }
 
 /* issue_begin makes what all have in common: version, serial, dates, key. */
@@ -279,12 +248,6 @@ static err_t issue_begin(EVP_PKEY *public_key, int64_t not_before, int64_t not_a
     return OK;
 }
 
-static const EVP_MD *issue_digest(const EVP_PKEY *key)
-{
-    return EVP_PKEY_id(key) == EVP_PKEY_EC && EVP_PKEY_bits(key) == 384 ? EVP_sha384()
-                                                                        : EVP_sha256();
-}
-
 /* issue_finish signs and fills `out`. */
 static err_t issue_finish(X509 *cert, EVP_PKEY *key, struct issued *out)
 {
@@ -292,7 +255,7 @@ static err_t issue_finish(X509 *cert, EVP_PKEY *key, struct issued *out)
     CLEANUP(mem_freep) char *serial = NULL;
     struct issued issued = {0};
 
-    if (!X509_sign(cert, key, issue_digest(key)))
+    if (!X509_sign(cert, key, key_digest(key)))
         return FAIL(CA_CANNOT_SIGN, 0);
     int len = i2d_X509(cert, &der);
     if (len <= 0)
@@ -387,6 +350,31 @@ err_t issue_intermediate(const struct issuer *root, const char *trust_domain, EV
         !issue_sans(cert, uri, NULL) || !issue_constraints(cert, trust_domain))
         return FAIL(NO_MEMORY, 0);
     return issue_finish(cert, root->key, out);
+}
+
+err_t issue_request(const char *trust_domain, EVP_PKEY *key, struct buf *out)
+{
+    BORING_SCOPE;
+    CLEANUP(boring_x509_freep) X509 *like = NULL;
+    CLEANUP(boring_req_freep) X509_REQ *req = X509_REQ_new();
+    CLEANUP(boring_bytes_freep) uint8_t *der = NULL;
+    CLEANUP(mem_freep) char *uri = issue_trust_domain_uri(trust_domain);
+
+    TRY(issue_check_trust_domain(trust_domain));
+    TRY(issue_begin(key, 0, 1, &like)); /* a request has no dates */
+    if (!issue_subject(like, "Issuing") || !issue_basic(like, true, 0) ||
+        !issue_key_usage(like, true) || !issue_sans(like, uri, NULL) ||
+        !issue_constraints(like, trust_domain) || req == NULL ||
+        !X509_REQ_set_version(req, X509_REQ_VERSION_1) ||
+        !X509_REQ_set_subject_name(req, X509_get_subject_name(like)) ||
+        !X509_REQ_set_pubkey(req, key) ||
+        !X509_REQ_add_extensions(req, X509_get0_extensions(like)) ||
+        !X509_REQ_sign(req, key, key_digest(key)))
+        return FAIL(NO_MEMORY, 0);
+    int len = i2d_X509_REQ(req, &der);
+    if (len <= 0)
+        return FAIL(NO_MEMORY, 0);
+    return buf_add(out, der, (size_t)len);
 }
 
 err_t issue_cross(const struct issuer *root, X509 *other, const char *trust_domain, int64_t now_s,

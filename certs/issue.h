@@ -53,4 +53,26 @@ MUST_CHECK err_t issue_cross(const struct issuer *root, X509 *other, const char 
 MUST_CHECK err_t issue_leaf(const struct issuer *issuer, const struct issue_leaf *leaf,
                             struct issued *out);
 
+/* What a revocation list is to say. */
+struct issue_crl_entry {
+    char serial[41]; /* lower-case hex, of whole bytes */
+    int64_t revoked_at;
+};
+struct issue_crl {
+    const struct issue_crl_entry *entries; /* each serial number once */
+    size_t num;
+    uint64_t number; /* cRLNumber: above that of every list of this issuer before */
+    int64_t now_s;   /* thisUpdate is ISSUE_BACKDATE_S before */
+    int64_t ttl_s;   /* until nextUpdate */
+};
+/* issue_crl signs a whole list of version 2 with cRLNumber and authority key identifier; `*out` is
+ * its DER. Errors: CA_CANNOT_SIGN. Source: RFC 5280 section 5. */
+MUST_CHECK err_t issue_crl(const struct issuer *issuer, const struct issue_crl *crl,
+                           struct buf *out);
+
+/* issue_request appends a request (PKCS#10, DER) for what issue_intermediate would make of `key`: a
+ * root elsewhere that copies its extensions signs just that. Errors: KEY_WEAK, SPIFFE_SYNTAX.
+ * Source: RFC 2986. */
+MUST_CHECK err_t issue_request(const char *trust_domain, EVP_PKEY *key, struct buf *out);
+
 #endif

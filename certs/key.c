@@ -52,6 +52,12 @@ err_t key_check_strength(const EVP_PKEY *key)
     return FAIL(KEY_WEAK, 0);
 }
 
+const EVP_MD *key_digest(const EVP_PKEY *key)
+{
+    return EVP_PKEY_id(key) == EVP_PKEY_EC && EVP_PKEY_bits(key) == 384 ? EVP_sha384()
+                                                                        : EVP_sha256();
+}
+
 err_t key_from_der(struct bytes der, EVP_PKEY **out)
 {
     BORING_SCOPE;
@@ -154,10 +160,10 @@ err_t key_der(const EVP_PKEY *key, struct buf *out)
     size_t len = 0;
     CBB cbb;
 
-    CHECK(CBB_init(&cbb, 256));
-    if (!EVP_marshal_private_key(&cbb, key) || !CBB_finish(&cbb, &der, &len)) {
+    if (!CBB_init(&cbb, 256) || !EVP_marshal_private_key(&cbb, key) ||
+        !CBB_finish(&cbb, &der, &len)) {
         CBB_cleanup(&cbb);
-        return FAIL(KEY_SYNTAX, 0);
+        return FAIL(NO_MEMORY, 0);
     }
     return buf_add(out, der, len);
 }
@@ -177,11 +183,10 @@ err_t key_spki_sha256(const EVP_PKEY *key, uint8_t out[32])
     size_t len = 0;
     CBB cbb;
 
-    if (!CBB_init(&cbb, 128))
-        return FAIL(NO_MEMORY, 0);
-    if (!EVP_marshal_public_key(&cbb, key) || !CBB_finish(&cbb, &der, &len)) {
+    if (!CBB_init(&cbb, 128) || !EVP_marshal_public_key(&cbb, key) ||
+        !CBB_finish(&cbb, &der, &len)) {
         CBB_cleanup(&cbb);
-        return FAIL(KEY_SYNTAX, 0);
+        return FAIL(NO_MEMORY, 0);
     }
     SHA256(der, len, out);
     return OK;

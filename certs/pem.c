@@ -169,10 +169,15 @@ static err_t pem_read(struct pem_reader *reader, struct pem *pem)
 
 err_t pem_parse(struct bytes text, struct pem *out)
 {
+    return pem_parse_within(text, PEM_INPUT_MAX, out);
+}
+
+err_t pem_parse_within(struct bytes text, size_t max, struct pem *out)
+{
     BORING_SCOPE;
 
-    if (text.len > PEM_INPUT_MAX)
-        return FAIL(TOO_LARGE, PEM_INPUT_MAX);
+    if (text.len > max)
+        return FAIL(TOO_LARGE, max);
     if (text.len >= 3 && memcmp(text.ptr, "\xef\xbb\xbf", 3) == 0)
         text = bytes_of(text.ptr + 3, text.len - 3); /* an editor's byte order mark */
 

@@ -26,6 +26,8 @@ static inline bool pem_is(const struct pem_block *block, const char *label)
 /* pem_parse reads all blocks; text outside of blocks, CR LF and comments are passed over. DER of
  * keys is wiped by pem_fini. Errors: PEM_SYNTAX (sub: line), TOO_LARGE. */
 MUST_CHECK err_t pem_parse(struct bytes text, struct pem *out);
+/* pem_parse_within is the same of a text of at most `max` bytes instead of PEM_INPUT_MAX. */
+MUST_CHECK err_t pem_parse_within(struct bytes text, size_t max, struct pem *out);
 void pem_fini(struct pem *pem);
 MUST_CHECK err_t pem_write(const char *label, struct bytes der, struct buf *out);
 

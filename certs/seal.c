@@ -94,6 +94,90 @@ void seal_key_fini(struct seal_key *key)
     mem_wipe(key, sizeof *key);
 }
 
+static bool seal_is_between(uint8_t c)
+{
+    return seal_is_space(c) || c == ',';
+}
+
+/* The next word of `*text`, which is left behind it. */
+static struct bytes seal_word(struct bytes *text)
+{
+    struct bytes word;
+    size_t len = 0;
+
+    while (text->len > 0 && seal_is_between(text->ptr[0]))
+        *text = bytes_of(text->ptr + 1, text->len - 1);
+    while (len < text->len && !seal_is_between(text->ptr[len]))
+        len++;
+    word = bytes_of(text->ptr, len);
+    if (len > 0) /* of nothing there may be no pointer to move */
+        *text = bytes_of(text->ptr + len, text->len - len);
+    return word;
+}
+
+static bool seal_keys_has(const struct seal_keys *keys, const struct seal_key *key)
+{
+    for (size_t i = 0; i < keys->num; i++) {
+        if (memcmp(keys->keys[i].id, key->id, SEAL_ID_LEN) == 0)
+            return true;
+    }
+    return false;
+}
+
+err_t seal_keys_parse(struct bytes text, struct seal_keys *out)
+{
+    CLEANUP(seal_keys_fini) struct seal_keys keys = {.num = 0};
+    CLEANUP(seal_key_fini) struct seal_key key;
+    size_t num = 0;
+
+    for (struct bytes word = seal_word(&text); word.len > 0; word = seal_word(&text)) {
+        num++;
+        if (!err_is_ok(seal_key_parse(word, &key)))
+            return FAIL(KEK_UNAVAILABLE, num);
+        if (seal_keys_has(&keys, &key))
+            continue;
+        if (keys.num == SEAL_KEYS_MAX)
+            return FAIL(KEK_UNAVAILABLE, 0);
+        keys.keys[keys.num++] = key;
+    }
+    if (keys.num == 0)
+        return FAIL(KEK_UNAVAILABLE, 0);
+    *out = keys;
+    return OK;
+}
+
+void seal_keys_fini(struct seal_keys *keys)
+{
+    mem_wipe(keys, sizeof *keys);
+}
+
+static bool seal_has_head(struct bytes sealed)
+{
+    return sealed.len >= SEAL_OVERHEAD && memcmp(sealed.ptr, SEAL_MAGIC, SEAL_MAGIC_LEN) == 0;
+}
+
+const struct seal_key *seal_keys_of(const struct seal_keys *keys, struct bytes sealed)
+{
+    for (size_t i = 0; seal_has_head(sealed) && i < keys->num; i++) {
+        if (memcmp(sealed.ptr + SEAL_MAGIC_LEN, keys->keys[i].id, SEAL_ID_LEN) == 0)
+            return &keys->keys[i];
+    }
+    return NULL;
+}
+
+void seal_key_name(const struct seal_key *key, char out[SEAL_NAME])
+{
+    bytes_to_hex(bytes_of(key->id, SEAL_ID_LEN), out);
+}
+
+void seal_name(struct bytes sealed, char out[SEAL_NAME])
+{
+    if (seal_has_head(sealed))
+        bytes_to_hex(bytes_of(sealed.ptr + SEAL_MAGIC_LEN, SEAL_ID_LEN), out);
+    else
+        memcpy(out, "?", 2);
+}
+
 /* seal_gcm encrypts (`seal`) or decrypts `in` to `out`, which has room for SEAL_TAG_LEN more, or
  * less, bytes than it. Both layers authenticate the head and the path. */
 static bool seal_gcm(bool seal, const uint8_t key[SEAL_KEY_LEN], const uint8_t *nonce,
@@ -159,7 +243,7 @@ err_t seal_open(const struct seal_key *key, const char *path, struct bytes seale
     uint8_t data_key[SEAL_KEY_LEN];
     uint8_t *plain = NULL;
 
-    if (sealed.len < SEAL_OVERHEAD || memcmp(sealed.ptr, SEAL_MAGIC, SEAL_MAGIC_LEN) != 0)
+    if (!seal_has_head(sealed))
         return FAIL(SEAL_BROKEN, 0);
     if (memcmp(sealed.ptr + SEAL_MAGIC_LEN, key->id, SEAL_ID_LEN) != 0)
         return FAIL(KEK_UNAVAILABLE, 0);

@@ -16,6 +16,8 @@ struct tls_ctx_name {
     char *server_name; /* lower-case; NULL: any */
     struct tls_profile *profile;
     struct bundle *bundle;
+    enum tls_client_auth client_auth;
+    struct svid *svid; /* NULL: the context's */
 };
 
 /* Lives exactly as long as its SSL_CTX, which sessions in mid-handshake keep: a reference to one is
@@ -23,8 +25,7 @@ struct tls_ctx_name {
 struct tls_ctx {
     SSL_CTX *ssl; /* not counted: it owns us */
     bool server;
-    bool client_cert_optional;
-    bool equal; /* all entries are equal in profile and bundle: no SNI is needed to know which */
+    bool equal; /* all entries are alike but for the name: no SNI is needed to know which */
     struct tls_ctx_name *entries;
     size_t num;
     uint8_t *alpn; /* wire format; NULL: none */
@@ -51,6 +52,7 @@ static void tls_ctx_free(void *parent, void *ptr, CRYPTO_EX_DATA *ad, int index,
         mem_free(ctx->entries[i].server_name);
         tls_profile_unref(ctx->entries[i].profile);
         bundle_unref(ctx->entries[i].bundle);
+        svid_unref(ctx->entries[i].svid);
     }
     mem_free(ctx->entries);
     mem_free(ctx->alpn);
@@ -114,6 +116,39 @@ static const struct tls_ctx_name *tls_ctx_entry_of(const struct tls_ctx *ctx, in
     return &ctx->entries[entry >= 0 ? (size_t)entry : 0];
 }
 
+static enum ssl_verify_result_t tls_ctx_on_verify(SSL *ssl, uint8_t *out_alert);
+
+static int tls_ctx_verify_mode(enum tls_client_auth client_auth)
+{
+    switch (client_auth) {
+    case TLS_CLIENT_NONE:
+        return SSL_VERIFY_NONE;
+    case TLS_CLIENT_OPTIONAL:
+        return SSL_VERIFY_PEER;
+    case TLS_CLIENT_REQUIRED:
+        break;
+    }
+    return SSL_VERIFY_PEER | SSL_VERIFY_FAIL_IF_NO_PEER_CERT;
+}
+
+static size_t tls_ctx_chain(const struct svid *svid, CRYPTO_BUFFER *out[SVID_CHAIN_MAX])
+{
+    for (size_t i = 0; i < svid->num_chain; i++)
+        out[i] = svid->chain[i];
+    return svid->num_chain;
+}
+
+static err_t tls_ctx_apply_entry(const struct tls_ctx_name *entry, SSL *ssl)
+{
+    CRYPTO_BUFFER *chain[SVID_CHAIN_MAX];
+    size_t num = entry->svid != NULL ? tls_ctx_chain(entry->svid, chain) : 0;
+
+    if (entry->svid != NULL && !SSL_set_chain_and_key(ssl, chain, num, entry->svid->key, NULL))
+        return FAIL(TLS_CONFIG, 0);
+    SSL_set_custom_verify(ssl, tls_ctx_verify_mode(entry->client_auth), tls_ctx_on_verify);
+    return tls_profile_apply_ssl(entry->profile, ssl);
+}
+
 /* tls_ctx_on_hello runs before versions, suites and groups are chosen: the range of versions cannot
  * be changed after it. */
 static enum ssl_select_cert_result_t tls_ctx_on_hello(const SSL_CLIENT_HELLO *hello)
@@ -124,11 +159,14 @@ static enum ssl_select_cert_result_t tls_ctx_on_hello(const SSL_CLIENT_HELLO *he
 
     if (check == NULL || ctx == NULL)
         return ssl_select_cert_error;
+    shown_hello_note(hello, &check->hello);
     check->err = tls_ctx_choose(ctx, ssl, &check->entry);
     if (!err_is_ok(check->err))
         return ssl_select_cert_success; /* tls_ctx_on_name ends it with the right alert */
+    if (check->chosen != NULL)
+        check->chosen(check->arg, check->entry);
     if (!ctx->equal)
-        check->err = tls_profile_apply_ssl(ctx->entries[check->entry].profile, ssl);
+        check->err = tls_ctx_apply_entry(&ctx->entries[check->entry], ssl);
     return err_is_ok(check->err) ? ssl_select_cert_success : ssl_select_cert_error;
 }
 
@@ -161,6 +199,23 @@ static int tls_ctx_on_alpn(SSL *ssl, const uint8_t **out, uint8_t *out_len, cons
     return SSL_TLSEXT_ERR_ALERT_FATAL; /* no_application_protocol */
 }
 
+static int tls_ctx_on_probe(SSL *ssl, const uint8_t **out, uint8_t *out_len, const uint8_t *in,
+                            unsigned in_len, void *arg)
+{
+    static const uint8_t name[] = TLS_PROBE_PROTOCOL;
+
+    (void)ssl;
+    (void)arg;
+    for (unsigned at = 0; at < in_len; at += 1U + in[at]) {
+        if (in[at] == sizeof(name) - 1 && memcmp(in + at + 1, name, sizeof(name) - 1) == 0) {
+            *out = name;
+            *out_len = sizeof(name) - 1;
+            return SSL_TLSEXT_ERR_OK;
+        }
+    }
+    return SSL_TLSEXT_ERR_NOACK;
+}
+
 /* tls_ctx_judge: what was negotiated, the chain, the identity, and whether it may be here. */
 static err_t tls_ctx_judge(const struct tls_ctx *ctx, struct tls_check *check, SSL *ssl)
 {
@@ -169,6 +224,8 @@ static err_t tls_ctx_judge(const struct tls_ctx *ctx, struct tls_check *check, S
     if (!err_is_ok(check->err))
         return check->err;
     TRY(tls_profile_allows(entry->profile, ssl));
+    if (tls_profile_skips_verify(entry->profile)) /* of a client: whoever it is, he is nobody */
+        return check->authorize != NULL ? check->authorize(check->arg, check->entry, NULL) : OK;
     TRY(verify_chain(SSL_get0_peer_certificates(ssl), entry->bundle,
                      ctx->server ? VERIFY_CLIENT_CERT : VERIFY_SERVER_CERT,
                      clock_wall_s(check->clock), check->cache, &check->peer));
@@ -200,12 +257,9 @@ static enum ssl_verify_result_t tls_ctx_on_verify(SSL *ssl, uint8_t *out_alert)
 static err_t tls_ctx_set_identity(SSL_CTX *ssl, const struct svid *svid)
 {
     CRYPTO_BUFFER *chain[SVID_CHAIN_MAX];
+    size_t num = tls_ctx_chain(svid, chain);
 
-    for (size_t i = 0; i < svid->num_chain; i++)
-        chain[i] = svid->chain[i];
-    if (!SSL_CTX_set_chain_and_key(ssl, chain, svid->num_chain, svid->key, NULL))
-        return FAIL(TLS_CONFIG, 0);
-    return OK;
+    return SSL_CTX_set_chain_and_key(ssl, chain, num, svid->key, NULL) ? OK : FAIL(TLS_CONFIG, 0);
 }
 
 /* tls_ctx_new makes what both roles have in common. `entries` is taken. */
@@ -214,7 +268,6 @@ static err_t tls_ctx_new(struct svid *svid, struct tls_ctx *ctx, SSL_CTX **out)
     CHECK(pthread_once(&tls_ctx_once, tls_ctx_indexes) == 0);
     /* The method without X509: chains stay bytes until verify_chain parses them. */
     CLEANUP(boring_ctx_freep) SSL_CTX *ssl = SSL_CTX_new(TLS_with_buffers_method());
-    int verify = SSL_VERIFY_PEER;
 
     if (ssl == NULL || !SSL_CTX_set_ex_data(ssl, tls_ctx_index, ctx)) {
         tls_ctx_free(NULL, ctx, NULL, 0, 0, NULL);
@@ -234,9 +287,10 @@ static err_t tls_ctx_new(struct svid *svid, struct tls_ctx *ctx, SSL_CTX **out)
     SSL_CTX_set_early_data_enabled(ssl, 0);
     SSL_CTX_set_max_cert_list(ssl, TLS_CTX_CERT_LIST_MAX);
     SSL_CTX_set_grease_enabled(ssl, ctx->server ? 0 : 1);
-    if (ctx->server && !ctx->client_cert_optional)
-        verify |= SSL_VERIFY_FAIL_IF_NO_PEER_CERT;
-    SSL_CTX_set_custom_verify(ssl, verify, tls_ctx_on_verify);
+    SSL_CTX_set_custom_verify(ssl, tls_ctx_verify_mode(TLS_CLIENT_REQUIRED), tls_ctx_on_verify);
+    if (ctx->equal && ctx->server)
+        SSL_CTX_set_custom_verify(ssl, tls_ctx_verify_mode(ctx->entries[0].client_auth),
+                                  tls_ctx_on_verify);
     if (ctx->equal)
         TRY(tls_profile_apply_ctx(ctx->entries[0].profile, ssl));
 
@@ -298,7 +352,8 @@ static err_t tls_ctx_check_entries(const struct tls_ctx_entry *entries, size_t n
             return FAIL(TLS_CONFIG, i);
         if (name != NULL && (name[0] == '\0' || strlen(name) > TLS_CTX_NAME_MAX))
             return FAIL(TLS_CONFIG, i);
-        TRY(tls_ctx_check_profile(entries[i].profile, true, svid));
+        TRY(tls_ctx_check_profile(entries[i].profile, true,
+                                  entries[i].svid != NULL ? entries[i].svid : svid));
     }
     return OK;
 }
@@ -307,6 +362,8 @@ static bool tls_ctx_entries_equal(const struct tls_ctx_entry *entries, size_t nu
 {
     for (size_t i = 1; i < num; i++) {
         if (!tls_profile_equal(entries[0].profile, entries[i].profile) ||
+            entries[0].client_auth != entries[i].client_auth ||
+            entries[0].svid != entries[i].svid ||
             memcmp(entries[0].bundle->hash, entries[i].bundle->hash,
                    sizeof entries[0].bundle->hash) != 0)
             return false;
@@ -326,7 +383,7 @@ static bool tls_ctx_has_duplicates(const struct tls_ctx *ctx)
 }
 
 err_t tls_ctx_server(struct svid *svid, const struct tls_ctx_entry *entries, size_t num,
-                     bool client_cert_optional, struct tls_ctx **out)
+                     struct tls_ctx **out)
 {
     BORING_SCOPE;
     SSL_CTX *ssl = NULL;
@@ -336,14 +393,16 @@ err_t tls_ctx_server(struct svid *svid, const struct tls_ctx_entry *entries, siz
     TRY(tls_ctx_check_entries(entries, num, svid));
     struct tls_ctx *ctx = mem_zalloc(sizeof *ctx);
     ctx->server = true;
-    ctx->client_cert_optional = client_cert_optional;
     ctx->equal = tls_ctx_entries_equal(entries, num);
     ctx->entries = mem_array(num, sizeof ctx->entries[0]);
     ctx->num = num;
-    for (size_t i = 0; i < num; i++)
+    for (size_t i = 0; i < num; i++) {
         tls_ctx_fill(&ctx->entries[i], entries[i].server_name, entries[i].profile,
                      entries[i].bundle);
-    TRY(tls_ctx_new(svid, ctx, &ssl));
+        ctx->entries[i].client_auth = entries[i].client_auth;
+        ctx->entries[i].svid = entries[i].svid != NULL ? svid_ref(entries[i].svid) : NULL;
+    }
+    TRY(tls_ctx_new(ctx->equal && entries[0].svid != NULL ? entries[0].svid : svid, ctx, &ssl));
     SSL_CTX_set_select_certificate_cb(ssl, tls_ctx_on_hello);
     SSL_CTX_set_tlsext_servername_callback(ssl, tls_ctx_on_name);
     if (tls_ctx_has_duplicates(ctx)) {
@@ -373,6 +432,29 @@ err_t tls_ctx_set_alpn(struct tls_ctx *ctx, const char *protocol)
     return OK;
 }
 
+void tls_ctx_take_probes(struct tls_ctx *ctx)
+{
+    CHECK(ctx->server && ctx->alpn == NULL);
+    SSL_CTX_set_alpn_select_cb(ctx->ssl, tls_ctx_on_probe, NULL);
+}
+
+err_t tls_probe_offer(SSL *ssl)
+{
+    static const uint8_t list[] = "\x0d" TLS_PROBE_PROTOCOL; /* its length before it */
+
+    CHECK(list[0] == sizeof(list) - 2);
+    return SSL_set_alpn_protos(ssl, list, sizeof(list) - 1) == 0 ? OK : FAIL(NO_MEMORY, 0);
+}
+
+bool tls_is_probe(const SSL *ssl)
+{
+    const uint8_t *name;
+    unsigned len;
+
+    SSL_get0_alpn_selected(ssl, &name, &len);
+    return len == sizeof(TLS_PROBE_PROTOCOL) - 1 && memcmp(name, TLS_PROBE_PROTOCOL, len) == 0;
+}
+
 struct tls_ctx *tls_ctx_ref(struct tls_ctx *ctx)
 {
     SSL_CTX_up_ref(ctx->ssl);
@@ -400,7 +482,10 @@ void tls_check_init(struct tls_check *check, const struct clock *clock, struct v
 
 void tls_check_attach(struct tls_check *check, SSL *ssl)
 {
+    const struct tls_ctx *ctx;
+
     CHECK(pthread_once(&tls_ctx_once, tls_ctx_indexes) == 0);
+    ctx = tls_ctx_of(ssl);
     /* Without memory for it every callback finds no check and refuses; this says why. */
     if (!SSL_set_ex_data(ssl, tls_check_index, check)) {
         ERR_clear_error();
@@ -408,11 +493,14 @@ void tls_check_attach(struct tls_check *check, SSL *ssl)
     }
     /* Never is the default of all versions so far; here it does not depend on that. */
     SSL_set_renegotiate_mode(ssl, ssl_renegotiate_never);
+    if (ctx != NULL && !ctx->server)
+        SSL_set_renegotiate_mode(ssl, tls_profile_renegotiation(ctx->entries[0].profile));
 }
 
 err_t tls_check_finish(struct tls_check *check, SSL *ssl)
 {
     const struct tls_ctx *ctx = tls_ctx_of(ssl);
+    const struct tls_ctx_name *entry;
 
     if (ctx == NULL || tls_check_of(ssl) != check)
         return FAIL(BUG, 0);
@@ -420,9 +508,17 @@ err_t tls_check_finish(struct tls_check *check, SSL *ssl)
     TRY(check->err);
     if (SSL_session_reused(ssl))
         return FAIL(CERT_MISSING, 0); /* cannot be: nothing was given to resume */
-    if (check->peer == NULL && !(ctx->server && ctx->client_cert_optional))
+    entry = tls_ctx_entry_of(ctx, check->entry);
+    if (check->peer == NULL && !(ctx->server ? entry->client_auth != TLS_CLIENT_REQUIRED
+                                             : tls_profile_skips_verify(entry->profile)))
         return FAIL(CERT_MISSING, 0);
-    return tls_profile_allows(tls_ctx_entry_of(ctx, check->entry)->profile, ssl);
+    TRY(tls_profile_allows(entry->profile, ssl));
+    /* Else somebody between could put his own beginning before ours (RFC 5746). */
+    if (!ctx->server && !SSL_get_secure_renegotiation_support(ssl))
+        SSL_set_renegotiate_mode(ssl, ssl_renegotiate_never);
+    if (ctx->server && check->peer == NULL && check->authorize != NULL)
+        return check->authorize(check->arg, check->entry, NULL);
+    return OK;
 }
 
 void tls_check_fini(struct tls_check *check)

@@ -14,6 +14,7 @@ enum tls_suite_flags {
     TLS_SUITE_AEAD = 4,  /* no CBC, no RC4 */
     TLS_SUITE_ECDSA = 8, /* the server's certificate has an EC key */
     TLS_SUITE_RSA = 16,  /* ... an RSA key */
+    TLS_SUITE_OLD = 32,  /* exists below TLS 1.2, too */
 };
 #define TLS_SUITE_GOOD (TLS_SUITE_ECDHE | TLS_SUITE_AEAD)
 
@@ -35,6 +36,8 @@ enum { TLS_13_AES128 = 1, TLS_13_AES256 = 2, TLS_13_CHACHA = 4, TLS_13_ALL = 7 }
 struct tls_group {
     uint16_t id;
     const char *name; /* as the library calls it */
+    unsigned bits;    /* of strength against computers of today (NIST SP 800-57) */
+    bool post_quantum;
 };
 #define TLS_GROUPS_NUM 4
 extern const struct tls_group tls_groups[TLS_GROUPS_NUM];
@@ -50,6 +53,7 @@ struct tls_sigalg {
     uint16_t id;
     const char *name; /* IANA */
     enum tls_sigalg_kind kind;
+    unsigned bits;   /* of its hash against collisions; 0: refused */
     const char *why; /* TLS_SIGALG_REFUSED */
 };
 #define TLS_SIGALGS_NUM 13

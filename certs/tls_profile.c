@@ -29,13 +29,30 @@ bool tls_profile_is_server(const struct tls_profile *profile)
     return profile->server;
 }
 
+enum tls_client_auth tls_profile_client_auth(const struct tls_profile *profile)
+{
+    return profile->client_auth;
+}
+
+bool tls_profile_skips_verify(const struct tls_profile *profile)
+{
+    return profile->skip_verify;
+}
+
+enum ssl_renegotiate_mode_t tls_profile_renegotiation(const struct tls_profile *profile)
+{
+    return profile->renegotiation;
+}
+
 bool tls_profile_equal(const struct tls_profile *a, const struct tls_profile *b)
 {
     if (a == b)
         return true;
-    return a->server == b->server && a->min == b->min && a->max == b->max &&
-           a->allowed13 == b->allowed13 && a->num_suites == b->num_suites &&
-           a->num_groups == b->num_groups && a->num_sigalgs == b->num_sigalgs &&
+    return a->server == b->server && a->client_auth == b->client_auth &&
+           a->skip_verify == b->skip_verify && a->renegotiation == b->renegotiation &&
+           a->min == b->min && a->max == b->max && a->allowed13 == b->allowed13 &&
+           a->num_suites == b->num_suites && a->num_groups == b->num_groups &&
+           a->num_sigalgs == b->num_sigalgs &&
            memcmp(a->suites, b->suites, a->num_suites * sizeof a->suites[0]) == 0 &&
            memcmp(a->groups, b->groups, a->num_groups * sizeof a->groups[0]) == 0 &&
            memcmp(a->sigalgs, b->sigalgs, a->num_sigalgs * sizeof a->sigalgs[0]) == 0;
@@ -75,6 +92,8 @@ err_t tls_profile_apply_ctx(const struct tls_profile *profile, SSL_CTX *ctx)
         !SSL_CTX_set_signing_algorithm_prefs(ctx, profile->sigalg_ids, profile->num_sigalgs) ||
         !SSL_CTX_set_verify_algorithm_prefs(ctx, profile->sigalg_ids, profile->num_sigalgs))
         return FAIL(TLS_CONFIG, 0);
+    if (profile->min == TLS1_VERSION)
+        SSL_CTX_set_mode(ctx, SSL_MODE_CBC_RECORD_SPLITTING); /* BEAST */
     return OK;
 }
 
@@ -93,6 +112,8 @@ err_t tls_profile_apply_ssl(const struct tls_profile *profile, SSL *ssl)
         !SSL_set_signing_algorithm_prefs(ssl, profile->sigalg_ids, profile->num_sigalgs) ||
         !SSL_set_verify_algorithm_prefs(ssl, profile->sigalg_ids, profile->num_sigalgs))
         return FAIL(TLS_CONFIG, 0);
+    if (profile->min == TLS1_VERSION)
+        SSL_set_mode(ssl, SSL_MODE_CBC_RECORD_SPLITTING);
     return OK;
 }
 
@@ -135,11 +156,12 @@ err_t tls_profile_allows(const struct tls_profile *profile, const SSL *ssl)
     return OK;
 }
 
-bool tls_profile_serves(const struct tls_profile *profile, const EVP_PKEY *key)
+bool tls_profile_serves_kind(const struct tls_profile *profile, enum tls_key key)
 {
-    bool rsa = EVP_PKEY_id(key) == EVP_PKEY_RSA;
-    bool p384 = !rsa && EVP_PKEY_bits(key) == 384;
-    bool suite = profile->max == TLS1_3_VERSION;
+    bool rsa = key == TLS_KEY_RSA;
+    bool p384 = key == TLS_KEY_P384;
+    /* A client's suites are of the server's key. */
+    bool suite = profile->max == TLS1_3_VERSION || !profile->server;
     bool sigalg = false;
 
     for (size_t i = 0; i < profile->num_suites; i++)
@@ -148,18 +170,45 @@ bool tls_profile_serves(const struct tls_profile *profile, const EVP_PKEY *key)
         const struct tls_sigalg *one = profile->sigalgs[i];
         if (one->kind == TLS_SIGALG_ECDSA)
             /* TLS 1.2 takes any hash with any curve; TLS 1.3 does not. */
-            sigalg |= !rsa && (p384 == (one->id == 0x0503) || profile->max == TLS1_2_VERSION);
+            sigalg |= !rsa && (p384 == (one->id == 0x0503) || profile->max <= TLS1_2_VERSION);
         else
-            sigalg |= rsa && (one->kind == TLS_SIGALG_PSS || profile->min == TLS1_2_VERSION);
+            sigalg |= rsa && (one->kind == TLS_SIGALG_PSS || profile->min <= TLS1_2_VERSION);
     }
-    return suite && sigalg;
+    /* Below TLS 1.2 there is no choice of signature algorithms. */
+    return suite && (sigalg || profile->max < TLS1_2_VERSION);
+}
+
+bool tls_profile_serves(const struct tls_profile *profile, const EVP_PKEY *key)
+{
+    if (EVP_PKEY_id(key) == EVP_PKEY_RSA)
+        return tls_profile_serves_kind(profile, TLS_KEY_RSA);
+    return tls_profile_serves_kind(profile,
+                                   EVP_PKEY_bits(key) == 384 ? TLS_KEY_P384 : TLS_KEY_P256);
 }
 
 /* --- text --- */
 
-static const char *tls_version_name(uint16_t version)
+static const char *tls_renegotiation_name(enum ssl_renegotiate_mode_t mode)
 {
-    return version == TLS1_3_VERSION ? "TLS1_3" : "TLS1_2";
+    if (mode == ssl_renegotiate_once)
+        return "once";
+    return mode == ssl_renegotiate_freely ? "freely" : "never";
+}
+
+static const char *const tls_client_auth_names[] = {"required", "optional", "not asked for"};
+
+const char *tls_version_name(uint16_t version)
+{
+    switch (version) {
+    case TLS1_VERSION:
+        return "TLS1_0";
+    case TLS1_1_VERSION:
+        return "TLS1_1";
+    case TLS1_2_VERSION:
+        return "TLS1_2";
+    default:
+        return "TLS1_3";
+    }
 }
 
 err_t tls_text_add(struct buf *out, size_t *num, const char *separator, const char *name)
@@ -175,6 +224,20 @@ err_t tls_text_suites13(unsigned mask, const char *separator, size_t *num, struc
             TRY(tls_text_add(out, num, separator, tls_suites[i].name));
     }
     return OK;
+}
+
+/* Those with one of `flags`. */
+static err_t tls_describe_suites12(const struct tls_profile *profile, const char *head,
+                                   unsigned flags, struct buf *out)
+{
+    size_t num = 0;
+
+    TRY(buf_add_str(out, head));
+    for (size_t i = 0; i < profile->num_suites; i++) {
+        if ((profile->suites[i]->flags & flags) != 0)
+            TRY(tls_text_add(out, &num, " ", profile->suites[i]->name));
+    }
+    return buf_add_str(out, "\n");
 }
 
 static err_t tls_describe_suites(const struct tls_profile *profile, struct buf *out)
@@ -199,14 +262,13 @@ static err_t tls_describe_suites(const struct tls_profile *profile, struct buf *
             TRY(buf_add_str(out, "\n"));
         }
     }
-    if (profile->min == TLS1_2_VERSION) {
-        num = 0;
-        TRY(buf_add_str(out, "suites TLS1_2: "));
-        for (size_t i = 0; i < profile->num_suites; i++) {
-            TRY(tls_text_add(out, &num, " ", profile->suites[i]->name));
+    if (profile->min <= TLS1_2_VERSION && profile->max >= TLS1_2_VERSION)
+        TRY(tls_describe_suites12(profile, "suites TLS1_2: ", ~0U, out));
+    if (profile->min < TLS1_2_VERSION)
+        TRY(tls_describe_suites12(profile, "suites below TLS1_2: ", TLS_SUITE_OLD, out));
+    if (profile->min <= TLS1_2_VERSION) {
+        for (size_t i = 0; i < profile->num_suites; i++)
             weak += (profile->suites[i]->flags & TLS_SUITE_GOOD) != TLS_SUITE_GOOD;
-        }
-        TRY(buf_add_str(out, "\n"));
         if (weak > 0)
             TRY(buf_printf(out, "weak suites: %zu without forward secrecy or without AEAD\n",
                            weak));
@@ -235,33 +297,11 @@ err_t tls_profile_describe(const struct tls_profile *profile, struct buf *out)
     for (size_t i = 0; i < profile->num_sigalgs; i++)
         TRY(buf_printf(out, " %s", profile->sigalgs[i]->name));
     if (profile->server)
-        TRY(buf_add_str(out, "\nclient certificate: required"));
-    TRY(buf_add_str(out, "\nresumption: off\nearly data: off\nrenegotiation: never\n"
-                         "compression: off\n"));
-    return OK;
-}
-
-/* --- built in --- */
-
-static Mortise__V1__TlsProfile *tls_profile_default(const char *name, const char *description,
-                                                    Mortise__V1__TlsProfile__Role role)
-{
-    Mortise__V1__TlsProfile *msg = mem_alloc(sizeof *msg);
-
-    mortise__v1__tls_profile__init(msg);
-    msg->name = mem_strdup(name);
-    msg->description = mem_strdup(description);
-    msg->role = role;
-    msg->min_version = MORTISE__V1__TLS_VERSION__TLS1_2;
-    msg->max_version = MORTISE__V1__TLS_VERSION__TLS1_3;
-    return msg;
-}
-
-void tls_profile_defaults(Mortise__V1__TlsProfile **out, size_t *out_num)
-{
-    out[0] = tls_profile_default("default-tls-client", "TLS 1.2 and 1.3, ECDHE with AEAD",
-                                 MORTISE__V1__TLS_PROFILE__ROLE__CLIENT);
-    out[1] = tls_profile_default("default-tls-server", "TLS 1.2 and 1.3, ECDHE with AEAD",
-                                 MORTISE__V1__TLS_PROFILE__ROLE__SERVER);
-    *out_num = TLS_PROFILE_DEFAULTS;
+        TRY(buf_printf(out, "\nclient certificate: %s",
+                       tls_client_auth_names[profile->client_auth]));
+    if (profile->skip_verify)
+        TRY(buf_add_str(out, "\nserver certificate: not verified"));
+    return buf_printf(out,
+                      "\nresumption: off\nearly data: off\nrenegotiation: %s\ncompression: off\n",
+                      tls_renegotiation_name(profile->renegotiation));
 }

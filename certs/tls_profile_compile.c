@@ -25,25 +25,21 @@ static unsigned tls_13_offered(unsigned allowed)
     }
 }
 
-/* What a compilation hands around. */
-struct tls_compile {
-    struct tls_profile *profile;
-    struct fault_path *path;
-    struct faults *faults;
-};
-
 /* tls_fault_unknown proposes what would be accepted: `names` has NULL for what would not. */
 static void tls_fault_unknown(struct tls_compile *compile, const char *what, const char *name,
                               const char *const *names, size_t num)
 {
     int nearest = str_nearest(name, names, num);
+    size_t first = 0;
 
+    while (first + 1 < num && names[first] == NULL)
+        first++;
     if (nearest >= 0)
         faults_add(compile->faults, compile->path->text, "unknown %s \"%s\"; did you mean \"%s\"?",
                    what, name, names[nearest]);
     else
         faults_add(compile->faults, compile->path->text, "unknown %s \"%s\"; one of them is \"%s\"",
-                   what, name, names[0]);
+                   what, name, names[first]);
 }
 
 static void tls_compile_unknown_suite(struct tls_compile *compile, const char *given)
@@ -66,6 +62,23 @@ static void tls_fault_twice(struct tls_compile *compile, const char *given)
     faults_add(compile->faults, compile->path->text, "\"%s\" stands there twice", given);
 }
 
+static void tls_tell_suite(const struct tls_suite *suite, const char *given, const char *how,
+                           const struct fault_path *path, struct faults *out)
+{
+    faults_add(out, path->text,
+               "%sthe TLS library does not have \"%s\": %s; the nearest available is \"%s\"", how,
+               given, suite->lacking != NULL ? suite->lacking : "it was removed",
+               suite->nearest != NULL ? suite->nearest : tls_suites[0].name);
+}
+
+static void tls_tell_group(const char *given, const char *how, const struct fault_path *path,
+                           struct faults *out)
+{
+    faults_add(out, path->text,
+               "%sthe TLS library does not have \"%s\"; the nearest available is \"%s\"", how,
+               given, "X25519");
+}
+
 static void tls_compile_suite(struct tls_compile *compile, const char *given)
 {
     const struct tls_suite *suite = tls_suite_find(given);
@@ -76,10 +89,8 @@ static void tls_compile_suite(struct tls_compile *compile, const char *given)
         return;
     }
     if (!tls_suite_available(suite)) {
-        faults_add(compile->faults, compile->path->text,
-                   "the TLS library does not have \"%s\": %s; the nearest available is \"%s\"",
-                   given, suite->lacking != NULL ? suite->lacking : "it was removed",
-                   suite->nearest != NULL ? suite->nearest : tls_suites[0].name);
+        if (!compile->ignore_unavailable)
+            tls_tell_suite(suite, given, "", compile->path, compile->faults);
         return;
     }
     if ((suite->flags & TLS_SUITE_13) != 0) {
@@ -111,9 +122,8 @@ static void tls_compile_group(struct tls_compile *compile, const char *given)
         return;
     }
     if (!tls_group_available(group)) {
-        faults_add(compile->faults, compile->path->text,
-                   "the TLS library does not have \"%s\"; the nearest available is \"%s\"", given,
-                   "X25519");
+        if (!compile->ignore_unavailable)
+            tls_tell_group(given, "", compile->path, compile->faults);
         return;
     }
     for (size_t i = 0; i < profile->num_groups; i++) {
@@ -167,7 +177,7 @@ static void tls_compile_list(struct tls_compile *compile, const char *field, cha
     fault_path_pop(compile->path, mark);
 }
 
-static void tls_compile_fault(struct tls_compile *compile, const char *field, const char *text)
+void tls_compile_fault(struct tls_compile *compile, const char *field, const char *text)
 {
     size_t mark = fault_path_field(compile->path, field);
 
@@ -175,27 +185,61 @@ static void tls_compile_fault(struct tls_compile *compile, const char *field, co
     fault_path_pop(compile->path, mark);
 }
 
-static uint16_t tls_compile_version(struct tls_compile *compile, const char *field,
-                                    Mortise__V1__TlsVersion version, uint16_t otherwise)
+/* A version as the library has it; 0: unknown. */
+static uint16_t tls_version_of(Mortise__V1__TlsVersion version, uint16_t otherwise)
 {
     switch (version) {
     case MORTISE__V1__TLS_VERSION__TLS_VERSION_UNSPECIFIED:
         return otherwise;
+    case MORTISE__V1__TLS_VERSION__TLS1_0:
+        return TLS1_VERSION;
+    case MORTISE__V1__TLS_VERSION__TLS1_1:
+        return TLS1_1_VERSION;
     case MORTISE__V1__TLS_VERSION__TLS1_2:
         return TLS1_2_VERSION;
     case MORTISE__V1__TLS_VERSION__TLS1_3:
         return TLS1_3_VERSION;
-    case MORTISE__V1__TLS_VERSION__TLS1_0:
-    case MORTISE__V1__TLS_VERSION__TLS1_1:
-        tls_compile_fault(compile, field,
-                          version == MORTISE__V1__TLS_VERSION__TLS1_0
-                              ? "TLS1_0 is not allowed: TLS1_2 is the lowest (RFC 8996)"
-                              : "TLS1_1 is not allowed: TLS1_2 is the lowest (RFC 8996)");
-        return otherwise;
     default:
+        return 0;
+    }
+}
+
+static uint16_t tls_compile_version(struct tls_compile *compile, const char *field,
+                                    Mortise__V1__TlsVersion version, bool allow_legacy,
+                                    uint16_t otherwise)
+{
+    uint16_t found = tls_version_of(version, otherwise);
+
+    if (found == 0) {
         tls_compile_fault(compile, field, "unknown version: TLS1_2 or TLS1_3 is wanted");
         return otherwise;
     }
+    if (found < TLS1_2_VERSION && !allow_legacy) {
+        tls_compile_fault(
+            compile, field,
+            found == TLS1_VERSION
+                ? "TLS1_0 is not allowed: TLS1_2 is the lowest (RFC 8996), unless the "
+                  "profile says allow_legacy: true"
+                : "TLS1_1 is not allowed: TLS1_2 is the lowest (RFC 8996), unless the "
+                  "profile says allow_legacy: true");
+        return otherwise;
+    }
+    return found;
+}
+
+/* A list of which all was left out must not become the default list. */
+static void tls_compile_rests(struct tls_compile *compile, const Mortise__V1__TlsProfile *msg)
+{
+    const struct tls_profile *profile = compile->profile;
+
+    if (msg->n_cipher_suites > 0 && profile->num_suites == 0 && profile->allowed13 == 0)
+        tls_compile_fault(compile, "cipher_suites",
+                          "nothing is left: the TLS library has none of these; name one that it "
+                          "has, TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384 for example");
+    if (msg->n_groups > 0 && profile->num_groups == 0)
+        tls_compile_fault(compile, "groups",
+                          "nothing is left: the TLS library has none of these; name one that it "
+                          "has, X25519 for example");
 }
 
 /* tls_compile_defaults fills the lists that were left empty. */
@@ -219,17 +263,43 @@ static void tls_compile_defaults(struct tls_profile *profile, const Mortise__V1_
     }
 }
 
+/* Below TLS 1.2 there are few suites, and none of them is a default. */
+static void tls_compile_legacy(struct tls_compile *compile)
+{
+    struct tls_profile *profile = compile->profile;
+    size_t num_old = 0, num = 0;
+
+    for (size_t i = 0; i < profile->num_suites; i++)
+        num_old += (profile->suites[i]->flags & TLS_SUITE_OLD) != 0;
+    if (num_old == 0)
+        tls_compile_fault(compile, "cipher_suites",
+                          "none of these exists below TLS1_2: name one that does, "
+                          "TLS_ECDHE_ECDSA_WITH_AES_128_CBC_SHA or "
+                          "TLS_ECDHE_RSA_WITH_AES_128_CBC_SHA for example");
+    for (size_t i = 0; profile->max < TLS1_2_VERSION && i < profile->num_suites; i++) {
+        if ((profile->suites[i]->flags & TLS_SUITE_OLD) != 0)
+            profile->suites[num++] = profile->suites[i];
+    }
+    if (profile->max < TLS1_2_VERSION)
+        profile->num_suites = num;
+}
+
 /* tls_compile_versions: a version of which nothing is left is not offered, so that the library does
  * not fall back to a default of its own. */
 static void tls_compile_versions(struct tls_compile *compile)
 {
     struct tls_profile *profile = compile->profile;
     bool non_pkcs1 = false;
+    char text[64];
 
     if (profile->min > profile->max) {
-        tls_compile_fault(compile, "min_version", "TLS1_3 is above max_version TLS1_2");
+        (void)snprintf(text, sizeof text, "%s is above max_version %s",
+                       tls_version_name(profile->min), tls_version_name(profile->max));
+        tls_compile_fault(compile, "min_version", text);
         return;
     }
+    if (profile->min < TLS1_2_VERSION)
+        tls_compile_legacy(compile);
     for (size_t i = 0; i < profile->num_sigalgs; i++)
         non_pkcs1 |= profile->sigalgs[i]->kind != TLS_SIGALG_PKCS1;
     if (profile->max == TLS1_3_VERSION && !non_pkcs1) {
@@ -272,38 +342,36 @@ static err_t tls_compile_texts(struct tls_profile *profile)
     return OK;
 }
 
-/* What concerns open connections: judged here with the rest, used by who has them. */
-static void tls_compile_age(struct tls_compile *compile, const Mortise__V1__TlsProfile *msg)
-{
-    if (msg->on_expiry > MORTISE__V1__TLS_PROFILE__ON_EXPIRY__KEEP)
-        tls_compile_fault(compile, "on_expiry", "DRAIN, CLOSE or KEEP is wanted");
-    if (msg->max_age_s != 0 &&
-        (msg->max_age_s < TLS_MAX_AGE_MIN_S || msg->max_age_s > TLS_MAX_AGE_MAX_S))
-        tls_compile_fault(compile, "max_age_s", "is not within 10 and 31536000 (a year); 0: none");
-}
-
 err_t tls_profile_compile(const Mortise__V1__TlsProfile *msg, struct fault_path *path,
                           struct faults *faults, struct tls_profile **out)
 {
     BORING_SCOPE;
     CLEANUP(tls_profile_unrefp) struct tls_profile *profile = mem_zalloc(sizeof *profile);
-    struct tls_compile compile = {.profile = profile, .path = path, .faults = faults};
+    struct tls_compile compile = {.profile = profile,
+                                  .path = path,
+                                  .faults = faults,
+                                  .ignore_unavailable = msg->ignore_unavailable};
     size_t before = faults->total;
 
     refs_init(&profile->refs);
     profile->name = mem_strdup(msg->name != NULL ? msg->name : "");
+    profile->renegotiation = ssl_renegotiate_never;
     profile->server = msg->role == MORTISE__V1__TLS_PROFILE__ROLE__SERVER;
     if (!profile->server && msg->role != MORTISE__V1__TLS_PROFILE__ROLE__CLIENT)
         tls_compile_fault(&compile, "role",
                           "CLIENT or SERVER is wanted: a profile is for one side");
-    profile->min = tls_compile_version(&compile, "min_version", msg->min_version, TLS1_2_VERSION);
-    profile->max = tls_compile_version(&compile, "max_version", msg->max_version, TLS1_3_VERSION);
+    profile->min = tls_compile_version(&compile, "min_version", msg->min_version, msg->allow_legacy,
+                                       TLS1_2_VERSION);
+    profile->max = tls_compile_version(&compile, "max_version", msg->max_version, msg->allow_legacy,
+                                       TLS1_3_VERSION);
     tls_compile_list(&compile, "cipher_suites", msg->cipher_suites, msg->n_cipher_suites,
                      tls_compile_suite);
     tls_compile_list(&compile, "groups", msg->groups, msg->n_groups, tls_compile_group);
     tls_compile_list(&compile, "signature_algorithms", msg->signature_algorithms,
                      msg->n_signature_algorithms, tls_compile_sigalg);
-    tls_compile_age(&compile, msg);
+    tls_compile_ends(&compile, msg);
+    if (faults->total == before)
+        tls_compile_rests(&compile, msg);
     tls_compile_defaults(profile, msg);
     if (faults->total == before) /* else it would tell what follows from the faults before */
         tls_compile_versions(&compile);
@@ -315,4 +383,30 @@ err_t tls_profile_compile(const Mortise__V1__TlsProfile *msg, struct fault_path 
     *out = profile;
     profile = NULL;
     return OK;
+}
+
+void tls_profile_left_out(const Mortise__V1__TlsProfile *msg, struct fault_path *path,
+                          struct faults *warnings)
+{
+    size_t mark = fault_path_field(path, "cipher_suites");
+
+    for (size_t i = 0; msg->ignore_unavailable && i < msg->n_cipher_suites; i++) {
+        const struct tls_suite *suite = tls_suite_find(msg->cipher_suites[i]);
+        size_t at = fault_path_index(path, i);
+
+        if (suite != NULL && !tls_suite_available(suite))
+            tls_tell_suite(suite, msg->cipher_suites[i], "left out: ", path, warnings);
+        fault_path_pop(path, at);
+    }
+    fault_path_pop(path, mark);
+    mark = fault_path_field(path, "groups");
+    for (size_t i = 0; msg->ignore_unavailable && i < msg->n_groups; i++) {
+        const struct tls_group *group = tls_group_find(msg->groups[i]);
+        size_t at = fault_path_index(path, i);
+
+        if (group != NULL && !tls_group_available(group))
+            tls_tell_group(msg->groups[i], "left out: ", path, warnings);
+        fault_path_pop(path, at);
+    }
+    fault_path_pop(path, mark);
 }

@@ -9,6 +9,9 @@ struct tls_profile {
     struct refs refs;
     char *name;
     bool server;
+    enum tls_client_auth client_auth;
+    bool skip_verify;
+    enum ssl_renegotiate_mode_t renegotiation;
     uint16_t min;
     uint16_t max;
     unsigned allowed13; /* TLS_13_ bits: what may be negotiated */
@@ -24,6 +27,23 @@ struct tls_profile {
     char *group_text;
     uint16_t sigalg_ids[TLS_SIGALGS_NUM];
 };
+
+/* What a compilation hands around. */
+struct tls_compile {
+    struct tls_profile *profile;
+    struct fault_path *path;
+    struct faults *faults;
+    bool ignore_unavailable;
+};
+/* tls_compile_fault adds a fault of one field. */
+void tls_compile_fault(struct tls_compile *compile, const char *field, const char *text);
+/* tls_compile_ends checks what is of one role only, and what concerns the connection and not what
+ * is negotiated. */
+void tls_compile_ends(struct tls_compile *compile, const Mortise__V1__TlsProfile *msg);
+
+/* tls_profile_serves, for a kind of key. */
+enum tls_key { TLS_KEY_P256, TLS_KEY_P384, TLS_KEY_RSA };
+bool tls_profile_serves_kind(const struct tls_profile *profile, enum tls_key key);
 
 bool tls_profile_has_suite(const struct tls_profile *profile, uint16_t id);
 bool tls_profile_has_group(const struct tls_profile *profile, uint16_t id);

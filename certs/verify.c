@@ -2,30 +2,29 @@
 
 #include <openssl/sha.h>
 
-#include "certs/boring.h"
 #include "certs/key.h"
 #include "certs/spiffe_id.h"
-#include "lib/base/list.h"
-#include "lib/base/map.h"
-
-#define VERIFY_KEY_HEX (2 * SHA256_DIGEST_LENGTH + 1)
+#include "certs/verify_impl.h"
 
 /* What X509_verify_cert may build: what the peer sent and as much again of the bundle. */
 #define VERIFY_DEPTH (2 * VERIFY_CHAIN_MAX)
 
 /* --- peer --- */
 
-/* The issuers of many peers are the same: they are kept once. */
-struct peer_lineage {
-    struct refs refs;
-    size_t num;
-    struct peer_issuer issuers[];
-};
-
-static void verify_lineage_unref(struct peer_lineage *lineage)
+void verify_lineage_unref(struct peer_lineage *lineage)
 {
-    if (lineage != NULL && refs_drop(&lineage->refs))
-        mem_free(lineage);
+    if (lineage == NULL || !refs_drop(&lineage->refs))
+        return;
+    for (size_t i = 0; i < lineage->num; i++)
+        EVP_PKEY_free(lineage->keys[i]);
+    mem_free(lineage->keys);
+    mem_free(lineage);
+}
+
+EVP_PKEY *peer_issuer_key(const struct peer *peer, size_t i)
+{
+    CHECK(i < peer->num_issuers);
+    return peer->lineage->keys[i];
 }
 
 MEM_CLEANUP_FN(verify_lineage_unrefp, struct peer_lineage, verify_lineage_unref)
@@ -77,95 +76,10 @@ bool peer_matches(const struct peer *peer, const struct peer_match *match)
     return false;
 }
 
-/* --- cache --- */
-
-struct verify_entry {
-    struct list link; /* in cache->recent */
-    char key[VERIFY_KEY_HEX];
-    struct peer *peer;
-    int64_t valid_from; /* the latest notBefore of the chain: clocks are set back, too */
-};
-
-struct verify_cache {
-    struct map by_key;
-    struct list recent;           /* the most recently used first */
-    struct peer_lineage *lineage; /* of the last peer that was verified, or NULL */
-    size_t max;
-    size_t hits;
-};
-
-struct verify_cache *verify_cache_new(size_t max_entries)
-{
-    CHECK(max_entries > 0);
-    struct verify_cache *cache = mem_zalloc(sizeof *cache);
-    list_init(&cache->recent);
-    cache->max = max_entries;
-    return cache;
-}
-
-static void verify_cache_drop(struct verify_cache *cache, struct verify_entry *entry)
-{
-    CHECK(map_del(&cache->by_key, entry->key) == entry);
-    list_del(&entry->link);
-    peer_unref(entry->peer);
-    mem_free(entry);
-}
-
-void verify_cache_free(struct verify_cache *cache)
-{
-    struct list *pos;
-    struct list *tmp;
-
-    if (cache == NULL)
-        return;
-    LIST_EACH (pos, tmp, &cache->recent)
-        verify_cache_drop(cache, LIST_ITEM(pos, struct verify_entry, link));
-    map_fini(&cache->by_key);
-    verify_lineage_unref(cache->lineage);
-    mem_free(cache);
-}
-
-size_t verify_cache_hits(const struct verify_cache *cache)
-{
-    return cache->hits;
-}
-
-/* verify_cache_get returns a peer that is valid at now_s, borrowed, or NULL. */
-static struct peer *verify_cache_get(struct verify_cache *cache, const char *key, int64_t now_s)
-{
-    struct verify_entry *entry = map_get(&cache->by_key, key);
-
-    if (entry == NULL)
-        return NULL;
-    if (now_s >= entry->peer->not_after || now_s < entry->valid_from) {
-        verify_cache_drop(cache, entry);
-        return NULL;
-    }
-    list_del(&entry->link);
-    list_add_head(&cache->recent, &entry->link);
-    cache->hits++;
-    return entry->peer;
-}
-
-static void verify_cache_put(struct verify_cache *cache, const char *key, struct peer *peer,
-                             int64_t valid_from)
-{
-    struct verify_entry *entry = mem_zalloc(sizeof *entry);
-
-    if (map_num(&cache->by_key) == cache->max)
-        verify_cache_drop(cache, LIST_ITEM(cache->recent.prev, struct verify_entry, link));
-    memcpy(entry->key, key, sizeof entry->key);
-    entry->peer = peer_ref(peer);
-    entry->valid_from = valid_from;
-    list_init(&entry->link);
-    list_add_head(&cache->recent, &entry->link);
-    CHECK(map_put(&cache->by_key, entry->key, entry) == NULL);
-}
-
 /* verify_key is over everything that the verdict depends on, but for the time: role, bundle, and
- * each certificate with its length, so that no two chains are one string. */
-static void verify_key(const STACK_OF(CRYPTO_BUFFER) * chain, const struct bundle *bundle,
-                       enum verify_role role, char out[VERIFY_KEY_HEX])
+ * each certificate from `first` on with its length, so that no two chains are one string. */
+static void verify_key(const STACK_OF(CRYPTO_BUFFER) * chain, size_t first,
+                       const struct bundle *bundle, enum verify_role role, char out[VERIFY_KEY_HEX])
 {
     uint8_t digest[SHA256_DIGEST_LENGTH];
     uint8_t number[8];
@@ -175,7 +89,7 @@ static void verify_key(const STACK_OF(CRYPTO_BUFFER) * chain, const struct bundl
     put_be64(number, (uint64_t)role);
     SHA256_Update(&sha, number, sizeof number);
     SHA256_Update(&sha, bundle->hash, sizeof bundle->hash);
-    for (size_t i = 0; i < sk_CRYPTO_BUFFER_num(chain); i++) {
+    for (size_t i = first; i < sk_CRYPTO_BUFFER_num(chain); i++) {
         const CRYPTO_BUFFER *cert = sk_CRYPTO_BUFFER_value(chain, i);
         put_be64(number, CRYPTO_BUFFER_len(cert));
         SHA256_Update(&sha, number, sizeof number);
@@ -280,16 +194,18 @@ static err_t verify_error(X509_STORE_CTX *ctx, STACK_OF(X509) * certs, int64_t n
     }
 }
 
-/* verify_build finds a path from the leaf to a certificate of the bundle and checks it as RFC 5280
- * section 6 says. Returns the path, leaf first, owned. */
-static err_t verify_build(STACK_OF(X509) * certs, const struct bundle *bundle,
-                          enum verify_role role, int64_t now_s, STACK_OF(X509) * *out)
+/* verify_ctx prepares a check of `leaf`: `others` are what the peer sent with it; of `anchors`, or
+ * where that is NULL of the bundle, a path may end at any. */
+static err_t verify_ctx(X509 *leaf, STACK_OF(X509) * others, STACK_OF(X509) * anchors,
+                        const struct bundle *bundle, enum verify_role role, int64_t now_s,
+                        X509_STORE_CTX **out)
 {
     CLEANUP(boring_store_ctx_freep) X509_STORE_CTX *ctx = X509_STORE_CTX_new();
-    X509 *leaf = sk_X509_value(certs, 0);
 
-    if (ctx == NULL || !X509_STORE_CTX_init(ctx, bundle->store, leaf, certs))
+    if (ctx == NULL || !X509_STORE_CTX_init(ctx, bundle->store, leaf, others))
         return FAIL(NO_MEMORY, 0);
+    if (anchors != NULL)
+        X509_STORE_CTX_set0_trusted_stack(ctx, anchors);
     X509_VERIFY_PARAM *param = X509_STORE_CTX_get0_param(ctx);
     /* A context of our own has no purpose, no time and no trust set: all of it is said here. */
     if (!X509_VERIFY_PARAM_set_purpose(param, role == VERIFY_CLIENT_CERT ? X509_PURPOSE_SSL_CLIENT
@@ -300,11 +216,106 @@ static err_t verify_build(STACK_OF(X509) * certs, const struct bundle *bundle,
     /* Each certificate of a bundle vouches by itself, self-signed or not; the store comes first, so
      * that what a peer sends beside its own chain changes nothing. */
     X509_VERIFY_PARAM_set_flags(param, X509_V_FLAG_PARTIAL_CHAIN | X509_V_FLAG_TRUSTED_FIRST);
+    *out = ctx;
+    ctx = NULL;
+    return OK;
+}
 
+/* verify_build finds a path from the leaf to a certificate of the bundle and checks it as RFC 5280
+ * section 6 says. Returns the path, leaf first, owned. */
+static err_t verify_build(STACK_OF(X509) * certs, const struct bundle *bundle,
+                          enum verify_role role, int64_t now_s, STACK_OF(X509) * *out)
+{
+    CLEANUP(boring_store_ctx_freep) X509_STORE_CTX *ctx = NULL;
+
+    TRY(verify_ctx(sk_X509_value(certs, 0), certs, NULL, bundle, role, now_s, &ctx));
     if (X509_verify_cert(ctx) != 1)
         return verify_error(ctx, certs, now_s);
     *out = X509_STORE_CTX_get1_chain(ctx);
     return *out != NULL ? OK : FAIL(NO_MEMORY, 0);
+}
+
+/* --- under an issuer that was verified before --- */
+
+/* verify_build_under does the same for a leaf whose issuer has been verified before, with all that
+ * it rests on: that one's own signature, of a key that may be slow to check, is not checked again
+ * for each of its leaves. Returns NULL when the leaf has no place there, for whatever reason: the
+ * whole path has to be built then, which finds the reason too. */
+static STACK_OF(X509) * verify_build_under(X509 *leaf, STACK_OF(X509) * above,
+                                           const struct bundle *bundle, enum verify_role role,
+                                           int64_t now_s)
+{
+    CLEANUP(boring_store_ctx_freep) X509_STORE_CTX *ctx = NULL;
+    STACK_OF(X509) *anchor = sk_X509_new_null(); /* borrows its only member */
+    STACK_OF(X509) *path = NULL;
+
+    if (anchor != NULL && sk_X509_push(anchor, sk_X509_value(above, 0)) &&
+        err_is_ok(verify_ctx(leaf, NULL, anchor, bundle, role, now_s, &ctx)) &&
+        X509_verify_cert(ctx) == 1 && sk_X509_num(X509_STORE_CTX_get0_chain(ctx)) == 2) {
+        path = X509_chain_up_ref(above);
+        if (path != NULL && sk_X509_insert(path, leaf, 0) != 0) {
+            X509_up_ref(leaf);
+        } else {
+            boring_x509s_freep(&path);
+            path = NULL;
+        }
+    }
+    sk_X509_free(anchor);
+    return path;
+}
+
+/* All that stands above still does so now. */
+static bool verify_above_is_valid(STACK_OF(X509) * above, int64_t now_s)
+{
+    for (size_t i = 0; i < sk_X509_num(above); i++) {
+        if (!err_is_ok(cert_check_time(sk_X509_value(above, i), now_s)))
+            return false;
+    }
+    return true;
+}
+
+static bool verify_asks_for_policy(X509 *cert)
+{
+    return X509_get_ext_by_NID(cert, NID_policy_constraints, -1) >= 0;
+}
+
+/* An issuer is worth keeping when something vouches for it that is not itself trusted; and only
+ * where nothing above asks something of each leaf that verify_build_under does not look at: the
+ * names that a CA above the issuer permits, and policies, which a path has as a whole. */
+static bool verify_above_is_simple(STACK_OF(X509) * path)
+{
+    for (size_t i = 1; i < sk_X509_num(path); i++) {
+        X509 *ca = sk_X509_value(path, i);
+
+        if (verify_asks_for_policy(ca) ||
+            (i > 1 && X509_get_ext_by_NID(ca, NID_name_constraints, -1) >= 0))
+            return false;
+    }
+    return sk_X509_num(path) > 2;
+}
+
+/* verify_find gives the path of the chain to the bundle, checked, leaf first, owned. `above_key` is
+ * over what the verdict on the issuer depends on. */
+static err_t verify_find(const STACK_OF(CRYPTO_BUFFER) * chain, const struct bundle *bundle,
+                         enum verify_role role, int64_t now_s, struct verify_cache *cache,
+                         const char *above_key, STACK_OF(X509) * *out)
+{
+    CLEANUP(boring_x509s_freep) STACK_OF(X509) *certs = NULL;
+    STACK_OF(X509) *above = cache != NULL ? verify_cache_above(cache, above_key) : NULL;
+
+    if (above != NULL && verify_above_is_valid(above, now_s)) {
+        CLEANUP(boring_x509_freep) X509 *leaf = NULL;
+
+        TRY(cert_parse(sk_CRYPTO_BUFFER_value(chain, 0), &leaf));
+        *out = verify_asks_for_policy(leaf) ? NULL
+                                            : verify_build_under(leaf, above, bundle, role, now_s);
+        if (*out != NULL) {
+            verify_cache_hit_issuer(cache);
+            return OK;
+        }
+    }
+    TRY(verify_parse(chain, &certs));
+    return verify_build(certs, bundle, role, now_s, out);
 }
 
 /* verify_path_lengths: RFC 5280 section 6.1.4 (l) and (m), for the anchor too, which BoringSSL
@@ -340,12 +351,39 @@ static err_t verify_strength(STACK_OF(X509) * path)
     return OK;
 }
 
+/* verify_vouches: whoever is outside vouches for names alone, and where there is anybody outside,
+ * those inside for SPIFFE IDs alone. An ID of the mesh is never had from a CA of others. */
+static err_t verify_vouches(STACK_OF(X509) * path, const struct bundle *bundle,
+                            struct cert_names *names)
+{
+    CLEANUP(boring_buffer_freep) CRYPTO_BUFFER *der = NULL;
+    uint8_t sha256[SHA256_DIGEST_LENGTH];
+
+    if (bundle->outside == NULL)
+        return OK;
+    TRY(cert_der(sk_X509_value(path, sk_X509_num(path) - 1), &der));
+    SHA256(CRYPTO_BUFFER_data(der), CRYPTO_BUFFER_len(der), sha256);
+    if (!bundle_has(bundle, sha256))
+        return FAIL(CHAIN_UNTRUSTED, 0);
+    if (bundle_is_outside(bundle, sha256))
+        return names->uri[0] == '\0' ? OK : FAIL(TRUST_DOMAIN, 0);
+    if (names->uri[0] == '\0')
+        return FAIL(TRUST_DOMAIN, 0);
+    for (size_t i = 0; names->dns[i] != NULL; i++) {
+        mem_free(names->dns[i]);
+        names->dns[i] = NULL;
+    }
+    return OK;
+}
+
 /* verify_identity reads the names and judges the SPIFFE ID, if there is one. */
-static err_t verify_identity(X509 *leaf, const struct bundle *bundle, struct cert_names *names)
+static err_t verify_identity(STACK_OF(X509) * path, const struct bundle *bundle,
+                             struct cert_names *names)
 {
     struct spiffe_id id;
 
-    TRY(cert_names_get(leaf, names));
+    TRY(cert_names_get(sk_X509_value(path, 0), names));
+    TRY(verify_vouches(path, bundle, names));
     if (names->uri[0] == '\0')
         return OK;
     TRY(spiffe_id_parse(bytes_of_str(names->uri), &id));
@@ -381,6 +419,23 @@ static err_t verify_key_sha256(X509 *cert, uint8_t out[32])
     return key != NULL && err_is_ok(key_spki_sha256(key, out)) ? OK : FAIL(NO_MEMORY, 0);
 }
 
+/* What a revocation list knows of an issuer: by the list's issuer, or as one that it names. */
+static err_t verify_crl_names(X509 *ca, struct peer_issuer *out)
+{
+    const ASN1_INTEGER *serial = X509_get0_serialNumber(ca);
+    size_t len = (size_t)ASN1_STRING_length(serial);
+    const uint8_t *name;
+    size_t name_len;
+
+    if (!X509_NAME_get0_der(X509_get_subject_name(ca), &name, &name_len))
+        return FAIL(NO_MEMORY, 0);
+    SHA256(name, name_len, out->subject_sha256);
+    if (err_is_ok(cert_check_serial(ca)))
+        memcpy(out->serial + sizeof out->serial - len, ASN1_STRING_get0_data(serial), len);
+    out->signs_crls = (X509_get_key_usage(ca) & X509v3_KU_CRL_SIGN) != 0;
+    return OK;
+}
+
 static err_t verify_lineage_of(STACK_OF(X509) * path, struct peer_lineage **out)
 {
     size_t num = sk_X509_num(path) - 1; /* of the CAs */
@@ -389,34 +444,21 @@ static err_t verify_lineage_of(STACK_OF(X509) * path, struct peer_lineage **out)
 
     refs_init(&lineage->refs);
     lineage->num = num;
+    lineage->keys = mem_array(num, sizeof(EVP_PKEY *));
     for (size_t i = 0; i < num; i++) {
         struct peer_issuer *issuer = &lineage->issuers[i];
         CLEANUP(boring_buffer_freep) CRYPTO_BUFFER *der = NULL;
+        X509 *ca = sk_X509_value(path, i + 1);
 
-        TRY(verify_key_sha256(sk_X509_value(path, i + 1), issuer->key_sha256));
-        TRY(cert_der(sk_X509_value(path, i + 1), &der));
+        TRY(verify_key_sha256(ca, issuer->key_sha256));
+        TRY(verify_crl_names(ca, issuer));
+        lineage->keys[i] = X509_get_pubkey(ca);
+        TRY(cert_der(ca, &der));
         SHA256(CRYPTO_BUFFER_data(der), CRYPTO_BUFFER_len(der), issuer->cert_sha256);
     }
     *out = lineage;
     lineage = NULL;
     return OK;
-}
-
-/* The one that was met before, if it is the same; takes `lineage` and returns a reference. */
-static struct peer_lineage *verify_lineage_share(struct verify_cache *cache,
-                                                 struct peer_lineage *lineage)
-{
-    struct peer_lineage *known = cache->lineage;
-
-    if (known == NULL || known->num != lineage->num ||
-        memcmp(known->issuers, lineage->issuers, known->num * sizeof known->issuers[0]) != 0) {
-        verify_lineage_unref(known);
-        cache->lineage = known = lineage;
-    } else {
-        verify_lineage_unref(lineage);
-    }
-    refs_take(&known->refs);
-    return known;
 }
 
 /* What a revocation or a changed bundle asks for while the connection lives. */
@@ -425,7 +467,7 @@ static err_t verify_lineage(STACK_OF(X509) * path, struct verify_cache *cache, s
     TRY(verify_key_sha256(sk_X509_value(path, 0), peer->key_sha256));
     TRY(verify_lineage_of(path, &peer->lineage));
     if (cache != NULL)
-        peer->lineage = verify_lineage_share(cache, peer->lineage);
+        peer->lineage = verify_cache_share(cache, peer->lineage);
     peer->issuers = peer->lineage->issuers;
     peer->num_issuers = peer->lineage->num;
     return OK;
@@ -444,7 +486,7 @@ static err_t verify_peer(const CRYPTO_BUFFER *leaf_der, STACK_OF(X509) * path,
     int64_t earliest = 0;
 
     TRY(cert_check_leaf(leaf));
-    TRY(verify_identity(leaf, bundle, &names));
+    TRY(verify_identity(path, bundle, &names));
     TRY(cert_serial(leaf, &serial));
     TRY(cert_times(leaf, &leaf_before, &leaf_after));
     TRY(verify_dates(path, out_valid_from, &earliest));
@@ -472,28 +514,31 @@ err_t verify_chain(const STACK_OF(CRYPTO_BUFFER) * chain, const struct bundle *b
                    struct peer **out)
 {
     BORING_SCOPE;
-    CLEANUP(boring_x509s_freep) STACK_OF(X509) *certs = NULL;
     CLEANUP(boring_x509s_freep) STACK_OF(X509) *path = NULL;
     char key[VERIFY_KEY_HEX] = "";
+    char above_key[VERIFY_KEY_HEX] = "";
     struct peer *peer = NULL;
     int64_t valid_from = 0;
 
     TRY(verify_check_size(chain));
     if (cache != NULL) {
-        verify_key(chain, bundle, role, key);
+        verify_key(chain, 0, bundle, role, key);
         struct peer *known = verify_cache_get(cache, key, now_s);
         if (known != NULL) {
             *out = peer_ref(known);
             return OK;
         }
+        verify_key(chain, 1, bundle, role, above_key);
     }
-    TRY(verify_parse(chain, &certs));
-    TRY(verify_build(certs, bundle, role, now_s, &path));
+    TRY(verify_find(chain, bundle, role, now_s, cache, above_key, &path));
     TRY(verify_path_lengths(path));
     TRY(verify_strength(path));
     TRY(verify_peer(sk_CRYPTO_BUFFER_value(chain, 0), path, bundle, cache, &peer, &valid_from));
-    if (cache != NULL)
+    if (cache != NULL) {
         verify_cache_put(cache, key, peer, valid_from);
+        if (verify_above_is_simple(path))
+            verify_cache_put_above(cache, above_key, path);
+    }
     *out = peer;
     return OK;
 }
@@ -533,6 +578,9 @@ uint8_t verify_alert(err_t err)
         return SSL_AD_INTERNAL_ERROR;
     case E_TRUST_CHANGED:
         return SSL_AD_UNKNOWN_CA;
+    case E_CRL_MISSING:
+    case E_CRL_STALE: /* nothing is wrong with the certificate that its owner could mend */
+        return SSL_AD_CERTIFICATE_UNKNOWN;
     default:
         return SSL_AD_ACCESS_DENIED;
     }

@@ -18,8 +18,11 @@
 #define VERIFY_SANS_MAX CERT_SANS_MAX
 
 struct peer_issuer {
-    uint8_t key_sha256[32];  /* of its SubjectPublicKeyInfo */
-    uint8_t cert_sha256[32]; /* of its DER */
+    uint8_t key_sha256[32];          /* of its SubjectPublicKeyInfo */
+    uint8_t cert_sha256[32];         /* of its DER */
+    uint8_t subject_sha256[32];      /* of its subject's DER */
+    uint8_t serial[CERT_SERIAL_MAX]; /* right-aligned; all zero: one that no list can name */
+    bool signs_crls;                 /* its KeyUsage lets it, or it has none */
 };
 struct peer_lineage;
 
@@ -39,16 +42,21 @@ struct peer {
     struct peer_lineage *lineage;      /* shared by the peers of one thread that have the same */
     uint8_t bundle_hash[32];           /* of the bundle that vouched for it */
 };
+/* peer_issuer_key is the public key of issuers[i], borrowed from the peer. */
+EVP_PKEY *peer_issuer_key(const struct peer *peer, size_t i);
 struct peer *peer_ref(struct peer *peer);
 void peer_unref(struct peer *peer);
 MEM_CLEANUP_FN(peer_unrefp, struct peer, peer_unref)
 
 /* verify_cache remembers verified chains of one thread: key = hash of (chain, bundle hash, role);
- * an entry is used only until its peer's notAfter. Bounded; least recently used goes first. */
+ * an entry is used only until its peer's notAfter. Bounded; least recently used goes first.
+ * It remembers the last few issuers too, with what stands above them, under such a key: for another
+ * leaf of theirs only what concerns the leaf is checked again, and all dates. */
 struct verify_cache;
 struct verify_cache *verify_cache_new(size_t max_entries);
 void verify_cache_free(struct verify_cache *cache);
 size_t verify_cache_hits(const struct verify_cache *cache);
+size_t verify_cache_issuer_hits(const struct verify_cache *cache);
 
 enum verify_role { VERIFY_SERVER_CERT, VERIFY_CLIENT_CERT };
 

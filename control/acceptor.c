@@ -284,6 +284,12 @@ static void acceptor_on_unix(void *arg, int fd, const struct addr *addr)
         (void)close(fd);
         return;
     }
+    if (!acceptor->params.admits(acceptor->params.arg, cred.uid)) {
+        log_limited(LOG_WARN, "acceptor", "no_role",
+                    (const struct log_field[]){LOG_UINT("uid", cred.uid)}, 1);
+        (void)close(fd);
+        return;
+    }
     err = tcp_new(acceptor->loop, fd, &stream);
     if (!err_is_ok(err)) {
         log_limited(LOG_WARN, "acceptor", "accept_failed",
@@ -312,7 +318,7 @@ err_t acceptor_new(struct loop *loop, const struct acceptor_params *params, stru
     bool is_unix = params->addr.sa.any.sa_family == AF_UNIX;
     const struct listener_params listener = {
         .addr = params->addr,
-        .unix_mode = 0600,
+        .unix_mode = params->everyone ? 0666 : 0600,
         .backlog = acceptor_backlog(params),
         .on_accept = is_unix ? acceptor_on_unix : acceptor_on_tcp,
         .arg = acceptor,

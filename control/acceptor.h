@@ -17,6 +17,9 @@ struct acceptor_params {
     uint64_t handshake_ms;
     /* Told of the end of each handshake (may be NULL). */
     void (*on_handshake)(void *arg, err_t err);
+    /* Of a Unix socket: anybody may connect, and of those who do just whom `admits` knows stays. */
+    bool everyone;
+    bool (*admits)(void *arg, uid_t uid);
     void *arg;
 };
 

@@ -27,6 +27,16 @@ static err_t authority_unix_time(const ASN1_TIME *time, int64_t *out)
     return ASN1_TIME_to_posix(time, out) == 1 ? OK : FAIL(STORE_CORRUPT, 0);
 }
 
+/* That is hashed for each certificate that it signs: once is enough. */
+static err_t authority_hash_key(struct authority *authority)
+{
+    EVP_PKEY *key = X509_get_pubkey(authority->issuer.cert);
+    err_t err = key != NULL ? key_spki_sha256(key, authority->key_sha256) : FAIL(STORE_CORRUPT, 0);
+
+    EVP_PKEY_free(key);
+    return err;
+}
+
 /* Takes the certificate; the key is set by the caller. */
 static err_t authority_take_cert(struct authority *authority, struct bytes der)
 {
@@ -37,6 +47,7 @@ static err_t authority_take_cert(struct authority *authority, struct bytes der)
     authority->issuer.cert = d2i_X509(NULL, &pos, (long)der.len);
     if (authority->issuer.cert == NULL)
         return FAIL(STORE_CORRUPT, 0);
+    TRY(authority_hash_key(authority));
     TRY(authority_unix_time(X509_get0_notBefore(authority->issuer.cert), &authority->not_before));
     return authority_unix_time(X509_get0_notAfter(authority->issuer.cert), &authority->not_after);
 }
@@ -44,6 +55,8 @@ static err_t authority_take_cert(struct authority *authority, struct bytes der)
 static err_t authority_fill(struct authority *authority, const Mortise__Control__Authority *record)
 {
     TRY(authority_take_cert(authority, msg_view(record->certificate)));
+    if (record->key.len == 0)
+        return OK; /* elsewhere */
     TRY(key_from_der(msg_view(record->key), &authority->issuer.key));
     return X509_check_private_key(authority->issuer.cert, authority->issuer.key) == 1
                ? OK
@@ -78,19 +91,31 @@ err_t authority_save(struct vault *vault, struct vault_batch *batch, const char 
     CLEANUP(buf_wipe_fini) struct buf der = {0};
     Mortise__Control__Authority record = MORTISE__CONTROL__AUTHORITY__INIT;
 
-    TRY(key_der(authority->issuer.key, &der));
+    if (authority->issuer.key != NULL)
+        TRY(key_der(authority->issuer.key, &der));
     record.certificate = msg_bytes(authority_der(authority));
     record.key = msg_bytes(buf_view(&der));
     return vault_batch_put(vault, batch, path, &record.base, expect);
 }
 
+err_t authority_make(struct bytes der, EVP_PKEY *key, struct authority *out)
+{
+    *out = (struct authority){0};
+    if (!err_is_ok(authority_take_cert(out, der))) {
+        authority_fini(out);
+        ERR_clear_error();
+        return FAIL(CERT_SYNTAX, 0);
+    }
+    if (key != NULL)
+        EVP_PKEY_up_ref(key);
+    out->issuer.key = key;
+    return OK;
+}
+
 /* What was just issued for `key`, which it takes a reference of. */
 static void authority_of_issued(const struct issued *issued, EVP_PKEY *key, struct authority *out)
 {
-    *out = (struct authority){0};
-    CHECK(err_is_ok(authority_take_cert(out, bytes_of(issued->der, issued->der_len))));
-    EVP_PKEY_up_ref(key);
-    out->issuer.key = key;
+    CHECK(err_is_ok(authority_make(bytes_of(issued->der, issued->der_len), key, out)));
 }
 
 err_t authority_make_issuer(const struct issuer *root, const char *trust_domain, int64_t now_s,
@@ -138,10 +163,10 @@ err_t authority_make_pair(const char *trust_domain, int64_t now_s, int64_t ttl_s
     return err;
 }
 
-bool authority_pair_belongs(const struct authority_pair *pair)
+bool authority_belongs(const struct authority *root, const struct authority *issuer)
 {
-    EVP_PKEY *key = X509_get_pubkey(pair->root.issuer.cert);
-    bool signed_by_root = key != NULL && X509_verify(pair->issuer.issuer.cert, key) == 1;
+    EVP_PKEY *key = X509_get_pubkey(root->issuer.cert);
+    bool signed_by_root = key != NULL && X509_verify(issuer->issuer.cert, key) == 1;
 
     EVP_PKEY_free(key);
     ERR_clear_error();

@@ -78,64 +78,147 @@ bool caller_is_admin(const char *trust_domain, const char *spiffe_id)
            spiffe_segment_valid(bytes_of(id.path.ptr + prefix, id.path.len - prefix));
 }
 
+/* ---- the judgement ---- */
+
+static enum grpc_status caller_refuse(enum grpc_status status, char out_reason[CALLER_REASON_MAX],
+                                      const char *reason)
+{
+    (void)snprintf(out_reason, CALLER_REASON_MAX, "%s", reason);
+    return status;
+}
+
 static enum grpc_status caller_permits_workload(const struct caller_rules *rules,
-                                                const struct grpc_peer *peer, const char **reason)
+                                                const struct grpc_peer *peer,
+                                                char out_reason[CALLER_REASON_MAX])
 {
     const char *id = caller_spiffe_id(peer);
 
-    if (id[0] == '\0') {
-        *reason = "a certificate of the mesh is needed";
-        return GRPC_UNAUTHENTICATED;
-    }
+    if (id[0] == '\0')
+        return caller_refuse(GRPC_UNAUTHENTICATED, out_reason,
+                             "a certificate of the mesh is needed");
     if (rules->is_workload(rules->arg, id))
         return GRPC_OK;
-    *reason = "identity is not a subsystem of this mesh";
+    return caller_refuse(GRPC_PERMISSION_DENIED, out_reason,
+                         "identity is not a subsystem of this mesh");
+}
+
+void caller_subject(const struct caller_rules *rules, const struct grpc_peer *peer,
+                    char out[CALLER_SUBJECT_MAX])
+{
+    const char *id = caller_spiffe_id(peer);
+
+    out[0] = '\0';
+    if (!peer->tls)
+        (void)snprintf(out, CALLER_SUBJECT_MAX, "uid:%lu", (unsigned long)peer->uid);
+    else if (caller_is_admin(rules->trust_domain, id))
+        (void)snprintf(out, CALLER_SUBJECT_MAX, "%s", strrchr(id, '/') + 1);
+}
+
+static enum grpc_status caller_role_at_socket(const struct caller_rules *rules,
+                                              const struct grpc_peer *peer, struct role *out,
+                                              char out_reason[CALLER_REASON_MAX])
+{
+    char subject[CALLER_SUBJECT_MAX];
+
+    if (peer->uid == rules->uid || peer->uid == 0) {
+        bool known = role_built_in(ROLE_ADMIN, out);
+
+        CHECK(known);
+        return GRPC_OK;
+    }
+    caller_subject(rules, peer, subject);
+    if (rules->role_of(rules->arg, subject, out))
+        return GRPC_OK;
+    return caller_refuse(GRPC_PERMISSION_DENIED, out_reason,
+                         "only the control plane's own user, root, and users with a role may call "
+                         "on this socket");
+}
+
+enum grpc_status caller_role(const struct caller_rules *rules, const struct grpc_peer *peer,
+                             struct role *out, char out_reason[CALLER_REASON_MAX])
+{
+    const char *id = caller_spiffe_id(peer);
+    char subject[CALLER_SUBJECT_MAX];
+
+    if (!peer->tls)
+        return caller_role_at_socket(rules, peer, out, out_reason);
+    if (id[0] == '\0')
+        return caller_refuse(GRPC_UNAUTHENTICATED, out_reason, "an admin's certificate is needed");
+    caller_subject(rules, peer, subject);
+    if (subject[0] == '\0')
+        return caller_refuse(GRPC_PERMISSION_DENIED, out_reason,
+                             "identity is not an admin of this mesh");
+    if (!rules->is_admin(rules->arg, ((const struct caller *)peer->identity)->peer))
+        return caller_refuse(GRPC_PERMISSION_DENIED, out_reason,
+                             "this admin's certificate is from before the last `rotate admin`, or "
+                             "was not issued here");
+    if (rules->role_of(rules->arg, subject, out))
+        return GRPC_OK;
+    (void)snprintf(out_reason, CALLER_REASON_MAX,
+                   "%.64s has no role: whoever may can give one, mortisectl admin bind %.64s "
+                   "--role viewer",
+                   subject, subject);
     return GRPC_PERMISSION_DENIED;
 }
 
-static enum grpc_status caller_permits_operator(const struct caller_rules *rules,
-                                                const struct grpc_peer *peer, const char **reason)
+bool caller_may_grant(const struct caller_rules *rules, const struct grpc_peer *peer,
+                      const struct role *role, char out_reason[CALLER_REASON_MAX])
 {
-    const char *id = caller_spiffe_id(peer);
+    char name[PERMISSION_NAME_MAX];
+    struct role own = {.permissions = 0};
+    uint64_t missing;
+    unsigned first = 0;
 
-    if (!peer->tls) {
-        if (peer->uid == rules->uid || peer->uid == 0)
-            return GRPC_OK;
-        *reason = "only the control plane's own user and root may call on this socket";
-        return GRPC_PERMISSION_DENIED;
-    }
-    if (id[0] == '\0') {
-        *reason = "an admin's certificate is needed";
-        return GRPC_UNAUTHENTICATED;
-    }
-    if (caller_is_admin(rules->trust_domain, id))
+    if (caller_role(rules, peer, &own, out_reason) != GRPC_OK)
+        return false;
+    missing = role->permissions & ~own.permissions;
+    if (missing == 0)
+        return true;
+    while ((missing >> first & 1) == 0)
+        first++;
+    permission_name((permission_t)first, name);
+    (void)snprintf(out_reason, CALLER_REASON_MAX,
+                   "that has the permission %s, which your role %s does not have: nobody gives or "
+                   "takes more than his own",
+                   name, own.name);
+    return false;
+}
+
+static enum grpc_status caller_permits_role(const struct caller_rules *rules,
+                                            const struct grpc_peer *peer, permission_t permission,
+                                            char out_reason[CALLER_REASON_MAX])
+{
+    char name[PERMISSION_NAME_MAX];
+    struct role role = {.permissions = 0};
+    enum grpc_status status = caller_role(rules, peer, &role, out_reason);
+
+    if (status != GRPC_OK)
+        return status;
+    if (permission == PERMISSION(SESSION) || role_has(&role, permission))
         return GRPC_OK;
-    *reason = "identity is not an admin of this mesh";
+    permission_name(permission, name);
+    (void)snprintf(out_reason, CALLER_REASON_MAX,
+                   "this needs the permission %s, which your role %s does not have (mortisectl "
+                   "whoami shows what it has)",
+                   name, role.name);
     return GRPC_PERMISSION_DENIED;
 }
 
 enum grpc_status caller_permits(const struct caller_rules *rules, const struct grpc_peer *peer,
-                                int permission, const char **out_reason)
+                                permission_t permission, char out_reason[CALLER_REASON_MAX])
 {
     const struct caller *caller = peer->identity;
+    struct role role;
 
-    if (caller != NULL && caller->peer != NULL && rules->is_revoked(rules->arg, caller->peer)) {
-        *out_reason = "certificate is revoked";
-        return GRPC_PERMISSION_DENIED;
-    }
-    *out_reason = "no rule permits this call";
-    switch ((enum permission)permission) {
-    case PERMISSION_ANYONE:
-        return peer->tls ? GRPC_OK : caller_permits_operator(rules, peer, out_reason);
-    case PERMISSION_WORKLOAD:
+    if (caller != NULL && caller->peer != NULL && rules->is_revoked(rules->arg, caller->peer))
+        return caller_refuse(GRPC_PERMISSION_DENIED, out_reason, "certificate is revoked");
+    if (permission == PERMISSION(ANYONE))
+        return peer->tls ? GRPC_OK : caller_role(rules, peer, &role, out_reason);
+    if (permission == PERMISSION(WORKLOAD))
         return caller_permits_workload(rules, peer, out_reason);
-    case PERMISSION_OPERATOR:
-        return caller_permits_operator(rules, peer, out_reason);
-    case PERMISSION_NONE:
-    case PERMISSION_NUM:
-    default:
-        return GRPC_PERMISSION_DENIED;
-    }
+    if (permission == PERMISSION(SESSION) || permission_is_granted_by_roles(permission))
+        return caller_permits_role(rules, peer, permission, out_reason);
+    return caller_refuse(GRPC_PERMISSION_DENIED, out_reason, "no rule permits this call");
 }
 
 void caller_name(const struct grpc_peer *peer, char out[CALLER_NAME_MAX])

@@ -1,6 +1,7 @@
 /* caller is who calls the control plane, and the one place that says who may call what: deny by
- * default, a rule a method (grpc_method.permission). Pure but for the certificate's key, read once
- * at accept. Source: reliability R44, R46, R62. */
+ * default; what a method needs is in its schema (roles.h), what somebody may in his role. Pure but
+ * for the certificate's key, read once at accept. Source: features D5, reliability R44, R46, R62.
+ */
 #ifndef MORTISE_CONTROL_CALLER_H
 #define MORTISE_CONTROL_CALLER_H
 
@@ -10,24 +11,17 @@
 
 #include "certs/spiffe_id.h"
 #include "certs/verify.h"
+#include "control/roles.h"
 #include "lib/net/addr.h"
 #include "lib/rpc/grpc_server.h"
-
-/* A method's rule. Zero refuses everybody: a method that was given none is closed. */
-enum permission {
-    PERMISSION_NONE,
-    PERMISSION_ANYONE, /* over TLS, certificate or not: the call itself proves who it is for; on the
-                        * Unix socket whoever may be there */
-    PERMISSION_WORKLOAD, /* a certificate of a subsystem that is in the mesh now */
-    PERMISSION_OPERATOR, /* our own user or root on the Unix socket, or an admin's certificate */
-    PERMISSION_NUM,
-};
 
 /* caller is the `identity` of a grpc_peer: made at accept, owned by the connection. */
 struct caller {
     struct peer *peer;      /* NULL: Unix socket, or TLS without a certificate */
     uint8_t key_sha256[32]; /* of the certificate's SubjectPublicKeyInfo, zero without */
     uint64_t since_ms;
+    char role[ROLE_NAME_MAX + 1]; /* of its last call as an administrator; "" before */
+    bool greeted;                 /* its first call as an administrator is on record */
 };
 /* caller_new takes `peer` (may be NULL) and reads the key from `ssl` (may be NULL). Errors:
  * CERT_SYNTAX; `peer` is then released. */
@@ -42,13 +36,34 @@ struct caller_rules {
     bool (*is_workload)(void *arg, const char *spiffe_id);
     /* Whether a certificate is denied: its bearer may do nothing, whatever he is. */
     bool (*is_revoked)(void *arg, const struct peer *peer);
+    /* Whether the certificate of an administrator counts (admins.h). */
+    bool (*is_admin)(void *arg, const struct peer *peer);
+    /* The role of a subject (access.h); false: it has none. */
+    bool (*role_of)(void *arg, const char *subject, struct role *out);
     void *arg;
 };
 
 /* caller_permits returns GRPC_OK, UNAUTHENTICATED (no identity shown where one is needed) or
- * PERMISSION_DENIED, and then a reason that tells the peer nothing but the rule. */
+ * PERMISSION_DENIED, and then a reason. To whom no role is given it tells nothing but the rule, to
+ * others the permission that is missing and the role that they have. */
+#define CALLER_REASON_MAX 320
 enum grpc_status caller_permits(const struct caller_rules *rules, const struct grpc_peer *peer,
-                                int permission, const char **out_reason);
+                                permission_t permission, char out_reason[CALLER_REASON_MAX]);
+
+/* caller_role finds what an administrator, or a user at the operator socket, may do: root and our
+ * own user everything, others what is bound to them. Anything but GRPC_OK as above. */
+enum grpc_status caller_role(const struct caller_rules *rules, const struct grpc_peer *peer,
+                             struct role *out, char out_reason[CALLER_REASON_MAX]);
+
+/* caller_may_grant: nobody gives, or takes, more than he has himself. False: with a reason. */
+bool caller_may_grant(const struct caller_rules *rules, const struct grpc_peer *peer,
+                      const struct role *role, char out_reason[CALLER_REASON_MAX]);
+
+/* caller_subject writes what a binding calls this one: "alice", "uid:1000"; "" when nothing could
+ * be bound to it. */
+#define CALLER_SUBJECT_MAX (SPIFFE_ID_MAX + 1)
+void caller_subject(const struct caller_rules *rules, const struct grpc_peer *peer,
+                    char out[CALLER_SUBJECT_MAX]);
 
 /* caller_is_admin tells whether `spiffe_id` is spiffe://<trust_domain>/mortise/admin/<name>. */
 bool caller_is_admin(const char *trust_domain, const char *spiffe_id);

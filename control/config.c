@@ -12,9 +12,9 @@
 #include "lib/rpc/json_pb.h"
 
 #define CONFIG_FILE_MAX 65536
-#define CONFIG_KEK_MAX 4096
 #define CONFIG_KEK_VARIABLE "MORTISE_KEK"
 
+static const char *const config_words_operator_socket_access[] = {"owner", "everyone", NULL};
 static const char *const config_words_log_format[] = {"text", "json", NULL};
 
 const struct option config_options[] = {
@@ -38,7 +38,8 @@ struct config_reader {
 static char *config_file_value(const struct config_reader *reader, const char *key,
                                const char *value)
 {
-    static const char *const paths[] = {"data_dir", "kek_file", "operator_socket"};
+    static const char *const paths[] = {"data_dir", "kek_file", "secrets_key_file",
+                                        "operator_socket", "audit_file"};
     const char *file = reader->config->config_file;
     const char *slash = strrchr(file, '/');
 
@@ -59,6 +60,12 @@ static void config_on_member(void *arg, const char *key, const char *value)
     CLEANUP(mem_freep) char *text = config_file_value(reader, key, value);
     CLEANUP(mem_freep) char *nearest = NULL;
 
+    if (strcmp(key, "kek") == 0 && !secrets_is_encrypted(bytes_of_str(value))) {
+        faults_add(reader->faults, path,
+                   "may stand here only encrypted (mortisectl encrypt); in the clear it belongs "
+                   "into a file of its own (kek_file)");
+        return;
+    }
     if (options_set_file(config_options, key, text, path, reader->config, &reader->flags->seen,
                          reader->faults))
         return;
@@ -147,8 +154,26 @@ static void config_check_log_level(const struct config *config, struct faults *f
     CHECK(err_is_ok(err));
 }
 
+static struct secret_source config_kek_source(const struct config *config)
+{
+    return (struct secret_source){.name = "kek",
+                                  .file = config->kek_file,
+                                  .value = config->kek,
+                                  .command = &config->kek_command};
+}
+
+static struct secret_source config_secrets_source(const struct config *config)
+{
+    return (struct secret_source){.name = "secrets-key",
+                                  .file = config->secrets_key_file,
+                                  .value = config->secrets_key,
+                                  .command = &config->secrets_key_command};
+}
+
 static void config_check(struct config *config, struct faults *faults)
 {
+    const struct secret_source kek = config_kek_source(config);
+    const struct secret_source secrets = config_secrets_source(config);
     struct addr addr;
 
     if (config->trust_domain != NULL &&
@@ -161,13 +186,13 @@ static void config_check(struct config *config, struct faults *faults)
     else
         faults_add(faults, "--listen", "is empty: wanted is IPv4:PORT or [IPv6]:PORT");
     config_check_socket(config, faults);
-    if (config->kek == NULL && config->kek_file == NULL)
+    if (!secret_source_is_given(&kek))
         faults_add(
             faults, "--kek-file",
             "kek_unavailable: the key-encryption key is missing: give its file, or the key in "
-            "the variable " CONFIG_KEK_VARIABLE);
-    if (config->kek != NULL && config->kek_file != NULL)
-        faults_add(faults, "--kek-file", "and " CONFIG_KEK_VARIABLE " are both given: one of them");
+            "the variable " CONFIG_KEK_VARIABLE ", or --kek-command");
+    (void)secret_source_check(&kek, faults);
+    (void)secret_source_check(&secrets, faults);
     if (config->admin_listen != NULL && strncmp(config->admin_listen, "unix:", 5) != 0)
         faults_add(faults, "--admin-listen",
                    "\"%s\" is not a Unix socket: wanted is unix:PATH; over TCP there is "
@@ -202,53 +227,65 @@ void config_free(struct config *config)
     options_free(config_options, config); /* overwrites the key */
 }
 
-void config_help(FILE *out)
+void config_help(bool man, FILE *out)
 {
-    options_help(
-        config_options, "mortise-control --config FILE | --data-dir DIR [SETTING…]",
-        "The control plane of Mortise: certificates, links and TLS profiles for the sidecars "
-        "of a mesh. `mortisectl init DIR --trust-domain NAME` makes a folder to start with.",
-        out);
+    const struct options_page page = {
+        .name = "mortise-control",
+        .section = 8,
+        .summary = "the control plane of Mortise",
+        .usage = "mortise-control --config FILE | --data-dir DIR [SETTING…]",
+        .about = "The control plane of Mortise: certificates, links and TLS profiles for the "
+                 "sidecars of a mesh. `mortisectl init DIR --trust-domain NAME` makes a folder to "
+                 "start with.",
+        .exit_status = "0 ended as it was told to, or --check found nothing; 1 the store, its key "
+                       "or a port cannot be used; 2 a setting is wrong.",
+    };
+
+    options_help(config_options, &page, man, out);
 }
 
 /* ------------------------------------------------------------------------- key */
 
-static err_t config_parse_kek(const char *path, struct bytes text, struct faults *faults,
-                              struct seal_key *out)
+static err_t config_read_kek(const struct config *config, struct faults *faults,
+                             struct seal_keys *out)
 {
-    err_t err = seal_key_parse(text, out);
+    const struct secret_source source = config_kek_source(config);
+    char why[SECRETS_WHY_MAX];
+    err_t err = secret_source_keys(&source, out, why);
+    char *colon;
 
-    if (!err_is_ok(err))
-        faults_add(
-            faults, path,
-            "kek_unavailable: not a key-encryption key: wanted are 32 bytes as 64 hexadecimal "
-            "digits or base64");
-    return err;
+    if (err_is_ok(err))
+        return OK;
+    /* "NAME: what is wrong": the name is the fault's place. */
+    colon = strstr(why, ": ");
+    if (colon != NULL)
+        *colon = '\0';
+    faults_add(faults, colon != NULL ? why : CONFIG_KEK_VARIABLE, "kek_unavailable: %s",
+               colon != NULL ? colon + 2 : why);
+    return FAIL(KEK_UNAVAILABLE, 0);
 }
 
 err_t config_kek(struct config *config, char **environment, struct faults *faults,
-                 struct seal_key *out)
+                 struct seal_keys *out)
 {
-    CLEANUP(buf_wipe_fini) struct buf text = {0};
-    err_t err;
+    const struct secret_source secrets = config_secrets_source(config);
+    err_t err =
+        secrets_use(&secrets, faults) ? config_read_kek(config, faults, out) : faults_err(faults);
 
-    if (config->kek != NULL) {
-        err = config_parse_kek(CONFIG_KEK_VARIABLE, bytes_of_str(config->kek), faults, out);
-        options_forget(config_options, "kek", config, environment);
-        return err;
-    }
-    err = file_read_private(config->kek_file, CONFIG_KEK_MAX, &text);
-    if (err_is_ok(err))
-        return config_parse_kek(config->kek_file, buf_view(&text), faults, out);
-    if (err_is(err, E_FILE_UNSAFE))
-        faults_add(
-            faults, config->kek_file,
-            "kek_unavailable: may be read or changed by others, or is not ours: chmod 600 it");
-    else if (err_is(err, E_TOO_LARGE))
-        faults_add(faults, config->kek_file, "kek_unavailable: larger than %d bytes",
-                   CONFIG_KEK_MAX);
-    else
-        faults_add(faults, config->kek_file, "kek_unavailable: %s: %s", err_text(err.code),
-                   strerror(err.sub));
+    options_forget(config_options, "secrets-key", config, environment);
+    options_forget(config_options, "kek", config, environment);
+    return err;
+}
+
+err_t config_kek_again(const struct config *config, struct faults *faults, struct seal_keys *out)
+{
+    const bool by_command = config->kek_command.num > 0;
+
+    if (config->kek_file != NULL)
+        return config_read_kek(config, faults, out);
+    faults_add(faults, by_command ? "--kek-command" : CONFIG_KEK_VARIABLE,
+               "the key was given %s: give both there, the new one first, and start "
+               "mortise-control again; it goes on by itself",
+               by_command ? "by this command" : "in this variable");
     return FAIL(KEK_UNAVAILABLE, 0);
 }

@@ -5,21 +5,34 @@
 #include <stdio.h>
 
 #include "certs/seal.h"
+#include "certs/secrets.h"
 #include "lib/base/faults.h"
 #include "lib/base/log.h"
 #include "lib/base/options.h"
 #include "lib/net/addr.h"
+
+enum config_access { CONFIG_ACCESS_OWNER, CONFIG_ACCESS_EVERYONE };
 
 struct config {
     char *config_file;
     char *data_dir;
     char *kek_file;
     char *kek;
+    struct option_list kek_command;
+    char *secrets_key_file;
+    char *secrets_key;
+    struct option_list secrets_key_command;
     bool check;
     char *trust_domain;
+    bool external_root;
     char *listen;
     char *operator_socket;
+    int operator_socket_access; /* enum config_access */
+    bool elevation_approval;
     int64_t store_max_size;
+    char *audit_file;
+    int64_t audit_keep;
+    int64_t audit_keep_ms;
     int64_t max_connections;
     int64_t max_handshakes;
     int64_t max_handshakes_per_source;
@@ -43,11 +56,16 @@ extern const struct option config_options[];
 MUST_CHECK err_t config_load(int argc, char **argv, char *const *environment, struct config *out,
                              struct options_result *out_result, struct faults *faults);
 void config_free(struct config *config);
-void config_help(FILE *out);
+void config_help(bool man, FILE *out);
 
-/* config_kek reads the key-encryption key, then wipes the setting and, of `environment`, the
- * variable's value. Errors: KEK_UNAVAILABLE, with a fault that says what is wrong with it. */
+/* config_kek reads the key-encryption keys, then wipes the settings that are keys and, of
+ * `environment`, the variables' values; from then on encrypted values are opened (certs/secrets.h;
+ * the caller ends with secrets_end). config_kek_again reads the file again; keys of the variable
+ * are gone, and a command is not run again. Errors: KEK_UNAVAILABLE, with a fault that says what is
+ * wrong with it. */
 MUST_CHECK err_t config_kek(struct config *config, char **environment, struct faults *faults,
-                            struct seal_key *out);
+                            struct seal_keys *out);
+MUST_CHECK err_t config_kek_again(const struct config *config, struct faults *faults,
+                                  struct seal_keys *out);
 
 #endif

@@ -11,21 +11,47 @@ ROW("data-dir", STR, data_dir, NULL, 0, 0, OPTION_FLAG_REQUIRED, "DIR",
     "The folder of the store (store.db); private to this program's user.")
 ROW("kek-file", STR, kek_file, NULL, 0, 0, 0, "FILE",
     "The key-encryption key under which the store is sealed: 32 bytes as 64 hexadecimal digits or "
-    "base64; readable by its owner only.")
-ROW("kek", STR, kek, NULL, 0, 0, OPTION_FLAG_NO_ARGV | OPTION_FLAG_NO_FILE, "KEY",
-    "The same key instead of its file; it is wiped once it was read.")
+    "base64; readable by its owner only. Of several, a key a line, the first seals and all open "
+    "(mortisectl rotate key).")
+ROW("kek", STR, kek, NULL, 0, 0, OPTION_FLAG_NO_ARGV, "KEY",
+    "The same key instead of its file; it is wiped once it was read. In the file of settings only "
+    "as an encrypted value (mortisectl encrypt).")
+ROW("kek-command", LIST, kek_command, NULL, 0, 0, OPTION_FLAG_NO_FILE, "WORD",
+    "The same key as a program prints it, of a key-management service for one: its path, then its "
+    "arguments, each with the flag again. Without a shell, within 10 s, at the start only; what it "
+    "prints is shown to nobody.")
 ROW("check", BOOL, check, "false", 0, 0, OPTION_FLAG_NO_FILE, NULL,
     "Check the settings, print OK and end. The store is not opened.")
+
+HEADING("Encrypted values (enc:, mortisectl encrypt)")
+ROW("secrets-key-file", STR, secrets_key_file, NULL, 0, 0, 0, "FILE",
+    "The keys that open encrypted values, as in --kek-file; read whenever one is opened.")
+ROW("secrets-key", STR, secrets_key, NULL, 0, 0, OPTION_FLAG_NO_ARGV | OPTION_FLAG_NO_FILE, "KEY",
+    "The same keys instead of their file; wiped once they were read.")
+ROW("secrets-key-command", LIST, secrets_key_command, NULL, 0, 0, OPTION_FLAG_NO_FILE, "WORD",
+    "The same keys as a program prints them, as with --kek-command; run when the first value is "
+    "opened.")
 
 HEADING("The mesh")
 ROW("trust-domain", STR, trust_domain, NULL, 0, 0, 0, "NAME",
     "SPIFFE trust domain of the mesh. Needed at the first start; later it must be the same.")
+ROW("external-root", BOOL, external_root, "false", 0, 0, 0, NULL,
+    "At the first start: make no root, its key is kept elsewhere. Sidecars are taken once "
+    "`mortisectl "
+    "ca csr` was signed by it and imported with `ca import`.")
 ROW("listen", STR, listen, "0.0.0.0:15010", 0, 0, 0, "ADDR:PORT",
     "gRPC over TLS for sidecars and administrators.")
 ROW("operator-socket", STR, operator_socket, NULL, 0, 0, 0, "PATH",
     "Unix socket of mortisectl, for this program's user and root. Default: operator.sock in the "
     "data "
     "folder.")
+
+ROW("operator-socket-access", ENUM, operator_socket_access, "owner", 0, 0, 0, "owner|everyone",
+    "Who may connect to it. Of everyone just those stay who have a role (mortisectl admin bind "
+    "uid:1000 --role viewer); the socket's folder must let them in, too.")
+
+ROW("elevation-approval", BOOL, elevation_approval, "false", 0, 0, 0, NULL,
+    "An elevation (mortisectl elevate) begins when another administrator has approved it.")
 
 HEADING("Limits")
 ROW("store-max-size", SIZE, store_max_size, "1g", 65536, 1099511627776, 0, "SIZE",
@@ -40,6 +66,15 @@ ROW("handshake-timeout", MS, handshake_timeout_ms, "10s", 100, 300000, 0, "TIME"
     "A TLS handshake takes no longer.")
 ROW("drain-timeout", MS, drain_timeout_ms, "5s", 0, 600000, 0, "TIME",
     "After SIGTERM, calls that are under way may take this time to end.")
+
+HEADING("The audit log")
+ROW("audit-file", STR, audit_file, NULL, 0, 0, 0, "FILE",
+    "Records are appended to it, too, as JSON lines: for what carries them elsewhere. It may be "
+    "renamed at any time, a new one is made then. What it has not is not removed from the store.")
+ROW("audit-keep", INT, audit_keep, "250000", 100, 100000000, 0, "N",
+    "So many records are kept in the store; the oldest go, a signed record says so.")
+ROW("audit-keep-for", MS, audit_keep_ms, "9600h", 0, 315360000000, 0, "TIME",
+    "Records older than this go, too, a thousand at a time. 0: only as many as audit-keep says.")
 
 HEADING("Administration")
 ROW("admin-listen", STR, admin_listen, NULL, 0, 0, 0, "unix:PATH",

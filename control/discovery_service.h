@@ -6,7 +6,10 @@
 #define MORTISE_CONTROL_DISCOVERY_SERVICE_H
 
 #include "control/ca.h"
+#include "control/events.h"
+#include "control/failures.h"
 #include "control/meters.h"
+#include "control/questions.h"
 #include "control/registry.h"
 #include "lib/net/loop.h"
 #include "lib/rpc/grpc_server.h"
@@ -18,6 +21,10 @@
  * one waits 200 us for each push of it. A change of the mesh itself does not wait. */
 #define DISCOVERY_REST_US 200
 #define DISCOVERY_REST_MAX_MS 2000
+/* Each sidecar's clock is looked at so often, and told of when it is off by half of what
+ * certificates allow for (ISSUE_BACKDATE_S). */
+#define DISCOVERY_CLOCK_EVERY_MS 60000
+#define DISCOVERY_CLOCK_LIMIT_MS 150000
 #define DISCOVERY_PORT 15443 /* of a sidecar that does not say where it is */
 
 /* discovery_address is where a sidecar is reached: what it advertises, if that is "host:port" with
@@ -32,7 +39,8 @@ uint64_t discovery_delay_ms(uint64_t num_pushed, uint64_t since_ms);
 struct discovery_service;
 
 struct discovery_service_params {
-    struct loop *loop; /* all borrowed */
+    struct loop *loop;     /* all borrowed */
+    struct events *events; /* may be NULL */
     struct ca *ca;
     struct registry *registry;
     struct meters *meters;
@@ -42,8 +50,36 @@ struct discovery_service *discovery_service_new(const struct discovery_service_p
 /* discovery_service_stop ends every stream with UNAVAILABLE, so that sidecars go elsewhere or come
  * back. */
 void discovery_service_stop(struct discovery_service *service);
+/* discovery_service_retry_rolled_back ends the streams of those who refuse what our store has, so
+ * that they come back and are told of the new era. */
+void discovery_service_retry_rolled_back(struct discovery_service *service);
 /* discovery_service_free: no stream may be left. */
 void discovery_service_free(struct discovery_service *service);
+
+/* discovery_ask sends a question to a sidecar (the id is filled in) and waits `timeout_ms` for the
+ * answer, of which `question` hears; see questions.h. Errors: UNSUPPORTED (its program is too old
+ * to be asked), CLOSED (it is not connected now), LIMIT (too much is asked already), TOO_LARGE. */
+MUST_CHECK err_t discovery_ask(struct discovery_service *service, struct workload *workload,
+                               Mortise__V1__Question *msg, uint64_t timeout_ms,
+                               struct question *question);
+void discovery_ask_no_more(struct discovery_service *service, struct question *question);
+/* discovery_candidate fills a response with what a push of `config` to a sidecar of that content
+ * would carry: roots, and the keys of its keystores. It borrows from `*load`, which
+ * discovery_load_fini wipes and frees. */
+struct discovery_load {
+    ProtobufCBinaryData *roots;
+    Mortise__Control__KeystoreRecord **records;
+    Mortise__V1__KeystoreKey *keys;
+    Mortise__V1__KeystoreKey **list;
+    size_t num_keys;
+};
+void discovery_candidate(struct discovery_service *service, const struct content *content,
+                         Mortise__V1__SidecarConfig *config, Mortise__V1__DiscoveryResponse *out,
+                         struct discovery_load *load);
+void discovery_load_fini(struct discovery_load *load);
+
+/* discovery_failures is what sidecars have told of connections that failed. */
+const struct failures *discovery_failures(const struct discovery_service *service);
 
 const struct grpc_method *discovery_service_methods(size_t *out_num);
 

@@ -2,19 +2,24 @@
 
 #include <string.h>
 
+#include <openssl/sha.h>
+
 #include "certs/csr.h"
 #include "certs/key.h"
+#include "certs/proof.h"
 #include "control/attest.h"
 #include "control/bucket.h"
 #include "control/caller.h"
 #include "control/msg.h"
 #include "control/reply.h"
+#include "control/slots.h"
 #include "lib/base/list.h"
 #include "lib/base/log.h"
+#include "lib/base/random.h"
 #include "lib/rpc/pb.h"
 #include "proto/mesh/identity.pb-c.h"
 
-#define IDENTITY_MESSAGE_MAX (CSR_MAX + 4096)
+#define IDENTITY_MESSAGE_MAX (CSR_MAX + PROOF_CERT_MAX + 4096)
 
 /* A node with many sidecars behind one address joins them in a minute; a stranger tries tokens in
  * vain. */
@@ -33,6 +38,7 @@ struct identity_service {
     struct buckets sources;
     struct buckets all; /* one key */
     struct buckets identities;
+    struct slots slots;  /* of renewals */
     struct list pending; /* signed, not yet durable */
     size_t num_pending;
     struct timer commit;
@@ -45,6 +51,8 @@ struct identity_pending {
     const char *method;
     const char *reason;
     uint8_t key_sha256[32];
+    char *who; /* for the audit log, as the next one */
+    char *source;
     struct vault_batch batch;
     struct issued leaf;
     ProtobufCMessage *reply;
@@ -56,10 +64,32 @@ struct identity_request {
     const char *method;
     const char *subsystem;
     const char *reason;
-    EVP_PKEY *key; /* of the CSR */
+    const char *renews; /* serial of the certificate that it is asked for with; NULL: none */
+    EVP_PKEY *key;      /* of the CSR */
     uint8_t key_sha256[32];
     struct vault_batch batch;
 };
+
+static void identity_note(const struct identity_service *service, const struct event *event)
+{
+    events_add(service->params.events, event, clock_wall_us() / 1000);
+}
+
+/* A certificate is durable and leaves. */
+static void identity_note_issued(const struct identity_service *service, const char *spiffe_id,
+                                 const char *reason, const struct issued *leaf)
+{
+    const char *subsystem = registry_subsystem_of(service->params.registry, spiffe_id);
+
+    if (strcmp(reason, "attest") == 0)
+        identity_note(service, &(struct event){
+                                   .kind = "token_used", .subsystem = subsystem, .id = spiffe_id});
+    identity_note(service, &(struct event){.kind = "certificate_issued",
+                                           .subsystem = subsystem,
+                                           .id = spiffe_id,
+                                           .detail = reason,
+                                           .serial = leaf->serial});
+}
 
 static void identity_refuse(struct identity_service *service, struct grpc_call *call,
                             const char *method, err_t err)
@@ -72,6 +102,11 @@ static void identity_refuse(struct identity_service *service, struct grpc_call *
                                            LOG_ERR("reason", err)},
                 3);
     meters_refused(service->params.meters, err.code);
+    /* A stranger's flood is counted, and does not push out of the ring what others did. */
+    if (!err_is(err, E_RATE_LIMITED))
+        identity_note(service, &(struct event){.kind = "certificate_refused",
+                                               .id = peer,
+                                               .detail = err_name(err.code)});
     reply_code(call, err);
 }
 
@@ -109,6 +144,8 @@ static ProtobufCMessage *identity_reply(struct identity_service *service,
     reply.n_trust_roots = num_roots;
     reply.spiffe_id = msg_lend(what->spiffe_id);
     reply.certificate_epoch = what->epoch;
+    reply.renew_at = slots_pick(&service->slots, cert->leaf.not_before, cert->leaf.not_after,
+                                clock_wall_s(service->params.clock), random_u32());
     owned = pb_clone(&reply.base);
     mem_free(roots);
     return owned;
@@ -124,6 +161,8 @@ static void identity_pending_free(struct identity_pending *pending)
     vault_batch_fini(&pending->batch);
     issued_fini(&pending->leaf);
     pb_free(pending->reply);
+    mem_free(pending->who);
+    mem_free(pending->source);
     mem_free(pending);
 }
 
@@ -146,6 +185,7 @@ static void identity_finish(struct identity_service *service, struct identity_pe
     pending->call = NULL;
     if (err_is_ok(err)) {
         ca_issued(service->params.ca, &what, &pending->leaf);
+        identity_note_issued(service, what.spiffe_id, what.reason, &pending->leaf);
         if (call != NULL)
             grpc_call_reply(call, pending->reply);
     } else if (call != NULL) {
@@ -163,6 +203,31 @@ static err_t identity_still_may(const struct identity_service *service,
                      mortise__v1__certificate_response__descriptor, pending->reply);
 
     return registry_may_issue(service->params.registry, reply->spiffe_id, pending->key_sha256);
+}
+
+/* The record of its audit log: with what it was asked for, and what was made. */
+static void identity_expect(const struct identity_service *service,
+                            const struct identity_pending *pending)
+{
+    const Mortise__V1__CertificateResponse *reply =
+        MSG_AS_CONST(Mortise__V1__CertificateResponse,
+                     mortise__v1__certificate_response__descriptor, pending->reply);
+    bool renews = strcmp(pending->method, "renew") == 0;
+    uint8_t sha256[SHA256_DIGEST_LENGTH];
+    char path[VAULT_PATH_MAX];
+
+    SHA256(pending->leaf.der, pending->leaf.der_len, sha256);
+    vault_path(VAULT_CERTS, pending->leaf.serial, path);
+    audit_expect(service->params.audit, path,
+                 &(struct audit_entry){
+                     .action = renews ? AUDIT_CERTIFICATE_RENEW : AUDIT_CERTIFICATE_ISSUE,
+                     .who = pending->who,
+                     .source = pending->source,
+                     .object = reply->spiffe_id,
+                     .message = pending->reason,
+                     .serial = pending->leaf.serial,
+                     .after = sha256,
+                 });
 }
 
 static void identity_commit(void *arg)
@@ -185,17 +250,22 @@ static void identity_commit(void *arg)
             continue;
         }
         list_add_tail(&taken, &pending->link);
+        identity_expect(service, pending);
         batches[num++] = &pending->batch;
     }
     service->num_pending = 0;
     err = vault_commit_all(service->params.vault, batches, num);
+    audit_forget(service->params.audit);
     while (!list_empty(&taken)) {
         struct identity_pending *pending = LIST_ITEM(taken.next, struct identity_pending, link);
         err_t own = err;
 
         /* One that cannot be must not take the others with it. */
-        if (num > 1 && err_is(err, E_STORE_CONFLICT))
+        if (num > 1 && err_is(err, E_STORE_CONFLICT)) {
+            identity_expect(service, pending);
             own = vault_commit(service->params.vault, &pending->batch, NULL);
+            audit_forget(service->params.audit);
+        }
         identity_finish(service, pending, own);
     }
 }
@@ -217,7 +287,11 @@ static void identity_enqueue(struct identity_service *service, struct identity_r
                              const struct ca_request *what, struct ca_cert *cert)
 {
     struct identity_pending *pending = mem_zalloc(sizeof(*pending));
+    struct audit_who who = {.stranger = false};
 
+    audit_who(grpc_call_peer(request->call), &who);
+    pending->who = mem_strdup(who.stranger ? "bearer" : who.name);
+    pending->source = mem_strdup(who.source);
     pending->call = request->call;
     pending->method = request->method;
     pending->reason = request->reason;
@@ -258,6 +332,7 @@ static err_t identity_issue(struct identity_service *service, struct identity_re
         .ttl_s = mesh_leaf_ttl_s(registry_mesh(registry)),
         .reason = request->reason,
         .epoch = registry_epoch(registry, request->subsystem),
+        .renews = request->renews,
     };
     struct ca_cert cert;
 
@@ -265,6 +340,9 @@ static err_t identity_issue(struct identity_service *service, struct identity_re
         return FAIL(PEER_DENIED, 0); /* the subsystem has left the mesh */
     TRY(registry_may_issue(registry, spiffe_id, request->key_sha256));
     TRY(ca_sign(service->params.ca, &what, &request->batch, &cert));
+    /* Should it not become durable: the caller asks again with the same key. */
+    if (request->renews != NULL)
+        ca_note_renewal(service->params.ca, request->renews, request->key_sha256);
     identity_enqueue(service, request, &what, &cert);
     ca_cert_fini(&cert);
     return OK;
@@ -284,6 +362,48 @@ static err_t identity_admit_source(struct identity_service *service, struct grpc
     return OK;
 }
 
+/* By the certificate that it had: on our record, not revoked, its key's proof; else as a renewal.
+ */
+static err_t identity_rejoin(struct identity_service *service, struct identity_request *request,
+                             const Mortise__V1__AttestRequest *msg,
+                             const Mortise__Control__Issuance *record)
+{
+    const struct registry *registry = service->params.registry;
+
+    if (!buckets_take(&service->identities, record->spiffe_id,
+                      clock_mono_ms(service->params.clock)))
+        return FAIL(RATE_LIMITED, 0);
+    if (registry_issued_is_revoked(registry, record))
+        return FAIL(PEER_REVOKED, 0);
+    request->subsystem = registry_subsystem_of(registry, record->spiffe_id);
+    if (request->subsystem == NULL)
+        return FAIL(PEER_DENIED, 0);
+    TRY(identity_read_csr(request, msg->csr));
+    if (bytes_equal(msg_view(record->key_sha256), bytes_of(request->key_sha256, 32)))
+        return FAIL(KEY_REUSED, 0);
+    if (!ca_may_follow(service->params.ca, record->serial, request->key_sha256))
+        return FAIL(REJOIN_REPLACED, 0);
+    request->reason = "rejoin";
+    request->renews = record->serial;
+    return identity_issue(service, request);
+}
+
+static err_t identity_attest_last(struct identity_service *service,
+                                  struct identity_request *request,
+                                  const Mortise__V1__AttestRequest *msg)
+{
+    Mortise__Control__Issuance *record = NULL;
+    err_t err;
+
+    TRY(identity_admit_source(service, request->call));
+    TRY(attest_last(service->params.vault, msg->last_certificate, msg_view(msg->csr),
+                    clock_wall_s(service->params.clock),
+                    mesh_rejoin_s(registry_mesh(service->params.registry)), &record));
+    err = identity_rejoin(service, request, msg, record);
+    pb_free(&record->base);
+    return err;
+}
+
 static err_t identity_attest(struct identity_service *service, struct identity_request *request,
                              const Mortise__V1__AttestRequest *msg, struct attest_grant *grant)
 {
@@ -292,6 +412,8 @@ static err_t identity_attest(struct identity_service *service, struct identity_r
                             ? msg->join_token
                             : "";
 
+    if (msg->credential_case == MORTISE__V1__ATTEST_REQUEST__CREDENTIAL_LAST_CERTIFICATE)
+        return identity_attest_last(service, request, msg);
     /* The cheap look-up comes before the signature check of the CSR. */
     TRY(identity_admit_source(service, request->call));
     TRY(attest_find(service->params.vault, token, now_s, grant));
@@ -342,6 +464,7 @@ static err_t identity_renew(struct identity_service *service, struct identity_re
     TRY(identity_read_csr(request, msg->csr));
     if (memcmp(request->key_sha256, caller->key_sha256, sizeof(request->key_sha256)) == 0)
         return FAIL(KEY_REUSED, 0);
+    request->renews = caller->peer->serial;
     return identity_issue(service, request);
 }
 
@@ -370,7 +493,6 @@ static const struct grpc_method identity_methods[] = {
         .in = &mortise__v1__attest_request__descriptor,
         .out = &mortise__v1__certificate_response__descriptor,
         .max_message = IDENTITY_MESSAGE_MAX,
-        .permission = PERMISSION_ANYONE,
         .on_message = identity_on_attest,
         .on_done = identity_on_done,
     },
@@ -379,7 +501,6 @@ static const struct grpc_method identity_methods[] = {
         .in = &mortise__v1__renew_request__descriptor,
         .out = &mortise__v1__certificate_response__descriptor,
         .max_message = IDENTITY_MESSAGE_MAX,
-        .permission = PERMISSION_WORKLOAD,
         .on_message = identity_on_renew,
         .on_done = identity_on_done,
     },

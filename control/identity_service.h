@@ -6,7 +6,9 @@
 #ifndef MORTISE_CONTROL_IDENTITY_SERVICE_H
 #define MORTISE_CONTROL_IDENTITY_SERVICE_H
 
+#include "control/audit_call.h"
 #include "control/ca.h"
+#include "control/events.h"
 #include "control/meters.h"
 #include "control/registry.h"
 #include "lib/net/loop.h"
@@ -15,11 +17,13 @@
 struct identity_service;
 
 struct identity_service_params {
-    struct loop *loop; /* all borrowed */
+    struct events *events; /* may be NULL */
+    struct loop *loop;     /* all borrowed */
     struct vault *vault;
     struct ca *ca;
     struct registry *registry;
     struct meters *meters;
+    struct audit *audit; /* may be NULL */
     const struct clock *clock;
 };
 

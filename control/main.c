@@ -1,10 +1,6 @@
 /* mortise-control: the control plane's program. */
-#include <errno.h>
 #include <signal.h>
 #include <stdio.h>
-#include <string.h>
-#include <sys/prctl.h>
-#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -16,14 +12,6 @@
 #include "control/store_sqlite.h"
 #include "lib/base/mem.h"
 #include "lib/base/process.h"
-
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-#define MAIN_IS_SANITIZED 1
-#elif defined(__has_feature)
-#define MAIN_IS_SANITIZED (__has_feature(address_sanitizer) || __has_feature(thread_sanitizer))
-#else
-#define MAIN_IS_SANITIZED 0
-#endif
 
 #define MAIN_DESCRIPTORS_LEAST 40 /* loop, store, listeners; and some sidecars */
 
@@ -54,15 +42,8 @@ static void main_watch_signal(struct loop *loop, uv_signal_t *handle, int number
 /* No core file, no ptrace by others: the process holds the CA's keys (R22). */
 static void main_protect(void)
 {
-    const struct rlimit none = {0, 0};
-
     (void)umask(077);
-    if (setrlimit(RLIMIT_CORE, &none) != 0)
-        fprintf(stderr, "mortise-control: cannot switch core files off: %s\n", strerror(errno));
-#if !MAIN_IS_SANITIZED /* their leak checks look into the process with ptrace */
-    if (prctl(PR_SET_DUMPABLE, 0) != 0)
-        fprintf(stderr, "mortise-control: cannot protect memory: %s\n", strerror(errno));
-#endif
+    process_protect("mortise-control");
     process_ignore_signals();
     (void)signal(SIGHUP, SIG_IGN); /* nothing is read again; a log rotator must not end us */
 }
@@ -77,7 +58,7 @@ static void main_tell(const struct faults *faults)
             (const char *)buf_view(&text).ptr);
 }
 
-static int main_serve(const struct config *config, const struct seal_key *key,
+static int main_serve(const struct config *config, const struct seal_keys *keys,
                       struct faults *faults)
 {
     char reason[PROCESS_REASON_MAX];
@@ -95,7 +76,7 @@ static int main_serve(const struct config *config, const struct seal_key *key,
     err = log_set_spec(config->log_level, &bad);
     CHECK(err_is_ok(err)); /* config_load has tried it */
     log_set_format((enum log_format)config->log_format);
-    err = plane_new(loop, config, key, faults, &plane);
+    err = plane_new(loop, config, keys, faults, &plane);
     if (err_is_ok(err)) {
         main_watch_signal(loop, &signals.term, SIGTERM, plane);
         main_watch_signal(loop, &signals.intr, SIGINT, plane);
@@ -115,10 +96,10 @@ static int main_serve(const struct config *config, const struct seal_key *key,
 
 static int main_run(struct config *config, char **environment, struct faults *faults)
 {
-    struct seal_key key;
+    struct seal_keys keys;
     int status;
 
-    if (!err_is_ok(config_kek(config, environment, faults, &key))) {
+    if (!err_is_ok(config_kek(config, environment, faults, &keys))) {
         main_tell(faults);
         return EXIT_FAILED;
     }
@@ -126,9 +107,10 @@ static int main_run(struct config *config, char **environment, struct faults *fa
         printf("OK\n");
         status = EXIT_OK;
     } else {
-        status = main_serve(config, &key, faults);
+        status = main_serve(config, &keys, faults);
     }
-    seal_key_fini(&key);
+    seal_keys_fini(&keys);
+    secrets_end();
     return status;
 }
 
@@ -147,7 +129,7 @@ int main(int argc, char **argv)
         main_tell(&faults);
         status = EXIT_USAGE;
     } else if (result.help) {
-        config_help(stdout);
+        config_help(result.man, stdout);
     } else if (result.version) {
         build_print("mortise-control", stdout);
         printf("SQLite %s\n", store_sqlite_version());

@@ -146,6 +146,8 @@ bool member_compute(struct member *member, const struct mesh_view *view, uint64_
 {
     if (member->content == NULL)
         return false;
+    if (member->next != NULL) /* computed before, and not adopted */
+        pb_free(&member->next->base);
     member->next = mesh_config(view, member->name);
     if (pb_equal(&member->next->base, &member->content->config->base)) {
         pb_free(&member->next->base);

@@ -1,10 +1,12 @@
 #include "control/mesh.h"
 
+#include <ctype.h>
 #include <string.h>
 
 #include "certs/spiffe_id.h"
 #include "certs/tls_profile.h"
 #include "control/msg.h"
+#include "control/permissive.h"
 #include "lib/base/mem.h"
 #include "lib/rpc/pb.h"
 
@@ -21,6 +23,10 @@ const struct mesh_kind mesh_kinds[MESH_KINDS] = {
     [MESH_SUBSYSTEMS] = MESH_KIND("subsystem", subsystems, mortise__v1__subsystem__descriptor),
     [MESH_PROFILES] = MESH_KIND("profile", profiles, mortise__v1__tls_profile__descriptor),
     [MESH_LINKS] = MESH_KIND("link", links, mortise__v1__link__descriptor),
+    [MESH_CRLS] = MESH_KIND("revocation list", crls, mortise__v1__revocation_list__descriptor),
+    [MESH_TRUSTSTORES] =
+        MESH_KIND("truststore", truststores, mortise__v1__mesh_truststore__descriptor),
+    [MESH_KEYSTORES] = MESH_KIND("keystore", keystores, mortise__v1__mesh_keystore__descriptor),
 };
 
 size_t mesh_num(const Mortise__V1__Mesh *mesh, const struct mesh_kind *kind)
@@ -80,10 +86,62 @@ const char *mesh_server_profile(const Mortise__V1__Link *link)
     return mesh_or(link->server_profile, MESH_DEFAULT_SERVER);
 }
 
+static err_t mesh_add_weak(const Mortise__V1__Mesh *mesh, const char *name, struct buf *out)
+{
+    const Mortise__V1__TlsProfile *profile = mesh_profile(mesh, name);
+    CLEANUP(buf_fini) struct buf weak = {0};
+
+    if (profile == NULL)
+        return OK;
+    TRY(tls_profile_weak(profile, &weak));
+    if (buf_size(&weak) == 0)
+        return OK;
+    if (buf_size(out) > 0)
+        TRY(buf_add_str(out, ", "));
+    return buf_printf(out, "%.*s by %s", (int)buf_size(&weak), (const char *)buf_view(&weak).ptr,
+                      name);
+}
+
+err_t mesh_link_weak(const Mortise__V1__Mesh *mesh, const Mortise__V1__Link *link, int64_t now_s,
+                     struct buf *out)
+{
+    if (link->allow_anonymous)
+        TRY(buf_add_str(out, "allow_anonymous"));
+    if (permissive_until(link, now_s) != 0)
+        TRY(buf_printf(out, "%splaintext until %s", buf_size(out) > 0 ? ", " : "",
+                       link->permissive->until));
+    TRY(mesh_add_weak(mesh, mesh_client_profile(link), out));
+    return mesh_add_weak(mesh, mesh_server_profile(link), out);
+}
+
+char *mesh_server_name(const Mortise__V1__Mesh *mesh, const Mortise__V1__Link *link)
+{
+    const Mortise__V1__TlsProfile *profile = mesh_profile(mesh, mesh_client_profile(link));
+    char *name;
+
+    if (profile != NULL && profile->send_sni == MORTISE__V1__TLS_PROFILE__SEND_SNI__OMIT)
+        return NULL;
+    name = profile != NULL && profile->server_name[0] != '\0'
+               ? mem_strdup(profile->server_name)
+               : mem_printf("%s" MESH_SERVER_NAME, link->name);
+    for (char *p = name; *p != '\0'; p++)
+        *p = (char)tolower((unsigned char)*p);
+    return name;
+}
+
 uint32_t mesh_leaf_ttl_s(const Mortise__V1__Mesh *mesh)
 {
     return mesh->settings != NULL && mesh->settings->leaf_ttl_s != 0 ? mesh->settings->leaf_ttl_s
                                                                      : MESH_LEAF_TTL_S;
+}
+
+uint32_t mesh_rejoin_s(const Mortise__V1__Mesh *mesh)
+{
+    uint32_t rejoin_s = mesh->settings != NULL ? mesh->settings->rejoin_s : 0;
+
+    if (rejoin_s == 0)
+        return MESH_REJOIN_S;
+    return rejoin_s != MESH_REJOIN_NEVER ? rejoin_s : 0;
 }
 
 const Mortise__V1__Subsystem *mesh_subsystem(const Mortise__V1__Mesh *mesh, const char *name)
@@ -104,14 +162,246 @@ const Mortise__V1__TlsProfile *mesh_profile(const Mortise__V1__Mesh *mesh, const
     return NULL;
 }
 
+const Mortise__V1__Link *mesh_link(const Mortise__V1__Mesh *mesh, const char *name)
+{
+    for (size_t i = 0; i < mesh->n_links; i++) {
+        if (strcmp(mesh->links[i]->name, name) == 0)
+            return mesh->links[i];
+    }
+    return NULL;
+}
+
+const Mortise__V1__MeshTruststore *mesh_truststore(const Mortise__V1__Mesh *mesh,
+                                                   const Mortise__V1__TlsProfile *profile)
+{
+    for (size_t i = 0; i < mesh->n_truststores; i++) {
+        if (strcmp(mesh->truststores[i]->name, profile->truststore) == 0)
+            return mesh->truststores[i];
+    }
+    return NULL;
+}
+
+bool mesh_trusts_mesh(const Mortise__V1__MeshTruststore *store)
+{
+    return store == NULL || store->mesh_roots;
+}
+
+bool mesh_trusts_others(const Mortise__V1__MeshTruststore *store)
+{
+    return store != NULL && store->n_pem > 0;
+}
+
+bool mesh_is_uploaded(const Mortise__V1__MeshKeystore *keystore)
+{
+    return keystore->chain_pem[0] != '\0' || keystore->key_sha256[0] != '\0';
+}
+
+const Mortise__V1__MeshKeystore *mesh_keystore(const Mortise__V1__Mesh *mesh,
+                                               const Mortise__V1__TlsProfile *profile)
+{
+    for (size_t i = 0; i < mesh->n_keystores; i++) {
+        if (strcmp(mesh->keystores[i]->name, profile->keystore) == 0)
+            return mesh_is_uploaded(mesh->keystores[i]) ? mesh->keystores[i] : NULL;
+    }
+    return NULL;
+}
+
+/* What the sidecars of one end of a link show, if it was uploaded. */
+static const Mortise__V1__MeshKeystore *mesh_shown(const Mortise__V1__Mesh *mesh,
+                                                   const char *profile_name)
+{
+    const Mortise__V1__TlsProfile *profile = mesh_profile(mesh, profile_name);
+
+    return profile != NULL ? mesh_keystore(mesh, profile) : NULL;
+}
+
+/* Whether both names are of the same sidecars: a name may be given to another identity. */
+static bool mesh_same_sidecars(const Mortise__V1__Mesh *a, const char *name_a,
+                               const Mortise__V1__Mesh *b, const char *name_b)
+{
+    const Mortise__V1__Subsystem *one = mesh_subsystem(a, name_a);
+    const Mortise__V1__Subsystem *other = mesh_subsystem(b, name_b);
+
+    return one != NULL && other != NULL &&
+           strcmp(mesh_namespace(one), mesh_namespace(other)) == 0 &&
+           strcmp(mesh_account(one), mesh_account(other)) == 0;
+}
+
+static bool mesh_link_has_key(const Mortise__V1__Mesh *before, const Mortise__V1__Link *link,
+                              const Mortise__V1__Mesh *after, const char *subsystem,
+                              const char *sha256)
+{
+    const char *const ends[] = {link->client, link->server};
+    const Mortise__V1__MeshKeystore *const shown[] = {
+        mesh_shown(before, mesh_client_profile(link)),
+        mesh_shown(before, mesh_server_profile(link)),
+    };
+
+    for (size_t i = 0; i < ARRAY_LEN(ends); i++) {
+        if (shown[i] != NULL && strcmp(shown[i]->key_sha256, sha256) == 0 &&
+            mesh_same_sidecars(before, ends[i], after, subsystem))
+            return true;
+    }
+    return false;
+}
+
+/* `at`: where a link of `before` is that most likely has it. */
+static bool mesh_has_key(const Mortise__V1__Mesh *before, size_t at, const Mortise__V1__Mesh *after,
+                         const char *subsystem, const char *sha256)
+{
+    if (at < before->n_links &&
+        mesh_link_has_key(before, before->links[at], after, subsystem, sha256))
+        return true;
+    for (size_t i = 0; i < before->n_links; i++) {
+        if (mesh_link_has_key(before, before->links[i], after, subsystem, sha256))
+            return true;
+    }
+    return false;
+}
+
+bool mesh_shows_anew(const Mortise__V1__Mesh *before, const Mortise__V1__Mesh *after,
+                     const char **out_keystore, const char **out_subsystem)
+{
+    for (size_t i = 0; i < after->n_links; i++) {
+        const Mortise__V1__Link *link = after->links[i];
+        const char *const ends[] = {link->client, link->server};
+        const Mortise__V1__MeshKeystore *const shown[] = {
+            mesh_shown(after, mesh_client_profile(link)),
+            mesh_shown(after, mesh_server_profile(link)),
+        };
+
+        for (size_t j = 0; j < ARRAY_LEN(ends); j++) {
+            if (shown[j] == NULL || mesh_has_key(before, i, after, ends[j], shown[j]->key_sha256))
+                continue;
+            *out_keystore = shown[j]->name;
+            *out_subsystem = ends[j];
+            return true;
+        }
+    }
+    return false;
+}
+
 char *mesh_spiffe_id(const char *trust_domain, const Mortise__V1__Subsystem *subsystem)
 {
     return spiffe_id_of_workload(trust_domain, mesh_namespace(subsystem), mesh_account(subsystem));
 }
 
-bool mesh_is_built_in(const char *profile)
+/* ------------------------------------------------------------------- built in */
+
+/* As they are called where such meshes come from; all of them trust the mesh's own CAs. */
+static const char *const mesh_builtin_truststores[] = {
+    "analytics-ingestion",
+    "portal-director",
+    "gateway-management-client",
+};
+
+static const char *const mesh_builtin_keystores[] = {
+    "analytics-ingestion",
+    "portal-director",
+    "gateway-management",
+    "default-tls-server",
+};
+
+static ProtobufCMessage *mesh_builtin_keystore(const char *name)
 {
-    return strcmp(profile, MESH_DEFAULT_CLIENT) == 0 || strcmp(profile, MESH_DEFAULT_SERVER) == 0;
+    Mortise__V1__MeshKeystore keystore = MORTISE__V1__MESH_KEYSTORE__INIT;
+
+    keystore.name = msg_lend(name);
+    keystore.description = msg_lend("what the mesh issues to each sidecar");
+    keystore.issued = true;
+    return pb_clone(&keystore.base);
+}
+
+static ProtobufCMessage *mesh_builtin_truststore(const char *name)
+{
+    Mortise__V1__MeshTruststore store = MORTISE__V1__MESH_TRUSTSTORE__INIT;
+
+    store.name = msg_lend(name);
+    store.description = msg_lend("the CAs of this mesh");
+    store.mesh_roots = true;
+    return pb_clone(&store.base);
+}
+
+/* Owned (pb_free); NULL: none of that name is built in. */
+static ProtobufCMessage *mesh_builtin(int kind, const char *name)
+{
+    Mortise__V1__TlsProfile *profile;
+
+    if (kind == MESH_PROFILES) {
+        profile = tls_profile_builtin(name);
+        return profile != NULL ? &profile->base : NULL;
+    }
+    for (size_t i = 0; kind == MESH_TRUSTSTORES && i < ARRAY_LEN(mesh_builtin_truststores); i++) {
+        if (strcmp(mesh_builtin_truststores[i], name) == 0)
+            return mesh_builtin_truststore(name);
+    }
+    for (size_t i = 0; kind == MESH_KEYSTORES && i < ARRAY_LEN(mesh_builtin_keystores); i++) {
+        if (strcmp(mesh_builtin_keystores[i], name) == 0)
+            return mesh_builtin_keystore(name);
+    }
+    return NULL;
+}
+
+bool mesh_is_built_in(int kind, const char *name)
+{
+    ProtobufCMessage *builtin = mesh_builtin(kind, name);
+
+    if (builtin == NULL)
+        return false;
+    pb_free(builtin);
+    return true;
+}
+
+bool mesh_is_as_built_in(int kind, const ProtobufCMessage *item)
+{
+    ProtobufCMessage *builtin = mesh_builtin(kind, mesh_name(item));
+    bool same = builtin != NULL && pb_equal(builtin, item);
+
+    if (builtin != NULL)
+        pb_free(builtin);
+    return same;
+}
+
+static bool mesh_has(const Mortise__V1__Mesh *mesh, int kind, const char *name)
+{
+    for (size_t i = 0; i < mesh_num(mesh, &mesh_kinds[kind]); i++) {
+        if (strcmp(mesh_name(mesh_item(mesh, &mesh_kinds[kind], i)), name) == 0)
+            return true;
+    }
+    return false;
+}
+
+/* Takes `item`, which the mesh has already or gets. */
+static void mesh_complete_with(Mortise__V1__Mesh *mesh, int kind, ProtobufCMessage *item)
+{
+    const struct mesh_kind *what = &mesh_kinds[kind];
+    size_t num = mesh_num(mesh, what);
+    ProtobufCMessage **items;
+
+    if (mesh_has(mesh, kind, mesh_name(item))) {
+        pb_free(item);
+        return;
+    }
+    memcpy(&items, (const char *)mesh + what->items_at, sizeof(items));
+    items = mem_realloc(items, (num + 1) * sizeof(*items));
+    items[num++] = item;
+    memcpy((char *)mesh + what->items_at, &items, sizeof(items));
+    memcpy((char *)mesh + what->num_at, &num, sizeof(num));
+}
+
+void mesh_complete(Mortise__V1__Mesh *mesh)
+{
+    Mortise__V1__TlsProfile *builtin[TLS_PROFILE_DEFAULTS];
+    size_t num;
+
+    tls_profile_defaults(builtin, &num);
+    for (size_t i = 0; i < num; i++)
+        mesh_complete_with(mesh, MESH_PROFILES, &builtin[i]->base);
+    for (size_t i = 0; i < ARRAY_LEN(mesh_builtin_truststores); i++)
+        mesh_complete_with(mesh, MESH_TRUSTSTORES,
+                           mesh_builtin_truststore(mesh_builtin_truststores[i]));
+    for (size_t i = 0; i < ARRAY_LEN(mesh_builtin_keystores); i++)
+        mesh_complete_with(mesh, MESH_KEYSTORES, mesh_builtin_keystore(mesh_builtin_keystores[i]));
 }
 
 static void mesh_default_link(Mortise__V1__Link *link, const char *name, const char *client,
@@ -133,8 +423,7 @@ Mortise__V1__Mesh *mesh_default(void)
     Mortise__V1__Subsystem *subsystem_ptrs[ARRAY_LEN(names)];
     Mortise__V1__Link links[4];
     Mortise__V1__Link *link_ptrs[ARRAY_LEN(links)];
-    Mortise__V1__TlsProfile *profiles[TLS_PROFILE_DEFAULTS];
-    ProtobufCMessage *owned;
+    Mortise__V1__Mesh *owned;
 
     for (size_t i = 0; i < ARRAY_LEN(names); i++) {
         subsystems[i] = (Mortise__V1__Subsystem)MORTISE__V1__SUBSYSTEM__INIT;
@@ -151,10 +440,7 @@ Mortise__V1__Mesh *mesh_default(void)
     mesh.n_subsystems = ARRAY_LEN(subsystem_ptrs);
     mesh.links = link_ptrs;
     mesh.n_links = ARRAY_LEN(link_ptrs);
-    mesh.profiles = profiles;
-    tls_profile_defaults(profiles, &mesh.n_profiles);
-    owned = pb_clone(&mesh.base);
-    for (size_t i = 0; i < mesh.n_profiles; i++)
-        pb_free(&profiles[i]->base);
-    return MSG_AS(Mortise__V1__Mesh, mortise__v1__mesh__descriptor, owned);
+    owned = MSG_AS(Mortise__V1__Mesh, mortise__v1__mesh__descriptor, pb_clone(&mesh.base));
+    mesh_complete(owned);
+    return owned;
 }

@@ -2,9 +2,11 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "certs/cert.h"
 #include "certs/spiffe_id.h"
 #include "certs/tls_profile.h"
 #include "control/mesh.h"
+#include "lib/base/clock.h"
 #include "lib/base/map.h"
 #include "lib/base/mem.h"
 #include "lib/base/str.h"
@@ -15,10 +17,12 @@ struct mesh_checker {
     const Mortise__V1__Mesh *mesh;
     const struct mesh_origin *origin;
     struct faults *faults;
+    struct faults *apart; /* links whose ends could not talk: `faults`, or a list of their own */
     struct fault_path path;
     struct map names[MESH_KINDS];  /* name to item */
     struct map ids;                /* "namespace/account" to subsystem */
     struct map ports;              /* "subsystem:port" to the link that listens there */
+    struct map server_names;       /* "subsystem:name" to the link that is asked for by it there */
     struct tls_profile **profiles; /* compiled, NULL where it could not be */
 };
 
@@ -136,9 +140,12 @@ static void mesh_check_names(struct mesh_checker *checker, int kind, size_t max)
 {
     const struct mesh_kind *what = &mesh_kinds[kind];
     size_t num = mesh_num(checker->mesh, what);
+    size_t own = num;
 
-    if (num > max)
-        faults_add(checker->faults, what->many, "%zu are too many: at most %zu", num, max);
+    for (size_t i = 0; i < num; i++)
+        own -= mesh_is_built_in(kind, mesh_name(mesh_item(checker->mesh, what, i)));
+    if (own > max)
+        faults_add(checker->faults, what->many, "%zu are too many: at most %zu", own, max);
     for (size_t i = 0; i < num; i++) {
         const ProtobufCMessage *item = mesh_item(checker->mesh, what, i);
         const char *name = mesh_name(item);
@@ -176,12 +183,98 @@ static void mesh_check_subsystem(struct mesh_checker *checker,
         map_put(&checker->ids, id, (void *)(uintptr_t)subsystem);
 }
 
+static void mesh_check_truststore(struct mesh_checker *checker,
+                                  const Mortise__V1__MeshTruststore *store)
+{
+    mesh_check_description(checker, store->description);
+    if (strcmp(store->name, MESH_ROOTS) == 0)
+        mesh_fault(checker, "name",
+                   "\"%s\" is what the mesh's own CAs are called: they are there without it",
+                   store->name);
+    if (!mesh_trusts_mesh(store) && !mesh_trusts_others(store))
+        mesh_fault(checker, "pem",
+                   "is missing: it trusts nobody; CA certificates are wanted, or "
+                   "mesh_roots: true");
+    if (store->n_crl_pem > 0 && mesh_trusts_mesh(store))
+        mesh_fault(checker, "crl_pem",
+                   "goes without mesh_roots, whose lists are the mesh's (crls): take the other CAs "
+                   "and their lists into a truststore of their own");
+    if (checker->mesh->n_crls > 0 && mesh_trusts_mesh(store) && mesh_trusts_others(store))
+        mesh_fault(checker, "pem",
+                   "the mesh has revocation lists (crls), so that each CA beside mesh_roots would "
+                   "need one: take these CAs and their lists into a truststore of their own");
+}
+
+/* Below CAs of others names alone count: without any nobody would be let in, and names that stand
+ * beside the mesh's CAs alone would seem to count. */
+static void mesh_check_peer_names(struct mesh_checker *checker,
+                                  const Mortise__V1__TlsProfile *profile,
+                                  const Mortise__V1__MeshTruststore *store)
+{
+    if (mesh_trusts_others(store) && profile->n_peer_names == 0)
+        mesh_fault(checker, "peer_names",
+                   "is missing: truststore \"%s\" has CAs of others, and below them a peer is "
+                   "known by its DNS name alone",
+                   store->name);
+    if (!mesh_trusts_others(store) && profile->n_peer_names > 0)
+        mesh_fault(checker, "peer_names",
+                   "goes with a truststore that has CAs of others; the mesh's own peers are known "
+                   "by their identity");
+    if (profile->n_peer_names > MESH_PEER_NAMES_MAX)
+        mesh_fault(checker, "peer_names", "are %zu; at most %d", profile->n_peer_names,
+                   MESH_PEER_NAMES_MAX);
+    for (size_t i = 0; i < profile->n_peer_names && i < MESH_PEER_NAMES_MAX; i++) {
+        if (!cert_dns_valid(bytes_of_str(profile->peer_names[i])))
+            mesh_fault(checker, "peer_names",
+                       "\"%s\" is not a DNS name (exact names only, no wildcard)",
+                       profile->peer_names[i]);
+    }
+}
+
+static void mesh_check_keystore(struct mesh_checker *checker,
+                                const Mortise__V1__MeshKeystore *keystore)
+{
+    size_t len = strlen(keystore->key_sha256);
+
+    mesh_check_description(checker, keystore->description);
+    if (!mesh_is_uploaded(keystore))
+        return; /* issued */
+    if (keystore->issued)
+        mesh_fault(checker, "issued",
+                   "goes without chain_pem and key_sha256: it is issued, or it was uploaded");
+    if (keystore->chain_pem[0] == '\0')
+        mesh_fault(checker, "chain_pem", "is missing: the certificates of the key, leaf first");
+    if (len != 64 || strspn(keystore->key_sha256, "0123456789abcdef") != len)
+        mesh_fault(checker, "key_sha256",
+                   "is no fingerprint (64 hexadecimal digits, lower-case); a key is brought by "
+                   "mortisectl import keystore");
+}
+
+static void mesh_check_profile_trust(struct mesh_checker *checker,
+                                     const Mortise__V1__TlsProfile *profile)
+{
+    if (profile->keystore[0] != '\0')
+        (void)mesh_refer(checker, "keystore", MESH_KEYSTORES, profile->keystore,
+                         MORTISE__V1__TLS_PROFILE__ROLE__ROLE_UNSPECIFIED);
+    if (profile->truststore[0] != '\0' &&
+        mesh_refer(checker, "truststore", MESH_TRUSTSTORES, profile->truststore,
+                   MORTISE__V1__TLS_PROFILE__ROLE__ROLE_UNSPECIFIED) == NULL)
+        return;
+    mesh_check_peer_names(checker, profile, mesh_truststore(checker->mesh, profile));
+}
+
 static void mesh_check_profile(struct mesh_checker *checker, size_t index)
 {
     const Mortise__V1__TlsProfile *profile = checker->mesh->profiles[index];
     err_t err;
 
     mesh_check_description(checker, profile->description);
+    mesh_check_profile_trust(checker, profile);
+    if (profile->insecure_skip_verify && profile->role == MORTISE__V1__TLS_PROFILE__ROLE__CLIENT &&
+        (checker->mesh->settings == NULL || !checker->mesh->settings->allow_insecure))
+        mesh_fault(checker, "insecure_skip_verify",
+                   "needs allow_insecure: true in settings: whoever answers would be taken for the "
+                   "server");
     /* Every fault of it is in the list; what could not be compiled stays NULL. */
     err = tls_profile_compile(profile, &checker->path, checker->faults, &checker->profiles[index]);
     (void)err;
@@ -248,31 +341,64 @@ static void mesh_check_client_port(struct mesh_checker *checker, const Mortise__
         map_put(&checker->ports, key, (void *)(uintptr_t)link);
 }
 
-static const Mortise__V1__TlsProfile *mesh_profile_of(const struct mesh_checker *checker,
-                                                      const struct tls_profile *compiled)
+/* Two ends that could not talk: told where the client's is named. */
+static void mesh_check_meeting(struct mesh_checker *checker, const struct tls_profile *client,
+                               const struct tls_profile *server)
 {
-    for (size_t i = 0; i < checker->mesh->n_profiles; i++)
-        if (checker->profiles[i] == compiled)
-            return checker->mesh->profiles[i];
-    return NULL;
+    size_t mark = fault_path_field(&checker->path, "client_profile");
+    err_t err = tls_profile_intersect(client, server, checker->path.text, checker->apart, NULL);
+
+    (void)err; /* a fault in the list */
+    fault_path_pop(&checker->path, mark);
 }
 
-/* In TLS 1.2 a client's groups bind the curve of the server's certificate as well (RFC 8422 section
- * 5.1), and the mesh's certificates are P-256: without it every handshake would fail. */
-static void mesh_check_curve(struct mesh_checker *checker, const Mortise__V1__TlsProfile *client,
-                             const Mortise__V1__TlsProfile *server)
+static void mesh_check_anonymous(struct mesh_checker *checker, const Mortise__V1__Link *link,
+                                 const struct tls_profile *server)
 {
-    if (client->n_groups == 0 || (client->max_version != MORTISE__V1__TLS_VERSION__TLS1_2 &&
-                                  server->max_version != MORTISE__V1__TLS_VERSION__TLS1_2))
+    enum tls_client_auth client_auth = tls_profile_client_auth(server);
+
+    if (link->allow_anonymous && client_auth == TLS_CLIENT_REQUIRED)
+        mesh_fault(checker, "allow_anonymous",
+                   "server profile \"%s\" requires a certificate: give it client_auth OPTIONAL or "
+                   "NONE, or leave this out",
+                   tls_profile_name(server));
+    if (!link->allow_anonymous && client_auth == TLS_CLIENT_NONE)
+        mesh_fault(checker, "server_profile",
+                   "\"%s\" asks for no certificate (client_auth: NONE), so that nobody could come "
+                   "in: say allow_anonymous: true, or take one that asks",
+                   tls_profile_name(server));
+}
+
+/* It is a listening socket of the server's sidecar, on all of its addresses. */
+static void mesh_check_permissive_port(struct mesh_checker *checker, const Mortise__V1__Link *link)
+{
+    char key[MESH_NAME_MAX + 16];
+    const Mortise__V1__Link *other;
+
+    if (!mesh_check_port(checker, "permissive.port", link->permissive->port))
         return;
-    for (size_t i = 0; i < client->n_groups; i++)
-        if (strcmp(client->groups[i], "P-256") == 0)
-            return;
-    mesh_fault(
-        checker, "client_profile",
-        "\"%s\" has no group P-256, which TLS 1.2 needs for the mesh's certificates: add it, "
-        "or allow TLS1_3 at both ends",
-        client->name);
+    if (link->permissive->port == link->server_port) {
+        mesh_fault(checker, "permissive.port", "%u is where the application of \"%s\" listens",
+                   link->permissive->port, link->server);
+        return;
+    }
+    mesh_port_key(link->server, link->permissive->port, key);
+    other = map_get(&checker->ports, key);
+    if (other != NULL)
+        mesh_fault(checker, "permissive.port", "%u of \"%s\" is taken by link \"%s\"",
+                   link->permissive->port, link->server, other->name);
+    else
+        map_put(&checker->ports, key, (void *)(uintptr_t)link);
+}
+
+static void mesh_check_permissive(struct mesh_checker *checker, const Mortise__V1__Link *link)
+{
+    int64_t until_s;
+
+    mesh_check_permissive_port(checker, link);
+    if (!clock_parse_utc(link->permissive->until, &until_s))
+        mesh_fault(checker, "permissive.until",
+                   "\"%s\" is not a time: wanted is 2026-12-31T23:59:59Z", link->permissive->until);
 }
 
 static void mesh_check_link(struct mesh_checker *checker, const Mortise__V1__Link *link)
@@ -280,7 +406,6 @@ static void mesh_check_link(struct mesh_checker *checker, const Mortise__V1__Lin
     const Mortise__V1__TlsProfile__Role any = MORTISE__V1__TLS_PROFILE__ROLE__ROLE_UNSPECIFIED;
     const struct tls_profile *client_profile, *server_profile;
     bool ends;
-    err_t err;
 
     mesh_check_description(checker, link->description);
     ends = mesh_refer(checker, "client", MESH_SUBSYSTEMS, link->client, any) != NULL;
@@ -294,14 +419,101 @@ static void mesh_check_link(struct mesh_checker *checker, const Mortise__V1__Lin
                                     MORTISE__V1__TLS_PROFILE__ROLE__CLIENT);
     server_profile = mesh_check_end(checker, "server_profile", mesh_server_profile(link),
                                     MORTISE__V1__TLS_PROFILE__ROLE__SERVER);
-    if (client_profile == NULL || server_profile == NULL)
+    if (client_profile != NULL && server_profile != NULL)
+        mesh_check_meeting(checker, client_profile, server_profile);
+    if (server_profile != NULL)
+        mesh_check_anonymous(checker, link, server_profile);
+    if (link->permissive != NULL)
+        mesh_check_permissive(checker, link);
+}
+
+/* A fault of the field that names the client's profile. */
+#define MESH_SNI_FAULT(checker, ...) mesh_fault((checker), "client_profile", __VA_ARGS__)
+
+static const struct tls_profile *mesh_compiled(const struct mesh_checker *checker,
+                                               const char *profile)
+{
+    for (size_t i = 0; i < checker->mesh->n_profiles; i++) {
+        if (strcmp(checker->mesh->profiles[i]->name, profile) == 0)
+            return checker->profiles[i];
+    }
+    return NULL;
+}
+
+/* Whether two links to one subsystem ask the same of their clients: then its sidecar needs no name
+ * to begin the handshake. `a` and `b` are their server profiles. */
+static bool mesh_serves_alike(const struct mesh_checker *checker, const Mortise__V1__Link *link,
+                              const struct tls_profile *a, const Mortise__V1__Link *other,
+                              const struct tls_profile *b)
+{
+    const Mortise__V1__MeshTruststore *trusts[2] = {
+        mesh_truststore(checker->mesh, mesh_profile(checker->mesh, mesh_server_profile(link))),
+        mesh_truststore(checker->mesh, mesh_profile(checker->mesh, mesh_server_profile(other))),
+    };
+
+    for (size_t i = 0; i < ARRAY_LEN(trusts); i++) {
+        if (!mesh_trusts_others(trusts[i]))
+            trusts[i] = NULL; /* the mesh's own CAs, by whatever name */
+    }
+    return tls_profile_equal(a, b) && trusts[0] == trusts[1] &&
+           link->allow_anonymous == other->allow_anonymous;
+}
+
+/* The server's sidecar chooses without a name only where it makes no difference which link it is,
+ * and by who the client is. */
+static void mesh_check_no_server_name(struct mesh_checker *checker, const Mortise__V1__Link *link)
+{
+    const struct tls_profile *own = mesh_compiled(checker, mesh_server_profile(link));
+
+    for (size_t i = 0; i < checker->mesh->n_links; i++) {
+        const Mortise__V1__Link *other = checker->mesh->links[i];
+        const struct tls_profile *profile;
+
+        if (other == link || strcmp(other->server, link->server) != 0)
+            continue;
+        if (strcmp(other->client, link->client) == 0) {
+            MESH_SNI_FAULT(checker,
+                           "\"%s\" sends no server name (send_sni: OMIT), and link \"%s\" joins "
+                           "the same two: \"%s\" could not tell which is meant",
+                           mesh_client_profile(link), other->name, link->server);
+            return;
+        }
+        profile = mesh_compiled(checker, mesh_server_profile(other));
+        if (own != NULL && profile != NULL &&
+            !mesh_serves_alike(checker, link, own, other, profile)) {
+            MESH_SNI_FAULT(checker,
+                           "\"%s\" sends no server name (send_sni: OMIT): then every link to "
+                           "\"%s\" needs a server profile like \"%s\"%s, and link \"%s\" has "
+                           "\"%s\"%s",
+                           mesh_client_profile(link), link->server, mesh_server_profile(link),
+                           link->allow_anonymous ? " and allow_anonymous" : "", other->name,
+                           mesh_server_profile(other),
+                           other->allow_anonymous ? " and allow_anonymous" : "");
+            return;
+        }
+    }
+}
+
+/* A server's sidecar tells its links apart by what they are asked for. */
+static void mesh_check_server_name(struct mesh_checker *checker, const Mortise__V1__Link *link)
+{
+    CLEANUP(mem_freep) char *name = mesh_server_name(checker->mesh, link);
+    CLEANUP(mem_freep) char *key = NULL;
+    const Mortise__V1__Link *other;
+
+    if (name == NULL) {
+        mesh_check_no_server_name(checker, link);
         return;
-    /* An empty intersection is a fault in the list. */
-    err = tls_profile_intersect(client_profile, server_profile, checker->path.text, checker->faults,
-                                NULL);
-    if (err_is_ok(err))
-        mesh_check_curve(checker, mesh_profile_of(checker, client_profile),
-                         mesh_profile_of(checker, server_profile));
+    }
+    key = mem_printf("%s:%s", link->server, name);
+    other = map_get(&checker->server_names, key);
+    if (other != NULL)
+        MESH_SNI_FAULT(checker,
+                       "asks \"%s\" for \"%s\", as link \"%s\" does, and could not be told from "
+                       "it: a profile with server_name is for one link to each subsystem",
+                       link->server, name, other->name);
+    else
+        map_put(&checker->server_names, key, (void *)(uintptr_t)link);
 }
 
 /* Where an application listens its own sidecar cannot. */
@@ -318,15 +530,26 @@ static void mesh_check_server_port(struct mesh_checker *checker, const Mortise__
                    link->server_port, link->server, other->name);
 }
 
+static void mesh_check_seconds(struct mesh_checker *checker, const char *path, uint32_t value,
+                               uint32_t min, uint32_t max)
+{
+    if (value != 0 && (value < min || value > max))
+        faults_add(checker->faults, path, "%u is not between %u and %u seconds", value, min, max);
+}
+
 static void mesh_check_settings(struct mesh_checker *checker)
 {
     const Mortise__V1__MeshSettings *settings = checker->mesh->settings;
 
-    if (settings == NULL || settings->leaf_ttl_s == 0)
+    if (settings == NULL)
         return;
-    if (settings->leaf_ttl_s < MESH_LEAF_TTL_MIN_S || settings->leaf_ttl_s > MESH_LEAF_TTL_MAX_S)
-        faults_add(checker->faults, "settings.leaf_ttl_s", "%u is not between %d and %d seconds",
-                   settings->leaf_ttl_s, MESH_LEAF_TTL_MIN_S, MESH_LEAF_TTL_MAX_S);
+    mesh_check_seconds(checker, "settings.leaf_ttl_s", settings->leaf_ttl_s, MESH_LEAF_TTL_MIN_S,
+                       MESH_LEAF_TTL_MAX_S);
+    if (settings->rejoin_s != MESH_REJOIN_NEVER)
+        mesh_check_seconds(checker, "settings.rejoin_s", settings->rejoin_s, MESH_REJOIN_MIN_S,
+                           MESH_REJOIN_MAX_S);
+    mesh_check_seconds(checker, "settings.plaintext_quiet_s", settings->plaintext_quiet_s,
+                       MESH_PLAINTEXT_QUIET_MIN_S, MESH_PLAINTEXT_QUIET_MAX_S);
 }
 
 static void mesh_check_all(struct mesh_checker *checker)
@@ -337,6 +560,17 @@ static void mesh_check_all(struct mesh_checker *checker)
     mesh_check_names(checker, MESH_SUBSYSTEMS, MESH_SUBSYSTEMS_MAX);
     mesh_check_names(checker, MESH_PROFILES, MESH_PROFILES_MAX);
     mesh_check_names(checker, MESH_LINKS, MESH_LINKS_MAX);
+    mesh_check_names(checker, MESH_CRLS, MESH_CRLS_MAX);
+    mesh_check_names(checker, MESH_TRUSTSTORES, MESH_TRUSTSTORES_MAX);
+    for (size_t i = 0; i < mesh->n_truststores; i++) {
+        mesh_at(checker, MESH_TRUSTSTORES, i);
+        mesh_check_truststore(checker, mesh->truststores[i]);
+    }
+    mesh_check_names(checker, MESH_KEYSTORES, MESH_KEYSTORES_MAX);
+    for (size_t i = 0; i < mesh->n_keystores; i++) {
+        mesh_at(checker, MESH_KEYSTORES, i);
+        mesh_check_keystore(checker, mesh->keystores[i]);
+    }
     for (size_t i = 0; i < mesh->n_subsystems; i++) {
         mesh_at(checker, MESH_SUBSYSTEMS, i);
         mesh_check_subsystem(checker, mesh->subsystems[i]);
@@ -352,17 +586,23 @@ static void mesh_check_all(struct mesh_checker *checker)
     for (size_t i = 0; i < mesh->n_links; i++) {
         mesh_at(checker, MESH_LINKS, i);
         mesh_check_server_port(checker, mesh->links[i]);
+        mesh_check_server_name(checker, mesh->links[i]);
+    }
+    for (size_t i = 0; i < mesh->n_crls; i++) {
+        mesh_at(checker, MESH_CRLS, i);
+        mesh_check_description(checker, mesh->crls[i]->description);
     }
 }
 
-err_t mesh_check(const Mortise__V1__Mesh *mesh, const struct mesh_origin *origin,
-                 struct faults *faults)
+static err_t mesh_check_with(const Mortise__V1__Mesh *mesh, const struct mesh_origin *origin,
+                             struct faults *faults, struct faults *apart)
 {
     size_t before = faults->total;
     struct mesh_checker checker = {
         .mesh = mesh,
         .origin = origin,
         .faults = faults,
+        .apart = apart,
         .profiles = mem_array(mesh->n_profiles, sizeof(*checker.profiles)),
     };
 
@@ -376,5 +616,31 @@ err_t mesh_check(const Mortise__V1__Mesh *mesh, const struct mesh_origin *origin
         map_fini(&checker.names[i]);
     map_fini(&checker.ids);
     map_fini(&checker.ports);
+    map_fini(&checker.server_names);
     return faults->total == before ? OK : FAIL(CONFIG_INVALID, faults->total - before);
+}
+
+err_t mesh_check(const Mortise__V1__Mesh *mesh, const struct mesh_origin *origin,
+                 struct faults *faults)
+{
+    return mesh_check_with(mesh, origin, faults, faults);
+}
+
+err_t mesh_check_stored(const Mortise__V1__Mesh *mesh, struct faults *faults,
+                        struct faults *warnings)
+{
+    return mesh_check_with(mesh, NULL, faults, warnings);
+}
+
+void mesh_warn(const Mortise__V1__Mesh *mesh, const struct mesh_origin *origin,
+               struct faults *warnings)
+{
+    struct mesh_checker checker = {.mesh = mesh, .origin = origin, .faults = warnings};
+
+    for (size_t i = 0; i < mesh->n_profiles; i++) {
+        if (origin->index[MESH_PROFILES][i] == MESH_KEPT)
+            continue;
+        mesh_at(&checker, MESH_PROFILES, i);
+        tls_profile_left_out(mesh->profiles[i], &checker.path, warnings);
+    }
 }

@@ -7,9 +7,6 @@
 #include "lib/base/mem.h"
 #include "lib/rpc/pb.h"
 
-#define MESH_TRUSTSTORE "mesh"
-#define MESH_SERVER_NAME ".mortise.internal"
-
 /* A new message in memory that pb_free releases. */
 #define MESH_NEW(type, init) ((type *)mem_dup(&(type)init, sizeof(type)))
 
@@ -21,23 +18,62 @@ static char **mesh_list_of_one(char *text)
     return list;
 }
 
-static Mortise__V1__PeerMatch *mesh_peer(const struct mesh_view *view, const char *name)
+/* Who may be at the other end, `name`, by what vouches for it at this end: a subsystem of ours has
+ * its identity from the mesh's own CAs alone; below CAs of others it is names that count. */
+static Mortise__V1__PeerMatch *mesh_peer(const struct mesh_view *view, const char *name,
+                                         const Mortise__V1__TlsProfile *profile)
 {
     Mortise__V1__PeerMatch *peer = MESH_NEW(Mortise__V1__PeerMatch, MORTISE__V1__PEER_MATCH__INIT);
     const Mortise__V1__Subsystem *subsystem = mesh_subsystem(view->mesh, name);
+    const Mortise__V1__MeshTruststore *store = mesh_truststore(view->mesh, profile);
 
     CHECK(subsystem != NULL);
-    peer->spiffe_ids = mesh_list_of_one(mesh_spiffe_id(view->trust_domain, subsystem));
-    peer->n_spiffe_ids = 1;
+    if (mesh_trusts_mesh(store)) {
+        peer->spiffe_ids = mesh_list_of_one(mesh_spiffe_id(view->trust_domain, subsystem));
+        peer->n_spiffe_ids = 1;
+    }
+    if (!mesh_trusts_others(store))
+        return peer;
+    peer->dns_names = mem_array(profile->n_peer_names, sizeof(*peer->dns_names));
+    for (size_t i = 0; i < profile->n_peer_names; i++)
+        peer->dns_names[peer->n_dns_names++] = mem_strdup(profile->peer_names[i]);
     return peer;
+}
+
+/* What is the mesh's own CAs alone is one truststore, whatever it is called: links that differ in
+ * the name only can share a port without SNI. */
+static char *mesh_store_name(const struct mesh_view *view, const Mortise__V1__TlsProfile *profile)
+{
+    const Mortise__V1__MeshTruststore *store = mesh_truststore(view->mesh, profile);
+
+    return mem_strdup(mesh_trusts_others(store) ? store->name : MESH_ROOTS);
+}
+
+static char *mesh_keystore_name(const struct mesh_view *view,
+                                const Mortise__V1__TlsProfile *profile)
+{
+    const Mortise__V1__MeshKeystore *keystore = mesh_keystore(view->mesh, profile);
+
+    return mem_strdup(keystore != NULL ? keystore->name : "");
+}
+
+static const Mortise__V1__TlsProfile *mesh_profile_of(const struct mesh_view *view,
+                                                      const char *name)
+{
+    const Mortise__V1__TlsProfile *profile = mesh_profile(view->mesh, name);
+
+    CHECK(profile != NULL);
+    return profile;
 }
 
 static Mortise__V1__Outbound *mesh_outbound(const struct mesh_view *view,
                                             const Mortise__V1__Link *link)
 {
     Mortise__V1__Outbound *out = MESH_NEW(Mortise__V1__Outbound, MORTISE__V1__OUTBOUND__INIT);
+    const Mortise__V1__TlsProfile *profile = mesh_profile_of(view, mesh_client_profile(link));
     size_t num = 0;
     const char *const *endpoints = view->endpoints(view->arg, link->server, &num);
+    char *server_name;
 
     out->name = mem_strdup(link->name);
     out->listen = mem_printf("127.0.0.1:%u", link->client_port);
@@ -46,10 +82,13 @@ static Mortise__V1__Outbound *mesh_outbound(const struct mesh_view *view,
     for (size_t i = 0; i < num; i++)
         out->endpoints[i] = mem_strdup(endpoints[i]);
     out->n_endpoints = num;
-    out->peers = mesh_peer(view, link->server);
-    out->server_name = mem_printf("%s" MESH_SERVER_NAME, link->name);
-    out->profile = mem_strdup(mesh_client_profile(link));
-    out->truststore = mem_strdup(MESH_TRUSTSTORE);
+    out->peers = mesh_peer(view, link->server, profile);
+    server_name = mesh_server_name(view->mesh, link);
+    if (server_name != NULL) /* else the profile, which goes with it, says that none is sent */
+        out->server_name = server_name;
+    out->profile = mem_strdup(profile->name);
+    out->truststore = mesh_store_name(view, profile);
+    out->keystore = mesh_keystore_name(view, profile);
     return out;
 }
 
@@ -58,27 +97,138 @@ static Mortise__V1__InboundLink *mesh_inbound_link(const struct mesh_view *view,
 {
     Mortise__V1__InboundLink *in =
         MESH_NEW(Mortise__V1__InboundLink, MORTISE__V1__INBOUND_LINK__INIT);
+    const Mortise__V1__TlsProfile *profile = mesh_profile_of(view, mesh_server_profile(link));
 
     in->name = mem_strdup(link->name);
     in->target = mem_printf("127.0.0.1:%u", link->server_port);
-    in->peers = mesh_peer(view, link->client);
-    in->server_name = mem_printf("%s" MESH_SERVER_NAME, link->name);
-    in->profile = mem_strdup(mesh_server_profile(link));
-    in->truststore = mem_strdup(MESH_TRUSTSTORE);
+    in->peers = mesh_peer(view, link->client, profile);
+    in->server_name = mesh_server_name(view->mesh, link);
+    if (in->server_name == NULL) /* nobody asks for it, but each has one */
+        in->server_name = mem_printf("%s" MESH_SERVER_NAME, link->name);
+    in->profile = mem_strdup(profile->name);
+    in->truststore = mesh_store_name(view, profile);
+    in->keystore = mesh_keystore_name(view, profile);
+    in->allow_anonymous = link->allow_anonymous;
+    if (link->permissive != NULL)
+        in->permissive = MSG_AS(Mortise__V1__Permissive, mortise__v1__permissive__descriptor,
+                                pb_clone(&link->permissive->base));
     return in;
 }
 
-static void mesh_add_truststore(const struct mesh_view *view, Mortise__V1__SidecarConfig *config)
+/* An operator's lists are for CAs that this control plane has no key of; for the others it makes
+ * them itself, so that no issuer is without. */
+static char *mesh_crls(const struct mesh_view *view)
+{
+    CLEANUP(buf_fini) struct buf text = {.data = NULL};
+    err_t err = OK;
+
+    for (size_t i = 0; i < view->mesh->n_crls && err_is_ok(err); i++)
+        err = buf_printf(&text, "%s\n", view->mesh->crls[i]->pem);
+    if (err_is_ok(err) && view->crls_pem != NULL)
+        err = buf_add_str(&text, view->crls_pem);
+    CHECK(err_is_ok(err));
+    return buf_take_str(&text);
+}
+
+static Mortise__V1__Truststore *mesh_own_store(const struct mesh_view *view)
 {
     Mortise__V1__Truststore *store =
         MESH_NEW(Mortise__V1__Truststore, MORTISE__V1__TRUSTSTORE__INIT);
 
-    store->name = mem_strdup(MESH_TRUSTSTORE);
+    store->name = mem_strdup(MESH_ROOTS);
     store->pem = mem_strdup(view->roots_pem);
     store->trust_domain = mem_strdup(view->trust_domain);
-    config->truststores = mem_array(1, sizeof(*config->truststores));
-    config->truststores[0] = store;
-    config->n_truststores = 1;
+    if (view->mesh->n_crls > 0)
+        store->crl_pem = mesh_crls(view);
+    return store;
+}
+
+static char *mesh_join(char *const *texts, size_t num)
+{
+    CLEANUP(buf_fini) struct buf text = {.data = NULL};
+    err_t err = OK;
+
+    for (size_t i = 0; i < num && err_is_ok(err); i++)
+        err = buf_printf(&text, "%s\n", texts[i]);
+    CHECK(err_is_ok(err));
+    return buf_take_str(&text);
+}
+
+static Mortise__V1__Truststore *mesh_other_store(const struct mesh_view *view,
+                                                 const Mortise__V1__MeshTruststore *from)
+{
+    Mortise__V1__Truststore *store =
+        MESH_NEW(Mortise__V1__Truststore, MORTISE__V1__TRUSTSTORE__INIT);
+
+    store->name = mem_strdup(from->name);
+    store->trust_domain = mem_strdup(view->trust_domain);
+    if (mesh_trusts_mesh(from))
+        store->pem = mem_strdup(view->roots_pem);
+    store->outside_pem = mesh_join(from->pem, from->n_pem);
+    if (from->n_crl_pem > 0)
+        store->crl_pem = mesh_join(from->crl_pem, from->n_crl_pem);
+    return store;
+}
+
+static bool mesh_config_trusts(const Mortise__V1__SidecarConfig *config, const char *store)
+{
+    for (size_t i = 0; i < config->n_outbound; i++) {
+        if (strcmp(config->outbound[i]->truststore, store) == 0)
+            return true;
+    }
+    for (size_t i = 0; config->inbound != NULL && i < config->inbound->n_links; i++) {
+        if (strcmp(config->inbound->links[i]->truststore, store) == 0)
+            return true;
+    }
+    return false;
+}
+
+/* The mesh's own, and of the others those that links of this sidecar name. */
+static void mesh_add_truststores(const struct mesh_view *view, Mortise__V1__SidecarConfig *config)
+{
+    const Mortise__V1__Mesh *mesh = view->mesh;
+
+    config->truststores = mem_array(mesh->n_truststores + 1, sizeof(*config->truststores));
+    config->truststores[config->n_truststores++] = mesh_own_store(view);
+    for (size_t i = 0; i < mesh->n_truststores; i++) {
+        if (mesh_trusts_others(mesh->truststores[i]) &&
+            mesh_config_trusts(config, mesh->truststores[i]->name))
+            config->truststores[config->n_truststores++] =
+                mesh_other_store(view, mesh->truststores[i]);
+    }
+}
+
+static bool mesh_config_shows(const Mortise__V1__SidecarConfig *config, const char *keystore)
+{
+    for (size_t i = 0; i < config->n_outbound; i++) {
+        if (strcmp(config->outbound[i]->keystore, keystore) == 0)
+            return true;
+    }
+    for (size_t i = 0; config->inbound != NULL && i < config->inbound->n_links; i++) {
+        if (strcmp(config->inbound->links[i]->keystore, keystore) == 0)
+            return true;
+    }
+    return false;
+}
+
+/* Those that links of this sidecar show, and no others: their keys go with them. */
+static void mesh_add_keystores(const struct mesh_view *view, Mortise__V1__SidecarConfig *config)
+{
+    const Mortise__V1__Mesh *mesh = view->mesh;
+
+    config->keystores = mem_array(mesh->n_keystores, sizeof(*config->keystores));
+    for (size_t i = 0; i < mesh->n_keystores; i++) {
+        const Mortise__V1__MeshKeystore *from = mesh->keystores[i];
+        Mortise__V1__SidecarKeystore *keystore;
+
+        if (!mesh_is_uploaded(from) || !mesh_config_shows(config, from->name))
+            continue;
+        keystore = MESH_NEW(Mortise__V1__SidecarKeystore, MORTISE__V1__SIDECAR_KEYSTORE__INIT);
+        keystore->name = mem_strdup(from->name);
+        keystore->chain_pem = mem_strdup(from->chain_pem);
+        keystore->key_sha256 = mem_strdup(from->key_sha256);
+        config->keystores[config->n_keystores++] = keystore;
+    }
 }
 
 static void mesh_add_revocations(const struct mesh_view *view, Mortise__V1__SidecarConfig *config)
@@ -145,9 +295,11 @@ Mortise__V1__SidecarConfig *mesh_config(const struct mesh_view *view, const char
     Mortise__V1__SidecarConfig *config =
         MESH_NEW(Mortise__V1__SidecarConfig, MORTISE__V1__SIDECAR_CONFIG__INIT);
 
-    mesh_add_truststore(view, config);
+    config->allow_insecure = view->mesh->settings != NULL && view->mesh->settings->allow_insecure;
     mesh_add_revocations(view, config);
     mesh_add_links(view, subsystem, config);
+    mesh_add_truststores(view, config);
+    mesh_add_keystores(view, config);
     mesh_add_profiles(view, config);
     return config;
 }

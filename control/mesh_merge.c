@@ -27,6 +27,7 @@ void mesh_merge_fini(struct mesh_merge *merge)
     for (size_t i = 0; i < merge->num_changes; i++)
         mem_free(merge->changes[i]);
     mem_free(merge->changes);
+    faults_fini(&merge->weaker);
     *merge = (struct mesh_merge){0};
 }
 
@@ -43,8 +44,17 @@ static bool mesh_text_equal(const char *a, const char *b)
     return strcmp(a, b) == 0;
 }
 
-/* Whether one field of two messages of a type is the same: scalars and lists of strings, which is
- * all that items of a mesh have. */
+static bool mesh_message_equal(const void *at_a, const void *at_b)
+{
+    const ProtobufCMessage *a, *b;
+
+    memcpy(&a, at_a, sizeof(ProtobufCMessage *));
+    memcpy(&b, at_b, sizeof(ProtobufCMessage *));
+    return a == b || (a != NULL && b != NULL && pb_equal(a, b));
+}
+
+/* Whether one field of two messages of a type is the same: scalars, lists of strings and single
+ * messages, which is all that items of a mesh have. */
 static bool mesh_field_equal(const ProtobufCFieldDescriptor *field, const ProtobufCMessage *a,
                              const ProtobufCMessage *b)
 {
@@ -76,6 +86,10 @@ static bool mesh_field_equal(const ProtobufCFieldDescriptor *field, const Protob
         memcpy(&text_b, at_b, sizeof(text_b));
         return mesh_text_equal(text_a, text_b);
     }
+    if (field->type == PROTOBUF_C_TYPE_MESSAGE)
+        return mesh_message_equal(at_a, at_b);
+    if (field->type == PROTOBUF_C_TYPE_BOOL)
+        return memcmp(at_a, at_b, sizeof(protobuf_c_boolean)) == 0;
     CHECK(field->type == PROTOBUF_C_TYPE_UINT32 || field->type == PROTOBUF_C_TYPE_ENUM);
     return memcmp(at_a, at_b, sizeof(uint32_t)) == 0;
 }
@@ -112,6 +126,14 @@ static void mesh_merge_add(struct mesh_merger *merger, int kind, const ProtobufC
     merger->out->origin.index[kind][at] = origin;
 }
 
+/* Of a store that an older program let be changed, what is there may stay; nothing else. */
+static bool mesh_merge_is_protected(int kind, const ProtobufCMessage *item,
+                                    const ProtobufCMessage *before)
+{
+    return mesh_is_built_in(kind, mesh_name(item)) && !mesh_is_as_built_in(kind, item) &&
+           (before == NULL || !pb_equal(before, item));
+}
+
 /* An item of the document; false when it is at fault and is left out. */
 static bool mesh_merge_admit(struct mesh_merger *merger, int kind, size_t index,
                              const struct map *seen, const ProtobufCMessage *before)
@@ -126,10 +148,9 @@ static bool mesh_merge_admit(struct mesh_merger *merger, int kind, size_t index,
         faults_add(merger->faults, path, "\"%s\" is in the document twice", name);
         return false;
     }
-    if (kind == MESH_PROFILES && before != NULL && mesh_is_built_in(name) &&
-        !pb_equal(before, item)) {
+    if (mesh_merge_is_protected(kind, item, before)) {
         faults_add(merger->faults, path,
-                   "\"%s\" is built in and cannot be changed: give your copy another name", name);
+                   "\"%s\" is built in and cannot be changed: clone it under another name", name);
         return false;
     }
     return true;
@@ -176,7 +197,7 @@ static void mesh_merge_kind(struct mesh_merger *merger, int kind)
 
             mesh_merge_add(merger, kind, after, index - 1);
             mesh_note_changes(merger->out, what->one, name, before, after);
-        } else if (merger->prune && !(kind == MESH_PROFILES && mesh_is_built_in(name))) {
+        } else if (merger->prune && !mesh_is_built_in(kind, name)) {
             mesh_merge_note(merger->out, mem_printf("%s %s: removed", what->one, name));
         } else {
             mesh_merge_add(merger, kind, before, MESH_KEPT);

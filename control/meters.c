@@ -1,5 +1,7 @@
 #include "control/meters.h"
 
+#include <string.h>
+
 #include "control/build.h"
 #include "lib/base/mem.h"
 
@@ -12,6 +14,9 @@ static const struct metric_family meters_families[] = {
      "", NULL, 0},
     {"mortise_control_sidecars_in_sync", METRIC_GAUGE,
      "Of these: those that have what they ought to have in force.", "", NULL, 0},
+    {"mortise_control_sidecars_rolled_back", METRIC_GAUGE,
+     "Connected sidecars that have seen more than the store has: it is an older copy of itself.",
+     "", NULL, 0},
     {"mortise_control_sidecars_refusing", METRIC_GAUGE,
      "Of these: those that refused what they ought to have.", "", NULL, 0},
     {"mortise_control_version", METRIC_GAUGE, "Last version given to any configuration.", "", NULL,
@@ -23,15 +28,35 @@ static const struct metric_family meters_families[] = {
     {"mortise_control_ca_not_after_seconds", METRIC_GAUGE,
      "When a certificate of the control plane expires (Unix time).", "certificate", NULL, 0},
     {"mortise_control_root_rotation_stage", METRIC_GAUGE,
-     "0: no rotation of the root is under way; 1 distribute, 2 reissue, 3 retire.", "", NULL, 0},
+     "0: no rotation of root or issuer is under way; 1 distribute, 2 reissue, 3 retire, 4 prepare.",
+     "", NULL, 0},
     {"mortise_control_root_rotation_stage_since_seconds", METRIC_GAUGE,
      "When that stage began (Unix time).", "", NULL, 0},
+    {"mortise_control_store_stale_records", METRIC_GAUGE,
+     "Records that are still sealed under another key-encryption key than the first.", "", NULL, 0},
+    {"mortise_control_audit_records", METRIC_GAUGE, "Number of the audit log's last record.", "",
+     NULL, 0},
+    {"mortise_control_audit_unshipped_records", METRIC_GAUGE,
+     "Records of the audit log that are not in the audit file yet; 0 without one.", "", NULL, 0},
+    {"mortise_control_audit_broken", METRIC_GAUGE,
+     "1 when the audit log did not end as it was written at the last start.", "", NULL, 0},
+    {"mortise_control_crl_next_update_timestamp_seconds", METRIC_GAUGE,
+     "When the first of the published revocation lists goes stale.", "", NULL, 0},
     {"mortise_control_certificates_issued_total", METRIC_COUNTER, "Certificates issued.", "reason",
      NULL, 0},
     {"mortise_control_refusals_total", METRIC_COUNTER,
      "Calls of sidecars and strangers that were turned down, by error.", "code", NULL, 0},
     {"mortise_control_configs_total", METRIC_COUNTER,
      "Configurations sent to sidecars, and their answers.", "event", NULL, 0},
+    {"mortise_control_configs_refused_total", METRIC_COUNTER,
+     "Configurations that sidecars refused, by the code that they gave.", "code", NULL, 0},
+    {"mortise_control_push_duration_seconds", METRIC_HISTOGRAM,
+     "From sending a configuration to the sidecar's answer.", "", meters_seconds, METERS_US},
+    {"mortise_control_connections_ended_total", METRIC_COUNTER,
+     "Live connections that sidecars ended because a change no longer allows them.", "reason", NULL,
+     0},
+    {"mortise_control_sidecars_skewed", METRIC_GAUGE,
+     "Sidecars whose clock is off by more than half of what certificates allow for.", "", NULL, 0},
     {"mortise_control_calls_total", METRIC_COUNTER, "Calls ended.", "method,status", NULL, 0},
     {"mortise_control_call_duration_seconds", METRIC_HISTOGRAM,
      "How long calls took; streams count when they end.", "method", meters_seconds, METERS_US},
@@ -49,6 +74,7 @@ static const struct {
 } meters_gauges[METERS_NUM_GAUGES] = {
     [METERS_CONNECTED] = {"mortise_control_sidecars_connected", NULL},
     [METERS_IN_SYNC] = {"mortise_control_sidecars_in_sync", NULL},
+    [METERS_ROLLED_BACK] = {"mortise_control_sidecars_rolled_back", NULL},
     [METERS_REFUSING] = {"mortise_control_sidecars_refusing", NULL},
     [METERS_VERSION] = {"mortise_control_version", NULL},
     [METERS_MESH_VERSION] = {"mortise_control_mesh_version", NULL},
@@ -59,6 +85,12 @@ static const struct {
     [METERS_CONTROL_NOT_AFTER] = {"mortise_control_ca_not_after_seconds", "control"},
     [METERS_ROTATION_STAGE] = {"mortise_control_root_rotation_stage", NULL},
     [METERS_ROTATION_SINCE] = {"mortise_control_root_rotation_stage_since_seconds", NULL},
+    [METERS_STALE_RECORDS] = {"mortise_control_store_stale_records", NULL},
+    [METERS_AUDIT_RECORDS] = {"mortise_control_audit_records", NULL},
+    [METERS_AUDIT_UNSHIPPED] = {"mortise_control_audit_unshipped_records", NULL},
+    [METERS_AUDIT_BROKEN] = {"mortise_control_audit_broken", NULL},
+    [METERS_CRL_NEXT_UPDATE] = {"mortise_control_crl_next_update_timestamp_seconds", NULL},
+    [METERS_SKEWED] = {"mortise_control_sidecars_skewed", NULL},
 };
 
 static const char *const meters_answers[METERS_NUM_ANSWERS] = {
@@ -78,6 +110,7 @@ struct meters *meters_new(void)
             metrics_series(meters->metrics, "mortise_control_configs_total", &meters_answers[i]);
     meters->commits =
         metrics_series(meters->metrics, "mortise_control_store_commit_duration_seconds", NULL);
+    meters->pushes = metrics_series(meters->metrics, "mortise_control_push_duration_seconds", NULL);
     metrics_set(meters->metrics,
                 metrics_series(meters->metrics, "mortise_control_build_info", &version), 1);
     return meters;
@@ -94,6 +127,48 @@ void meters_free(struct meters *meters)
 void meters_set(struct meters *meters, enum meters_gauge gauge, int64_t value)
 {
     metrics_set(meters->metrics, meters->gauges[gauge], value);
+}
+
+void meters_add(struct meters *meters, enum meters_gauge gauge, int64_t n)
+{
+    metrics_add(meters->metrics, meters->gauges[gauge], n);
+}
+
+/* The word if it is one of ours; a sidecar may say anything. */
+static const char *meters_known(const char *word, const char *const *known)
+{
+    for (; *known != NULL; known++) {
+        if (strcmp(word, *known) == 0)
+            return *known;
+    }
+    return "other";
+}
+
+void meters_push_answered(struct meters *meters, uint64_t duration_us)
+{
+    metrics_observe(meters->metrics, meters->pushes, (int64_t)duration_us);
+}
+
+void meters_config_refused(struct meters *meters, const char *code)
+{
+    static const char *const codes[] = {"config_invalid", "config_rollback", NULL};
+    const char *known = meters_known(code, codes);
+
+    metrics_add(meters->metrics,
+                metrics_series(meters->metrics, "mortise_control_configs_refused_total", &known),
+                1);
+}
+
+void meters_ended(struct meters *meters, const char *reason, uint64_t num)
+{
+    static const char *const reasons[] = {"policy", "trust", "revoked", NULL};
+    const char *known = meters_known(reason, reasons);
+
+    if (num > INT32_MAX)
+        num = INT32_MAX; /* no sidecar ever had so many */
+    metrics_add(meters->metrics,
+                metrics_series(meters->metrics, "mortise_control_connections_ended_total", &known),
+                (int64_t)num);
 }
 
 void meters_issued(struct meters *meters, const char *reason)

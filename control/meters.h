@@ -10,6 +10,7 @@ enum meters_gauge {
     METERS_CONNECTED,
     METERS_IN_SYNC,
     METERS_REFUSING,
+    METERS_ROLLED_BACK,
     METERS_VERSION,
     METERS_MESH_VERSION,
     METERS_CONNECTIONS,
@@ -19,6 +20,12 @@ enum meters_gauge {
     METERS_CONTROL_NOT_AFTER,
     METERS_ROTATION_STAGE,
     METERS_ROTATION_SINCE,
+    METERS_STALE_RECORDS,
+    METERS_AUDIT_RECORDS,
+    METERS_AUDIT_UNSHIPPED,
+    METERS_AUDIT_BROKEN,
+    METERS_CRL_NEXT_UPDATE,
+    METERS_SKEWED,
     METERS_NUM_GAUGES,
 };
 
@@ -29,6 +36,7 @@ struct meters {
     metric_id gauges[METERS_NUM_GAUGES];
     metric_id answers[METERS_NUM_ANSWERS];
     metric_id commits;
+    metric_id pushes;
 };
 
 /* meters_new registers everything; meters_free releases it. */
@@ -36,11 +44,18 @@ struct meters *meters_new(void);
 void meters_free(struct meters *meters);
 
 void meters_set(struct meters *meters, enum meters_gauge gauge, int64_t value);
+void meters_add(struct meters *meters, enum meters_gauge gauge, int64_t n);
 void meters_issued(struct meters *meters, const char *reason);
 /* meters_refused counts a call of a sidecar or stranger that was turned down, by the error's name.
  */
 void meters_refused(struct meters *meters, enum err_code code);
 void meters_answered(struct meters *meters, enum meters_answer answer);
+/* meters_push_answered: a push was acknowledged or refused so long after it was sent. */
+void meters_push_answered(struct meters *meters, uint64_t duration_us);
+/* meters_config_refused counts a NACK by the code that it has (any text of a sidecar's). */
+void meters_config_refused(struct meters *meters, const char *code);
+/* meters_ended counts live connections that sidecars say a re-check has ended. */
+void meters_ended(struct meters *meters, const char *reason, uint64_t num);
 void meters_called(struct meters *meters, const char *path, enum grpc_status status,
                    uint64_t duration_us);
 void meters_handshake(struct meters *meters, err_t err);

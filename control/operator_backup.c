@@ -52,6 +52,16 @@ static void operator_backup_next(struct grpc_call *call, void *arg)
     buf_consume(&backup->image, left.len);
 }
 
+/* The store as it is now, if all of it is whole: a backup that nobody could restore would take the
+ * place of one that could be. */
+static err_t operator_backup_take(struct operator_service *service, struct buf *out)
+{
+    CLEANUP(faults_fini) struct faults faults = {.num = 0};
+
+    TRY(vault_verify(service->vault, &faults));
+    return store_backup(vault_store(service->vault), out);
+}
+
 void operator_on_backup(struct grpc_call *call, void *arg, const ProtobufCMessage *msg)
 {
     struct operator_service *service = arg;
@@ -60,9 +70,14 @@ void operator_on_backup(struct grpc_call *call, void *arg, const ProtobufCMessag
     err_t err;
 
     (void)msg;
+    if (!operator_records(service, call,
+                          &(struct audit_entry){.action = AUDIT_BACKUP, .object = "store"})) {
+        mem_free(backup);
+        return;
+    }
     backup->image.max = OPERATOR_BACKUP_MAX;
     grpc_call_set_data(call, backup);
-    err = store_backup(vault_store(service->vault), &backup->image);
+    err = operator_backup_take(service, &backup->image);
     if (!err_is_ok(err)) {
         backup->over = true;
         reply_error(call, err);
@@ -71,7 +86,7 @@ void operator_on_backup(struct grpc_call *call, void *arg, const ProtobufCMessag
     image = buf_view(&backup->image);
     backup->size = image.len;
     SHA256(image.ptr, image.len, backup->sha256);
-    operator_log(call, "backed_up", "store", registry_mesh_version(service->registry));
+    operator_log(service, call, "backed_up", "store", registry_mesh_version(service->registry));
     grpc_call_on_writable(call, operator_backup_next);
     operator_backup_next(call, service);
 }

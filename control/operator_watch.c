@@ -16,7 +16,7 @@ struct operator_watch {
     struct timer timer;
     bool over; /* its status is sent; only on_done is left */
     struct rotate rotate;
-    struct map told; /* rollout: instances that were told of, to a mark */
+    struct map told; /* rollout: by "instance identity", who was told of, to a mark */
 };
 
 static void operator_watch_finish(struct operator_watch *watch, enum grpc_status status,
@@ -82,6 +82,9 @@ void operator_service_stop(struct operator_service *service)
     LIST_EACH (pos, tmp, &service->watches)
         operator_watch_finish(LIST_ITEM(pos, struct operator_watch, link), GRPC_UNAVAILABLE,
                               "control plane is shutting down");
+    operator_surveys_stop(service);
+    operator_whys_stop(service);
+    operator_watchers_stop(service);
 }
 
 /* ------------------------------------------------------------------- rotate */
@@ -175,6 +178,20 @@ static const char **operator_chosen(struct operator_service *service, struct grp
     return names;
 }
 
+static void operator_will_rotate(struct operator_service *service, struct grpc_call *call,
+                                 const char *const *names, size_t num)
+{
+    CLEANUP(buf_fini) struct buf text = {.max = 4 * AUDIT_TEXT_MAX};
+    CLEANUP(mem_freep) char *object = NULL;
+    err_t err = OK;
+
+    for (size_t i = 0; i < num && err_is_ok(err); i++)
+        err = buf_printf(&text, "%s%s", i > 0 ? ", " : "", names[i]);
+    object = buf_take_str(&text);
+    operator_will(service, call, VAULT_EPOCHS,
+                  &(struct audit_entry){.action = AUDIT_ROTATE, .object = object});
+}
+
 static void operator_rotate(struct operator_service *service, struct grpc_call *call,
                             const Mortise__V1__RotateRequest *request, const char **names,
                             size_t num)
@@ -183,13 +200,14 @@ static void operator_rotate(struct operator_service *service, struct grpc_call *
     uint64_t epoch;
     err_t err;
 
+    operator_will_rotate(service, call, names, num);
     err = registry_rotate(service->registry, names, num, request->spread_ms, &epoch);
     if (!err_is_ok(err)) {
         reply_error(call, err);
         return;
     }
     for (size_t i = 0; i < num; i++)
-        operator_log(call, "rotated", names[i], epoch);
+        operator_log(service, call, "rotated", names[i], epoch);
     watch = mem_zalloc(sizeof(*watch));
     rotate_begin(&watch->rotate, epoch, registry_workloads(service->registry), names, num);
     operator_watch_open(service, call, request->timeout_s, watch, operator_rotate_on_event,
@@ -231,8 +249,7 @@ void operator_on_rotate(struct grpc_call *call, void *arg, const ProtobufCMessag
 
 /* ------------------------------------------------------------------ rollout */
 
-static struct registry_totals operator_send_rollout(struct operator_watch *watch,
-                                                    const struct workload *workload)
+static void operator_send_rollout(struct operator_watch *watch, const struct workload *workload)
 {
     struct registry_totals totals = registry_totals(watch->service->registry);
     Mortise__V1__RolloutProgress progress = MORTISE__V1__ROLLOUT_PROGRESS__INIT;
@@ -246,37 +263,25 @@ static struct registry_totals operator_send_rollout(struct operator_watch *watch
         progress.workload = &item;
     }
     operator_watch_send(watch, &progress.base);
-    return totals;
 }
 
-/* Tells of each sidecar once, when it has answered. */
-static void operator_tell_rollout(struct operator_watch *watch)
+/* Tells of a sidecar once, when it has answered. */
+static void operator_tell_rollout(struct operator_watch *watch, const struct workload *workload)
 {
-    struct list *pos, *tmp;
+    CLEANUP(mem_freep) char *key = mem_printf("%s %s", workload->instance, workload->spiffe_id);
 
-    LIST_EACH (pos, tmp, registry_workloads(watch->service->registry)) {
-        const struct workload *workload = LIST_ITEM(pos, struct workload, link);
-
-        if ((!xds_stream_in_sync(&workload->xds) && !xds_stream_refused(&workload->xds)) ||
-            map_get(&watch->told, workload->instance) != NULL)
-            continue;
-        map_put(&watch->told, workload->instance, watch);
-        operator_send_rollout(watch, workload);
-    }
-}
-
-static bool operator_rollout_is_done(const struct registry_totals *totals)
-{
-    return totals->in_sync + totals->refused == totals->connected;
+    if ((!xds_stream_in_sync(&workload->xds) && !xds_stream_refused(&workload->xds)) ||
+        map_get(&watch->told, key) != NULL)
+        return;
+    map_put(&watch->told, key, watch);
+    operator_send_rollout(watch, workload);
 }
 
 static void operator_rollout_check(struct operator_watch *watch)
 {
-    struct registry_totals totals;
+    struct registry_totals totals = registry_totals(watch->service->registry);
 
-    operator_tell_rollout(watch);
-    totals = registry_totals(watch->service->registry);
-    if (!operator_rollout_is_done(&totals))
+    if (watch->over || totals.in_sync + totals.refused != totals.connected)
         return;
     operator_send_rollout(watch, NULL);
     operator_watch_finish(watch, GRPC_OK, NULL);
@@ -287,9 +292,11 @@ static void operator_rollout_on_event(void *arg, enum registry_event event,
 {
     struct operator_watch *watch = arg;
 
-    (void)workload;
-    if (!watch->over && (event == REGISTRY_REPORTED || event == REGISTRY_LEFT))
-        operator_rollout_check(watch);
+    if (watch->over || (event != REGISTRY_REPORTED && event != REGISTRY_LEFT))
+        return;
+    if (event == REGISTRY_REPORTED)
+        operator_tell_rollout(watch, workload);
+    operator_rollout_check(watch);
 }
 
 static void operator_rollout_on_timeout(void *arg)
@@ -321,6 +328,7 @@ void operator_on_rollout(struct grpc_call *call, void *arg, const ProtobufCMessa
     const Mortise__V1__WatchRolloutRequest *request = MSG_AS_CONST(
         Mortise__V1__WatchRolloutRequest, mortise__v1__watch_rollout_request__descriptor, msg);
     struct operator_watch *watch;
+    struct list *pos, *tmp;
 
     if (request->version > registry_version(service->registry)) {
         reply_text(call, GRPC_NOT_FOUND, "version: %llu has not been given out yet",
@@ -332,5 +340,7 @@ void operator_on_rollout(struct grpc_call *call, void *arg, const ProtobufCMessa
                         operator_rollout_on_timeout);
     registry_refresh(service->registry);
     operator_send_rollout(watch, NULL);
+    LIST_EACH (pos, tmp, registry_workloads(service->registry))
+        operator_tell_rollout(watch, LIST_ITEM(pos, struct workload, link));
     operator_rollout_check(watch);
 }

@@ -1,12 +1,17 @@
 #include "control/pages.h"
 
 #include <inttypes.h>
+#include <string.h>
 
 #include "control/build.h"
+#include "control/health.h"
 #include "control/msg.h"
+#include "control/series.h"
 #include "lib/rpc/admin.h"
 #include "lib/rpc/json_pb.h"
 #include "proto/mesh/operator.pb-c.h"
+
+#define PAGES_CRL "/crl/"
 
 struct pages {
     struct pages_params params;
@@ -15,18 +20,9 @@ struct pages {
 
 static void pages_ready(void *arg, struct faults *reasons)
 {
-    struct pages *pages = arg;
-    err_t err = ca_state(pages->params.ca);
+    const struct pages *pages = arg;
 
-    if (!err_is_ok(err))
-        faults_add(reasons, "ca", "%s: %s", err_name(err.code), err_text(err.code));
-    if (vault_health(pages->params.vault)->unwritable)
-        faults_add(reasons, "store", "%s: nothing can be issued or changed",
-                   err_text(E_STORE_UNWRITABLE));
-    if (vault_health(pages->params.vault)->corrupt)
-        faults_add(reasons, "store", "%s: restore it from a backup", err_text(E_STORE_CORRUPT));
-    if (server_cert_tls(pages->params.cert) == NULL)
-        faults_add(reasons, "certificate", "our own certificate has expired");
+    health_faults(pages->params.ca, pages->params.vault, pages->params.cert, reasons);
 }
 
 /* The mesh in force, as `mortisectl get mesh -o json` shows it, and how many have it. */
@@ -62,7 +58,43 @@ static void pages_config(void *arg, const struct http1_request *request,
     response->status = 500;
 }
 
+/* /crl/<SHA-256 of the issuer's key>.crl, in DER (RFC 5280 section 4.2.1.13). */
+static void pages_crl(void *arg, const struct http1_request *request,
+                      struct http1_response *response)
+{
+    const struct pages *pages = arg;
+    const char *name = request->path + strlen(PAGES_CRL);
+    const Mortise__Control__CrlRecord *record = NULL;
+    char key[CRLS_KEY_HEX];
+
+    if (strlen(name) == CRLS_KEY_HEX - 1 + strlen(".crl") &&
+        strcmp(name + CRLS_KEY_HEX - 1, ".crl") == 0) {
+        memcpy(key, name, sizeof(key) - 1);
+        key[sizeof(key) - 1] = '\0';
+        record = crls_find(pages->params.crls, key);
+    }
+    if (record == NULL) {
+        response->status = 404;
+        return;
+    }
+    response->content_type = "application/pkix-crl";
+    if (!err_is_ok(buf_add(&response->body, record->der.data, record->der.len)))
+        response->status = 500;
+}
+
+static err_t pages_series(void *arg, struct buf *out)
+{
+    const struct pages *pages = arg;
+
+    TRY(series_write(pages->params.ca, pages->params.registry, out));
+    return plaintext_uses_write(pages->params.plaintext_uses, out);
+}
+
 static const struct admin_page pages_table[] = {
+    {.path = PAGES_CRL,
+     .public = true,
+     .handle = pages_crl,
+     .help = "KEY.crl: the revocation list of the CA with that key (SHA-256, hex), DER"},
     {.path = "/config", .handle = pages_config, .help = "the mesh in force, as JSON"},
     {.path = NULL},
 };
@@ -74,6 +106,7 @@ err_t pages_new(const struct pages_params *params, struct faults *faults, struct
         .listen = params->listen,
         .http_listen = params->http_listen,
         .metrics = params->meters->metrics,
+        .more_metrics = pages_series,
         .ready = pages_ready,
         .pages = pages_table,
         .arg = pages,

@@ -4,7 +4,9 @@
 #define MORTISE_CONTROL_PAGES_H
 
 #include "control/ca.h"
+#include "control/crls.h"
 #include "control/meters.h"
+#include "control/plaintext_uses.h"
 #include "control/registry.h"
 #include "control/server_cert.h"
 #include "lib/net/loop.h"
@@ -20,6 +22,8 @@ struct pages_params {
     struct ca *ca;
     struct registry *registry;
     struct server_cert *cert;
+    struct crls *crls;
+    const struct plaintext_uses *plaintext_uses;
 };
 
 /* pages_new listens where asked. Errors: those of admin_new, with a fault that names the setting.

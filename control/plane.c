@@ -1,42 +1,63 @@
 #include "control/plane.h"
 
-#include <errno.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "control/acceptor.h"
+#include "control/access.h"
+#include "control/access_service.h"
+#include "control/admins.h"
 #include "control/attest.h"
+#include "control/audit_call.h"
+#include "control/audit_ship.h"
 #include "control/caller.h"
+#include "control/chronicle.h"
 #include "control/discovery_service.h"
 #include "control/identity_service.h"
 #include "control/meters.h"
 #include "control/msg.h"
 #include "control/operator_service.h"
 #include "control/pages.h"
+#include "control/plaintext_uses.h"
+#include "control/plane_store.h"
+#include "control/rekey.h"
 #include "control/root_rotation.h"
-#include "control/store_sqlite.h"
 #include "lib/base/log.h"
 #include "lib/rpc/pb.h"
 
 #define PLANE_TICK_MS 1000
 #define PLANE_MAINTAIN_MS ((uint64_t)3600 * 1000)
-#define PLANE_CHECK_EVERY 24    /* of these: the whole store is read once a day */
-#define PLANE_SWEEP_MS 100      /* after a change; a call of who has to go is refused at once */
-#define PLANE_STRANGER_MS 30000 /* a connection without a certificate: Attest takes a moment */
+#define PLANE_MAINTAIN_MORE_MS 1000 /* at first, and when more was there than one turn takes */
+#define PLANE_CHECK_EVERY 24        /* of these: the whole store is read once a day */
+#define PLANE_SWEEP_MS 100          /* after a change; a call of who has to go is refused at once */
+#define PLANE_STRANGER_MS 30000     /* a connection without a certificate: Attest takes a moment */
 
 struct plane {
     struct loop *loop;
     const struct config *config;
     struct vault *vault;
+    struct audit *audit;
+    struct audit_ship *ship; /* NULL: no file was asked for */
     struct ca *ca;
     struct registry *registry;
     struct meters *meters;
     struct identity_service *identity;
     struct discovery_service *discovery;
     struct operator_service operators;
+    struct events *events;
+    struct chronicle chronicle;
     struct server_cert *cert;
     struct root_rotation *root_rotation;
+    struct crls *crls;
+    struct plaintext_uses *plaintext_uses;
+    struct rekey *rekey;
+    struct admins *admins;
+    struct access *access;
+    struct access_service access_service;
+    struct elevations elevations;
+    struct caller_rules rules;
+    char reason[CALLER_REASON_MAX]; /* of the last refusal */
     struct grpc_server *tls_server;
     struct grpc_server *unix_server;
     struct acceptor *tls_acceptor;
@@ -46,101 +67,13 @@ struct plane {
     struct timer tick;
     struct timer maintain;
     unsigned maintained; /* times */
+    bool purging;        /* the clean-up has not come around yet */
     struct timer drain;
     struct timer sweep;
     bool stopping;
 };
 
 /* ----------------------------------------------------------------------- store */
-
-/* The folder is ours alone: it is made, or must be so already. */
-static err_t plane_check_folder(const char *path, struct faults *faults)
-{
-    struct stat st;
-
-    if (mkdir(path, 0700) != 0 && errno != EEXIST) {
-        faults_add(faults, "--data-dir", "%s: cannot be made: %s", path, strerror(errno));
-        return FAIL(FILE_OPEN, errno);
-    }
-    if (stat(path, &st) != 0 || !S_ISDIR(st.st_mode)) {
-        faults_add(faults, "--data-dir", "%s: is not a folder", path);
-        return FAIL(FILE_OPEN, ENOTDIR);
-    }
-    if (st.st_uid != geteuid() || (st.st_mode & 077) != 0) {
-        faults_add(faults, "--data-dir",
-                   "%s: is open to others, or belongs to somebody else: chown and chmod 700 it",
-                   path);
-        return FAIL(FILE_UNSAFE, st.st_mode & 0777);
-    }
-    return OK;
-}
-
-static const char *plane_store_advice(err_t err)
-{
-    switch ((int)err.code) {
-    case E_STORE_BUSY:
-        return "another mortise-control is running on it";
-    case E_STORE_CORRUPT:
-        return "it is damaged: restore the folder from a backup";
-    case E_STORE_SCHEMA:
-        return "start the version of the program that wrote it";
-    case E_STORE_UNWRITABLE:
-        return "is the disk full or read-only?";
-    default:
-        return "check the folder and its disk";
-    }
-}
-
-static void plane_store_fault(const char *path, err_t err, struct faults *faults)
-{
-    faults_add(faults, path, "%s: %s (%d): %s", err_name(err.code), err_text(err.code),
-               (int)err.sub, plane_store_advice(err));
-}
-
-static err_t plane_open_store(struct plane *plane, const struct seal_key *key,
-                              struct faults *faults)
-{
-    CLEANUP(mem_freep) char *path = mem_printf("%s/store.db", plane->config->data_dir);
-    struct store *store;
-    err_t err;
-
-    TRY(plane_check_folder(plane->config->data_dir, faults));
-    err = store_sqlite_open(path, plane->config->store_max_size, &store);
-    if (!err_is_ok(err)) {
-        plane_store_fault(path, err, faults);
-        return err;
-    }
-    plane->vault = vault_new(store, key);
-    err = vault_verify(plane->vault, faults);
-    if (err_is(err, E_KEK_UNAVAILABLE))
-        faults_add(faults, "--kek-file", "kek_unavailable: this is not the key of that store");
-    else if (!err_is_ok(err))
-        plane_store_fault(path, err, faults);
-    return err;
-}
-
-/* The first start: root, issuer, default mesh, settings, in one transaction. */
-static err_t plane_create(struct plane *plane, struct faults *faults)
-{
-    CLEANUP(vault_batch_fini) struct vault_batch batch = {0};
-    Mortise__Control__Settings settings = MORTISE__CONTROL__SETTINGS__INIT;
-    int64_t now_s = clock_wall_s(loop_clock(plane->loop));
-
-    if (plane->config->trust_domain == NULL) {
-        faults_add(faults, "--trust-domain",
-                   "is needed at the first start: the name of the mesh, for example mesh.example");
-        return FAIL(CONFIG_INVALID, 1);
-    }
-    settings.schema = 1;
-    settings.trust_domain = plane->config->trust_domain;
-    settings.created_at = now_s;
-    TRY(vault_batch_put(plane->vault, &batch, VAULT_SETTINGS, &settings.base, STORE_ABSENT));
-    TRY(ca_create(plane->vault, &batch, settings.trust_domain, now_s));
-    TRY(registry_create(plane->vault, &batch, now_s));
-    TRY(vault_commit(plane->vault, &batch, NULL));
-    log_info("plane", "created", LOG_STR("trust_domain", settings.trust_domain));
-    return OK;
-}
 
 static err_t plane_compare(struct plane *plane, const Mortise__Control__Settings *settings,
                            struct faults *faults)
@@ -155,28 +88,13 @@ static err_t plane_compare(struct plane *plane, const Mortise__Control__Settings
     return FAIL(CONFIG_INVALID, 1);
 }
 
-static bool plane_is_new(struct plane *plane)
-{
-    struct store_items items;
-    bool is_new;
-
-    if (!err_is_ok(store_list(vault_store(plane->vault), "", &items)))
-        return false;
-    is_new = items.num == 0;
-    store_items_fini(&items);
-    return is_new;
-}
-
-/* Loads the settings, after making them if there is nothing yet; `*out` is owned (pb_free). */
+/* `*out` is owned (pb_free). */
 static err_t plane_settings(struct plane *plane, struct faults *faults,
                             Mortise__Control__Settings **out)
 {
     ProtobufCMessage *msg = NULL;
-    err_t err;
+    err_t err = vault_get(plane->vault, VAULT_SETTINGS, &msg, NULL);
 
-    if (plane_is_new(plane))
-        TRY(plane_create(plane, faults));
-    err = vault_get(plane->vault, VAULT_SETTINGS, &msg, NULL);
     if (!err_is_ok(err))
         return err_is(err, E_NOT_FOUND) ? FAIL(STORE_CORRUPT, 0) : err;
     *out = MSG_AS(Mortise__Control__Settings, mortise__control__settings__descriptor, msg);
@@ -188,6 +106,7 @@ static void plane_on_issued(void *arg, const char *reason)
     struct plane *plane = arg;
 
     meters_issued(plane->meters, reason);
+    chronicle_issued(&plane->chronicle, reason);
 }
 
 static void plane_on_commit(void *arg, uint64_t duration_us)
@@ -206,6 +125,12 @@ static err_t plane_load(struct plane *plane, const char *trust_domain, struct fa
         .on_issued = plane_on_issued,
         .arg = plane,
     };
+    const struct audit_params audit = {
+        .vault = plane->vault,
+        .clock = loop_clock(plane->loop),
+        .keep = (uint64_t)plane->config->audit_keep,
+        .keep_s = plane->config->audit_keep_ms / 1000,
+    };
     struct registry_params registry = {
         .vault = plane->vault,
         .clock = loop_clock(plane->loop),
@@ -213,9 +138,17 @@ static err_t plane_load(struct plane *plane, const char *trust_domain, struct fa
     };
 
     vault_on_commit(plane->vault, plane_on_commit, plane);
+    TRY(audit_open(&audit, &plane->audit)); /* before anything is changed */
+    if (plane->config->audit_file != NULL)
+        TRY(audit_ship_open(plane->audit, "--audit-file", plane->config->audit_file, faults,
+                            &plane->ship));
     TRY(ca_open(&ca, &plane->ca));
+    TRY(admins_open(plane->vault, &plane->admins));
+    TRY(access_open(plane->vault, &plane->access));
     registry.roots_pem = ca_roots_pem(plane->ca);
-    return registry_open(&registry, faults, &plane->registry);
+    TRY(registry_open(&registry, faults, &plane->registry));
+    return plaintext_uses_open(plane->vault, plane->registry, loop_clock(plane->loop),
+                               &plane->plaintext_uses);
 }
 
 /* --------------------------------------------------------------- who may be here */
@@ -234,23 +167,76 @@ static bool plane_is_revoked(void *arg, const struct peer *peer)
     return registry_is_revoked(plane->registry, peer);
 }
 
-static enum grpc_status plane_authorize(void *arg, const struct grpc_peer *peer,
-                                        const struct grpc_method *method, const char **out_reason)
+static bool plane_is_admin(void *arg, const struct peer *peer)
 {
     struct plane *plane = arg;
-    const struct caller_rules rules = {
+
+    return admins_accepts(plane->admins, peer);
+}
+
+static bool plane_role_of(void *arg, const char *subject, struct role *out)
+{
+    const struct plane *plane = arg;
+
+    return access_role_of(plane->access, subject, out);
+}
+
+static void plane_make_rules(struct plane *plane)
+{
+    plane->rules = (struct caller_rules){
         .trust_domain = registry_trust_domain(plane->registry),
         .uid = geteuid(),
         .is_workload = plane_is_workload,
         .is_revoked = plane_is_revoked,
+        .is_admin = plane_is_admin,
+        .role_of = plane_role_of,
         .arg = plane,
     };
-    enum grpc_status status = caller_permits(&rules, peer, method->permission, out_reason);
+}
+
+/* Under which role a person calls is known to the audit log, and his first call on this connection
+ * is told of there. */
+static void plane_greet(struct plane *plane, const struct grpc_peer *peer,
+                        const struct grpc_method *method)
+{
+    struct caller *caller = peer->identity;
+    char reason[CALLER_REASON_MAX];
+    struct role role;
+
+    if (permission_of(method->path) < PERMISSION(SESSION) ||
+        caller_role(&plane->rules, peer, &role, reason) != GRPC_OK)
+        return;
+    memcpy(caller->role, role.name, sizeof(caller->role));
+    if (caller->greeted)
+        return;
+    caller->greeted = true;
+    audit_call_login(plane->audit, peer);
+}
+
+static void plane_on_answer(void *arg, const struct grpc_peer *peer,
+                            const struct grpc_method *method, enum grpc_status status,
+                            const char *message)
+{
+    struct plane *plane = arg;
+
+    audit_call_over(plane->audit, peer, method->path, status, message);
+}
+
+static enum grpc_status plane_authorize(void *arg, const struct grpc_peer *peer,
+                                        const struct grpc_method *method, const char **out_reason)
+{
+    struct plane *plane = arg;
+    enum grpc_status status =
+        caller_permits(&plane->rules, peer, permission_of(method->path), plane->reason);
     char name[CALLER_NAME_MAX];
 
-    if (status == GRPC_OK)
+    *out_reason = plane->reason;
+    if (status == GRPC_OK) {
+        plane_greet(plane, peer, method);
         return GRPC_OK;
+    }
     caller_name(peer, name);
+    audit_call_denied(plane->audit, peer, method->path, *out_reason);
     log_limited(LOG_WARN, "plane", "call_denied",
                 (const struct log_field[]){LOG_STR("peer", name), LOG_STR("method", method->path),
                                            LOG_STR("reason", *out_reason)},
@@ -259,39 +245,68 @@ static enum grpc_status plane_authorize(void *arg, const struct grpc_peer *peer,
     return status;
 }
 
+/* Whether a local user has any business at the operator socket. */
+static bool plane_admits(void *arg, uid_t uid)
+{
+    const struct plane *plane = arg;
+    const struct grpc_peer peer = {.uid = uid};
+    char reason[CALLER_REASON_MAX];
+    struct role role;
+
+    return caller_role(&plane->rules, &peer, &role, reason) == GRPC_OK;
+}
+
 /* Connections that may not go on: of an expired certificate, of an identity that has left the mesh,
- * and of strangers who joined nothing. */
+ * of strangers who joined nothing, of local users without a role. */
 static bool plane_is_unwelcome(void *arg, const struct grpc_peer *peer)
 {
     struct plane *plane = arg;
     const struct caller *caller = peer->identity;
     const struct clock *clock = loop_clock(plane->loop);
 
+    if (!peer->tls)
+        return !plane_admits(plane, peer->uid);
     if (caller->peer == NULL)
         return clock_mono_ms(clock) - caller->since_ms > PLANE_STRANGER_MS;
     if (clock_wall_s(clock) >= caller->peer->not_after ||
         registry_is_revoked(plane->registry, caller->peer))
         return true;
     return !plane_is_workload(plane, caller->peer->spiffe_id) &&
-           !caller_is_admin(registry_trust_domain(plane->registry), caller->peer->spiffe_id);
+           !(caller_is_admin(registry_trust_domain(plane->registry), caller->peer->spiffe_id) &&
+             plane_is_admin(plane, caller->peer));
+}
+
+/* Whoever may not stay goes, and of those who may the calls that they may not make any more. */
+static void plane_recheck(struct plane *plane)
+{
+    grpc_server_close_if(plane->tls_server, plane_is_unwelcome, plane);
+    grpc_server_close_if(plane->unix_server, plane_is_unwelcome, plane);
+    grpc_server_recheck(plane->tls_server);
+    grpc_server_recheck(plane->unix_server);
 }
 
 static void plane_on_sweep(void *arg)
 {
     struct plane *plane = arg;
 
-    grpc_server_close_if(plane->tls_server, plane_is_unwelcome, plane);
+    plane_recheck(plane);
+}
+
+/* Soon. Not from within the call that changed it: the caller himself may have to go, but for his
+ * answer. */
+static void plane_sweep_soon(void *arg)
+{
+    struct plane *plane = arg;
+
+    if (!plane->stopping)
+        timer_start(plane->loop, &plane->sweep, PLANE_SWEEP_MS, plane_on_sweep, plane);
 }
 
 static void plane_on_event(void *arg, enum registry_event event, struct workload *workload)
 {
-    struct plane *plane = arg;
-
     (void)workload;
-    /* Not from within the call that changed it: the caller himself may have to go, but for his
-     * answer. */
-    if (event == REGISTRY_MESH && !plane->stopping)
-        timer_start(plane->loop, &plane->sweep, PLANE_SWEEP_MS, plane_on_sweep, plane);
+    if (event == REGISTRY_MESH)
+        plane_sweep_soon(arg);
 }
 
 static void plane_free_identity(void *arg, void *identity)
@@ -332,6 +347,7 @@ static void plane_measure(struct plane *plane)
     meters_set(meters, METERS_CONNECTED, totals.connected);
     meters_set(meters, METERS_IN_SYNC, totals.in_sync);
     meters_set(meters, METERS_REFUSING, totals.refused);
+    meters_set(meters, METERS_ROLLED_BACK, totals.rolled_back);
     meters_set(meters, METERS_VERSION, (int64_t)registry_version(plane->registry));
     meters_set(meters, METERS_MESH_VERSION, (int64_t)registry_mesh_version(plane->registry));
     meters_set(meters, METERS_CONNECTIONS, (int64_t)grpc_server_num_connections(plane->tls_server));
@@ -341,6 +357,11 @@ static void plane_measure(struct plane *plane)
     meters_set(meters, METERS_CONTROL_NOT_AFTER, server_cert_not_after(plane->cert));
     meters_set(meters, METERS_ROTATION_STAGE, (int64_t)rotation.stage);
     meters_set(meters, METERS_ROTATION_SINCE, rotation.stage_since);
+    meters_set(meters, METERS_CRL_NEXT_UPDATE, crls_next_update(plane->crls));
+    meters_set(meters, METERS_AUDIT_RECORDS, (int64_t)audit_head(plane->audit)->seq);
+    meters_set(meters, METERS_AUDIT_UNSHIPPED, (int64_t)audit_unshipped(plane->audit));
+    meters_set(meters, METERS_AUDIT_BROKEN, audit_is_broken(plane->audit));
+    meters_set(meters, METERS_STALE_RECORDS, (int64_t)vault_stale(plane->vault));
 }
 
 static void plane_on_tick(void *arg)
@@ -348,24 +369,47 @@ static void plane_on_tick(void *arg)
     struct plane *plane = arg;
 
     registry_tick(plane->registry);
+    plaintext_uses_tick(plane->plaintext_uses);
+    crls_tick(plane->crls);
     root_rotation_tick(plane->root_rotation);
-    grpc_server_close_if(plane->tls_server, plane_is_unwelcome, plane);
+    audit_tick(plane->audit);
+    audit_ship_tick(plane->ship);
+    plane_recheck(plane);
     plane_measure(plane);
     timer_start(plane->loop, &plane->tick, PLANE_TICK_MS, plane_on_tick, plane);
+}
+
+/* The file of the first start's token has done its work, or its time is over. */
+static void plane_remove_login(struct plane *plane, bool used)
+{
+    CLEANUP(mem_freep) char *path = plane_store_login_path(plane->config);
+    struct stat st;
+
+    if (lstat(path, &st) == 0 && S_ISREG(st.st_mode) &&
+        (used || clock_wall_s(loop_clock(plane->loop)) - st.st_mtime >= ATTEST_TTL_DEFAULT_S))
+        (void)unlink(path);
 }
 
 static void plane_on_maintain(void *arg)
 {
     struct plane *plane = arg;
-    err_t err = attest_purge(plane->vault, clock_wall_s(loop_clock(plane->loop)));
+    err_t err = OK;
+    bool more = false;
 
+    plane_remove_login(plane, false);
+    if (!plane->purging) /* it looks at all tokens: once an hour */
+        err = attest_purge(plane->vault, clock_wall_s(loop_clock(plane->loop)));
     if (err_is_ok(err))
-        err = ca_maintain(plane->ca);
-    if (err_is_ok(err) && ++plane->maintained % PLANE_CHECK_EVERY == 0)
+        err = ca_maintain(plane->ca, &more);
+    if (err_is_ok(err))
+        err = root_rotation_maintain(plane->root_rotation);
+    if (err_is_ok(err) && !more && ++plane->maintained % PLANE_CHECK_EVERY == 0)
         err = vault_check(plane->vault);
     if (!err_is_ok(err))
         log_error("plane", "maintenance_failed", LOG_ERR("error", err));
-    timer_start(plane->loop, &plane->maintain, PLANE_MAINTAIN_MS, plane_on_maintain, plane);
+    plane->purging = more;
+    timer_start(plane->loop, &plane->maintain, more ? PLANE_MAINTAIN_MORE_MS : PLANE_MAINTAIN_MS,
+                plane_on_maintain, plane);
 }
 
 /* ---------------------------------------------------------------------- services */
@@ -381,19 +425,30 @@ static void plane_add_services(struct plane *plane, struct grpc_server *server)
     grpc_server_add(server, methods, num, plane->discovery);
     methods = operator_service_methods(&num);
     grpc_server_add(server, methods, num, &plane->operators);
+    methods = access_service_methods(&num);
+    grpc_server_add(server, methods, num, &plane->access_service);
+}
+
+static void plane_on_login(void *arg, const char *admin)
+{
+    if (strcmp(admin, PLANE_STORE_FIRST_ADMIN) == 0)
+        plane_remove_login(arg, true);
 }
 
 static void plane_make_services(struct plane *plane)
 {
     const struct identity_service_params identity = {
+        .events = plane->events,
         .loop = plane->loop,
         .vault = plane->vault,
         .ca = plane->ca,
         .registry = plane->registry,
         .meters = plane->meters,
         .clock = loop_clock(plane->loop),
+        .audit = plane->audit,
     };
     const struct discovery_service_params discovery = {
+        .events = plane->events,
         .loop = plane->loop,
         .ca = plane->ca,
         .registry = plane->registry,
@@ -403,10 +458,12 @@ static void plane_make_services(struct plane *plane)
         .max_connections = (unsigned)plane->config->max_connections,
         .authorize = plane_authorize,
         .free_identity = plane_free_identity,
+        .on_answer = plane_on_answer,
         .on_finished = plane_on_finished,
         .arg = plane,
     };
 
+    chronicle_start(&plane->chronicle, plane->events, plane->registry);
     plane->identity = identity_service_new(&identity);
     plane->discovery = discovery_service_new(&discovery);
     plane->operators = (struct operator_service){
@@ -415,9 +472,38 @@ static void plane_make_services(struct plane *plane)
         .ca = plane->ca,
         .registry = plane->registry,
         .root_rotation = plane->root_rotation,
+        .crls = plane->crls,
+        .discovery = plane->discovery,
+        .rekey = plane->rekey,
+        .admins = plane->admins,
+        .access = plane->access,
+        .rules = &plane->rules,
+        .plaintext_uses = plane->plaintext_uses,
+        .elevations = &plane->elevations,
+        .cert = plane->cert,
+        .events = plane->events,
+        .audit = plane->audit,
         .clock = loop_clock(plane->loop),
     };
     operator_service_init(&plane->operators);
+    plane->elevations.clock = loop_clock(plane->loop);
+    plane->elevations.approval = plane->config->elevation_approval;
+    plane->access_service = (struct access_service){
+        .vault = plane->vault,
+        .ca = plane->ca,
+        .registry = plane->registry,
+        .admins = plane->admins,
+        .on_login = plane_on_login,
+        .arg = plane,
+        .elevations = &plane->elevations,
+        .access = plane->access,
+        .rules = &plane->rules,
+        .clock = loop_clock(plane->loop),
+        .events = plane->events,
+        .audit = plane->audit,
+    };
+    access_service_init(&plane->access_service);
+    access_on_change(plane->access, plane_sweep_soon, plane);
     plane->tls_server = grpc_server_new(plane->loop, &server);
     /* A server of its own: strangers on TCP cannot take the operator's places. */
     server.max_connections = 0;
@@ -449,6 +535,8 @@ static err_t plane_listen(struct plane *plane, struct faults *faults)
     }
     params.addr = plane->config->operator_addr;
     params.server = plane->unix_server;
+    params.admits = plane_admits;
+    params.everyone = plane->config->operator_socket_access == CONFIG_ACCESS_EVERYONE;
     err = acceptor_new(plane->loop, &params, &plane->unix_acceptor);
     if (!err_is_ok(err)) {
         faults_add(faults, "--operator-socket", "%s: %s", plane->config->operator_socket,
@@ -472,6 +560,8 @@ static err_t plane_make_pages(struct plane *plane, struct faults *faults)
         .ca = plane->ca,
         .registry = plane->registry,
         .cert = plane->cert,
+        .crls = plane->crls,
+        .plaintext_uses = plane->plaintext_uses,
     };
 
     return pages_new(&params, faults, &plane->pages);
@@ -484,6 +574,14 @@ static void plane_on_switched(void *arg)
     server_cert_reissue(plane->cert);
 }
 
+static void plane_on_stage(void *arg)
+{
+    struct plane *plane = arg;
+    struct root_rotation_state state = root_rotation_state(plane->root_rotation);
+
+    chronicle_stage(&plane->chronicle, &state);
+}
+
 static err_t plane_open_rotation(struct plane *plane)
 {
     const struct root_rotation_params params = {
@@ -492,26 +590,51 @@ static err_t plane_open_rotation(struct plane *plane)
         .ca = plane->ca,
         .registry = plane->registry,
         .on_switched = plane_on_switched,
+        .on_stage = plane_on_stage,
         .arg = plane,
     };
 
     return root_rotation_open(&params, &plane->root_rotation);
 }
 
-static err_t plane_open(struct plane *plane, const struct seal_key *key, struct faults *faults)
+static void plane_on_keys(void *arg)
+{
+    struct plane *plane = arg;
+
+    crls_keys_changed(plane->crls);
+}
+
+static err_t plane_open_crls(struct plane *plane)
+{
+    const struct crls_params params = {
+        .vault = plane->vault,
+        .ca = plane->ca,
+        .registry = plane->registry,
+        .clock = loop_clock(plane->loop),
+    };
+
+    TRY(crls_open(&params, &plane->crls));
+    ca_on_keys(plane->ca, plane_on_keys, plane);
+    return OK;
+}
+
+static err_t plane_open(struct plane *plane, const struct seal_keys *keys, struct faults *faults)
 {
     Mortise__Control__Settings *settings = NULL;
     size_t told = faults->total;
+    bool more = false; /* records to clean up: the timer goes on there */
     err_t err;
 
-    TRY(plane_open_store(plane, key, faults));
+    TRY(plane_store_open(plane->config, loop_clock(plane->loop), keys, faults, &plane->vault));
     err = plane_settings(plane, faults, &settings);
     if (err_is_ok(err)) {
         err = plane_load(plane, settings->trust_domain, faults);
         if (err_is_ok(err))
-            err = ca_maintain(plane->ca); /* an issuer past its time first of all */
+            err = ca_maintain(plane->ca, &more); /* an issuer past its time first of all */
         if (err_is_ok(err))
             err = server_cert_new(plane->loop, plane->ca, settings->trust_domain, &plane->cert);
+        if (err_is_ok(err))
+            err = plane_open_crls(plane);
         if (err_is_ok(err))
             err = plane_open_rotation(plane);
     }
@@ -522,18 +645,33 @@ static err_t plane_open(struct plane *plane, const struct seal_key *key, struct 
     return err;
 }
 
-static err_t plane_begin(struct plane *plane, const struct seal_key *key, struct faults *faults)
+static err_t plane_read_keys(void *arg, struct faults *faults, struct seal_keys *out)
 {
-    TRY(plane_open(plane, key, faults));
+    struct plane *plane = arg;
+
+    return config_kek_again(plane->config, faults, out);
+}
+
+static err_t plane_begin(struct plane *plane, const struct seal_keys *keys, struct faults *faults)
+{
+    TRY(plane_open(plane, keys, faults));
+    plane->rekey = rekey_new(&(struct rekey_params){
+        .loop = plane->loop,
+        .vault = plane->vault,
+        .read_keys = plane_read_keys,
+        .arg = plane,
+    });
+    plane_make_rules(plane);
     plane_make_services(plane);
     TRY(plane_make_pages(plane, faults));
     TRY(plane_listen(plane, faults));
     plane_on_tick(plane);
-    timer_start(plane->loop, &plane->maintain, PLANE_MAINTAIN_MS, plane_on_maintain, plane);
+    /* Soon: an issuer may have grown old while we were away. */
+    timer_start(plane->loop, &plane->maintain, PLANE_MAINTAIN_MORE_MS, plane_on_maintain, plane);
     return OK;
 }
 
-err_t plane_new(struct loop *loop, const struct config *config, const struct seal_key *key,
+err_t plane_new(struct loop *loop, const struct config *config, const struct seal_keys *keys,
                 struct faults *faults, struct plane **out)
 {
     struct plane *plane = mem_zalloc(sizeof(*plane));
@@ -542,7 +680,8 @@ err_t plane_new(struct loop *loop, const struct config *config, const struct sea
     plane->loop = loop;
     plane->config = config;
     plane->meters = meters_new();
-    err = plane_begin(plane, key, faults);
+    plane->events = events_new();
+    err = plane_begin(plane, keys, faults);
     if (!err_is_ok(err)) {
         plane_free(plane);
         return err;
@@ -611,10 +750,21 @@ void plane_free(struct plane *plane)
     discovery_service_free(plane->discovery);
     identity_service_free(plane->identity);
     root_rotation_close(plane->root_rotation);
+    crls_free(plane->crls);
+    rekey_free(plane->rekey);
+    admins_free(plane->admins);
+    access_service_fini(&plane->access_service);
+    access_free(plane->access);
     server_cert_free(plane->cert);
+    chronicle_stop(&plane->chronicle);
+    plaintext_uses_free(plane->plaintext_uses);
     registry_close(plane->registry);
     ca_free(plane->ca);
+    audit_ship_tick(plane->ship);
+    audit_ship_close(plane->ship);
+    audit_close(plane->audit);
     vault_free(plane->vault);
+    events_free(plane->events);
     meters_free(plane->meters);
     mem_free(plane);
 }

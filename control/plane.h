@@ -10,11 +10,11 @@
 struct plane;
 
 /* plane_new opens the store (and makes the mesh's CA and default resources, if it is the first
- * start) and listens. Borrows `loop` and `config`; `key` is copied. On error `faults` says what is
- * wrong and what to do. Errors: FILE_OPEN, FILE_UNSAFE, STORE_*, KEK_UNAVAILABLE, CONFIG_INVALID
+ * start) and listens. Borrows `loop` and `config`; `keys` are copied. On error `faults` says what
+ * is wrong and what to do. Errors: FILE_OPEN, FILE_UNSAFE, STORE_*, KEK_UNAVAILABLE, CONFIG_INVALID
  * (trust domain), CA_CANNOT_SIGN, CLOCK_BACKWARDS, those of listener_new. */
 MUST_CHECK err_t plane_new(struct loop *loop, const struct config *config,
-                           const struct seal_key *key, struct faults *faults, struct plane **out);
+                           const struct seal_keys *keys, struct faults *faults, struct plane **out);
 
 /* plane_addr is where sidecars are taken, for port 0. */
 const struct addr *plane_addr(const struct plane *plane);

@@ -7,27 +7,35 @@
 #include "control/resources.h"
 #include "lib/base/log.h"
 #include "lib/base/map.h"
+#include "lib/base/str.h"
 #include "lib/rpc/pb.h"
+
+#define REGISTRY_ISSUERS_MAX 8 /* above one leaf */
 
 struct registry {
     struct vault *vault;
     const struct clock *clock;
     char *trust_domain;
     char *roots_pem;
+    char *crls_pem;
     struct list observers;
     struct registry_cursor *cursors; /* innermost first */
-    struct list workloads;
-    size_t num_workloads;
+    struct list workloads;           /* by number */
+    uint64_t last_number;
+    struct registry_totals totals;
     struct map by_instance; /* the newest of each, by "instance identity" */
 
     struct resources resources;
+    struct revisions revisions;
     struct revocations revocations;
+    struct history history;
     struct version version;
     bool version_is_fresh; /* nothing was computed with it yet: the next contents get it */
     struct map members;    /* by name */
     struct map by_id;      /* the same by SPIFFE ID */
 
     bool dirty;
+    bool held; /* what was computed last is not out: there was no version for it */
 };
 
 /* An observer may make other events, and may take itself or others out of the list: each walk over
@@ -83,6 +91,7 @@ static struct mesh_view registry_view(struct registry *registry)
         .mesh = registry->resources.mesh->mesh,
         .trust_domain = registry->trust_domain,
         .roots_pem = registry->roots_pem,
+        .crls_pem = registry->crls_pem,
         .revocations = registry->revocations.list,
         .num_revocations = registry->revocations.record->n_entries,
         .endpoints = registry_endpoints,
@@ -93,6 +102,33 @@ static struct mesh_view registry_view(struct registry *registry)
 uint64_t registry_epoch(const struct registry *registry, const char *subsystem)
 {
     return resources_epoch(&registry->resources, subsystem)->epoch;
+}
+
+Mortise__V1__SidecarConfig *registry_candidate(struct registry *registry, const char *subsystem,
+                                               const Mortise__V1__Mesh *mesh,
+                                               const Mortise__V1__Revocation *revocation)
+{
+    const struct member *member = map_get(&registry->members, subsystem);
+    const Mortise__V1__Subsystem *there = mesh_subsystem(mesh, subsystem);
+    struct mesh_view view = registry_view(registry);
+    CLEANUP(mem_freep) char *id = NULL;
+    Mortise__V1__Revocation **revocations;
+    Mortise__V1__SidecarConfig *config;
+
+    if (there != NULL)
+        id = mesh_spiffe_id(registry->trust_domain, there);
+    if (member == NULL || id == NULL || strcmp(id, member->spiffe_id) != 0)
+        return NULL;
+    revocations = mem_array(view.num_revocations + 1, sizeof(Mortise__V1__Revocation *));
+    for (size_t i = 0; i < view.num_revocations; i++)
+        revocations[i] = view.revocations[i];
+    if (revocation != NULL) /* only read */
+        revocations[view.num_revocations++] = (Mortise__V1__Revocation *)(uintptr_t)revocation;
+    view.revocations = revocations;
+    view.mesh = mesh;
+    config = mesh_config(&view, subsystem);
+    mem_free(revocations);
+    return config;
 }
 
 /* ------------------------------------------------------------------ members */
@@ -122,6 +158,28 @@ struct workload *registry_workload(struct registry *registry, const char *spiffe
     return map_get(&registry->by_instance, key);
 }
 
+/* Brings the totals up to what the workload's stream says now. */
+static void registry_count(struct workload *workload)
+{
+    struct registry_totals *totals = &workload->registry->totals;
+    bool in_sync = xds_stream_in_sync(&workload->xds);
+    bool refused = xds_stream_refused(&workload->xds);
+
+    totals->in_sync += (unsigned)in_sync - (unsigned)workload->counted_in_sync;
+    totals->refused += (unsigned)refused - (unsigned)workload->counted_refused;
+    workload->counted_in_sync = in_sync;
+    workload->counted_refused = refused;
+}
+
+static void registry_uncount(const struct workload *workload)
+{
+    struct registry_totals *totals = &workload->registry->totals;
+
+    totals->connected--;
+    totals->in_sync -= workload->counted_in_sync;
+    totals->refused -= workload->counted_refused;
+}
+
 /* The sidecar is gone for good. */
 static void registry_drop_workload(struct workload *workload)
 {
@@ -133,13 +191,16 @@ static void registry_drop_workload(struct workload *workload)
     if (map_get(&registry->by_instance, key) == workload)
         map_del(&registry->by_instance, key);
     list_del(&workload->link);
-    registry->num_workloads--;
+    registry_uncount(workload);
     registry_detach(workload);
     registry_emit(registry, REGISTRY_LEFT, workload);
     if (workload->status != NULL)
         pb_free(&workload->status->base);
     if (workload->refused != NULL)
         pb_free(&workload->refused->base);
+    registry_note_rollback(workload, NULL);
+    if (workload->seen != NULL)
+        pb_free(&workload->seen->base);
     mem_free(workload->subsystem);
     mem_free(workload->spiffe_id);
     mem_free(workload->instance);
@@ -268,11 +329,26 @@ err_t registry_create(struct vault *vault, struct vault_batch *batch, int64_t no
     return resources_create(vault, batch, 1, now_s);
 }
 
+/* The mesh of a first start, and that of a store from before there were revisions. */
+static err_t registry_put_first(struct registry *registry, struct vault_batch *batch)
+{
+    const Mortise__Control__MeshRecord *mesh = registry->resources.mesh;
+    static const struct revisions_new first = {
+        .author = "mortise-control",
+        .message = "what was in force when revisions began to be kept",
+    };
+
+    if (revisions_newest(&registry->revisions) == mesh->version)
+        return OK;
+    return revisions_put(&registry->revisions, batch, mesh, &first);
+}
+
 /* A number of our own for what this process computes. */
 static err_t registry_take_version(struct registry *registry)
 {
     CLEANUP(vault_batch_fini) struct vault_batch batch = {0};
 
+    TRY(registry_put_first(registry, &batch));
     TRY(version_prepare(&registry->version, &batch));
     TRY(vault_commit(registry->vault, &batch, NULL));
     version_prepared(&registry->version);
@@ -282,11 +358,15 @@ static err_t registry_take_version(struct registry *registry)
 
 static err_t registry_load(struct registry *registry, struct faults *faults)
 {
-    err_t err = version_open(&registry->version, registry->vault);
+    err_t err = history_open(&registry->history); /* before anything is decided */
+
+    TRY(err);
+    err = version_open(&registry->version, registry->vault);
 
     if (!err_is_ok(err))
         return err_is(err, E_NOT_FOUND) ? FAIL(STORE_CORRUPT, 0) : err;
     TRY(resources_open(&registry->resources, faults));
+    TRY(revisions_open(&registry->revisions));
     TRY(revocations_open(&registry->revocations));
     TRY(registry_take_version(registry));
     registry_update_members(registry);
@@ -300,9 +380,12 @@ err_t registry_open(const struct registry_params *params, struct faults *faults,
     err_t err;
 
     registry->vault = params->vault;
+    registry->history.vault = params->vault;
+    registry->revisions.vault = params->vault;
     registry->clock = params->clock;
     registry->trust_domain = mem_strdup(params->trust_domain);
     registry->roots_pem = mem_strdup(params->roots_pem);
+    registry->crls_pem = mem_strdup("");
     registry->resources = (struct resources){
         .vault = params->vault,
         .clock = params->clock,
@@ -337,7 +420,9 @@ void registry_close(struct registry *registry)
     while (!list_empty(&registry->workloads))
         registry_drop_workload(LIST_ITEM(registry->workloads.next, struct workload, link));
     version_close(&registry->version);
+    history_close(&registry->history);
     resources_close(&registry->resources);
+    revisions_close(&registry->revisions);
     revocations_close(&registry->revocations);
     while (map_next(&registry->members, &iter, &name, &value))
         member_free(value);
@@ -346,6 +431,7 @@ void registry_close(struct registry *registry)
     map_fini(&registry->by_instance);
     mem_free(registry->trust_domain);
     mem_free(registry->roots_pem);
+    mem_free(registry->crls_pem);
     mem_free(registry);
 }
 
@@ -375,19 +461,93 @@ static void registry_forget(struct registry *registry, const Mortise__V1__Mesh *
     }
 }
 
+static bool registry_has_keystore(const Mortise__V1__Mesh *mesh, const char *sha256)
+{
+    for (size_t i = 0; i < mesh->n_keystores; i++) {
+        if (strcmp(mesh->keystores[i]->key_sha256, sha256) == 0)
+            return true;
+    }
+    return false;
+}
+
+/* The key that comes, and the end of those that nothing in the mesh names any more. */
+static err_t registry_put_keys(struct registry *registry, struct vault_batch *batch,
+                               const Mortise__V1__Mesh *mesh, const struct registry_key *key)
+{
+    const Mortise__V1__Mesh *before = registry_mesh(registry);
+    Mortise__Control__KeystoreRecord record = MORTISE__CONTROL__KEYSTORE_RECORD__INIT;
+    char path[VAULT_PATH_MAX];
+
+    for (size_t i = 0; i < before->n_keystores; i++) {
+        const char *sha256 = before->keystores[i]->key_sha256;
+
+        if (sha256[0] == '\0' || registry_has_keystore(mesh, sha256))
+            continue;
+        vault_path(VAULT_KEYSTORES, sha256, path);
+        if (!vault_batch_has(batch, path)) /* two keystores may have one key */
+            vault_batch_delete(batch, path, STORE_ANY);
+    }
+    if (key == NULL)
+        return OK;
+    record.key = msg_bytes(key->pkcs8);
+    record.stored_at = clock_wall_s(registry->clock);
+    record.by = msg_lend(key->by);
+    vault_path(VAULT_KEYSTORES, key->sha256, path);
+    return vault_batch_put(registry->vault, batch, path, &record.base, STORE_ANY);
+}
+
+err_t registry_keystore_key(struct registry *registry, const char *sha256,
+                            Mortise__Control__KeystoreRecord **out)
+{
+    ProtobufCMessage *msg = NULL;
+    char path[VAULT_PATH_MAX];
+
+    if (strlen(sha256) != 64)
+        return FAIL(NOT_FOUND, 0);
+    vault_path(VAULT_KEYSTORES, sha256, path);
+    TRY(vault_get(registry->vault, path, &msg, NULL));
+    *out = MSG_AS(Mortise__Control__KeystoreRecord, mortise__control__keystore_record__descriptor,
+                  msg);
+    return OK;
+}
+
+void registry_keystore_free(Mortise__Control__KeystoreRecord *record)
+{
+    mem_wipe(record->key.data, record->key.len);
+    pb_free(&record->base);
+}
+
 err_t registry_apply(struct registry *registry, const Mortise__V1__Mesh *mesh,
-                     uint64_t *out_version)
+                     const struct revisions_new *about, uint64_t *out_version)
+{
+    return registry_apply_with_key(registry, mesh, about, NULL, out_version);
+}
+
+err_t registry_apply_with_key(struct registry *registry, const Mortise__V1__Mesh *mesh,
+                              const struct revisions_new *about, const struct registry_key *key,
+                              uint64_t *out_version)
 {
     CLEANUP(vault_batch_fini) struct vault_batch batch = {0};
-    uint64_t version = registry->version.value + 1;
+    Mortise__Control__MeshRecord record = MORTISE__CONTROL__MESH_RECORD__INIT;
 
+    record.version = registry->version.value + 1;
+    record.changed_at = clock_wall_s(registry->clock);
+    record.mesh = (Mortise__V1__Mesh *)(uintptr_t)mesh; /* only read */
     TRY(version_prepare(&registry->version, &batch));
-    TRY(resources_put_mesh(&registry->resources, &batch, mesh, version));
+    /* Before the mesh: who hears of that finds its revision. */
+    TRY(revisions_put(&registry->revisions, &batch, &record, about));
+    TRY(resources_put_mesh(&registry->resources, &batch, &record));
     registry_forget(registry, mesh, &batch);
+    TRY(registry_put_keys(registry, &batch, mesh, key));
     TRY(vault_commit(registry->vault, &batch, NULL));
     version_prepared(&registry->version);
-    *out_version = version;
-    return OK;
+    *out_version = record.version;
+    return registry->resources.unread; /* the watch has read it, or not */
+}
+
+const struct revisions *registry_revisions(const struct registry *registry)
+{
+    return &registry->revisions;
 }
 
 const struct revocations *registry_revocations(const struct registry *registry)
@@ -401,6 +561,12 @@ err_t registry_revoke(struct registry *registry, const struct revocations_new *a
     return revocations_add(&registry->revocations, add, out_id);
 }
 
+err_t registry_revoke_all(struct registry *registry, const struct revocations_new *adds, size_t num,
+                          uint64_t *out_first)
+{
+    return revocations_add_all(&registry->revocations, adds, num, out_first);
+}
+
 err_t registry_lift(struct registry *registry, uint64_t id)
 {
     return revocations_lift(&registry->revocations, id);
@@ -411,6 +577,26 @@ bool registry_is_revoked(const struct registry *registry, const struct peer *pee
     uint32_t grace_ms;
 
     return revoke_find(registry->revocations.set, peer, &grace_ms);
+}
+
+bool registry_issued_is_revoked(const struct registry *registry,
+                                const Mortise__Control__Issuance *record)
+{
+    struct peer_issuer issuers[REGISTRY_ISSUERS_MAX] = {{.key_sha256 = {0}}};
+    struct peer was = {
+        .spiffe_id = record->spiffe_id, .serial = record->serial, .issuers = issuers};
+
+    if (record->key_sha256.len != sizeof(was.key_sha256) ||
+        record->n_issuer_keys_sha256 > REGISTRY_ISSUERS_MAX)
+        return true; /* a record that cannot be judged */
+    memcpy(was.key_sha256, record->key_sha256.data, sizeof(was.key_sha256));
+    for (size_t i = 0; i < record->n_issuer_keys_sha256; i++) {
+        if (record->issuer_keys_sha256[i].len != sizeof(issuers[i].key_sha256))
+            return true;
+        memcpy(issuers[i].key_sha256, record->issuer_keys_sha256[i].data, 32);
+    }
+    was.num_issuers = record->n_issuer_keys_sha256;
+    return registry_is_revoked(registry, &was);
 }
 
 err_t registry_may_issue(const struct registry *registry, const char *spiffe_id,
@@ -435,6 +621,21 @@ err_t registry_put_epochs(struct registry *registry, struct vault_batch *batch, 
     return resources_put_epochs(&registry->resources, batch, spread_ms, out_epoch);
 }
 
+const struct history *registry_history(const struct registry *registry)
+{
+    return &registry->history;
+}
+
+err_t registry_raise_era(struct registry *registry)
+{
+    return history_raise_era(&registry->history, clock_wall_s(registry->clock));
+}
+
+err_t registry_reserve_epochs(struct registry *registry, uint64_t last)
+{
+    return resources_reserve_epochs(&registry->resources, last);
+}
+
 void registry_set_roots(struct registry *registry, const char *roots_pem)
 {
     if (strcmp(registry->roots_pem, roots_pem) == 0)
@@ -442,6 +643,16 @@ void registry_set_roots(struct registry *registry, const char *roots_pem)
     mem_free(registry->roots_pem);
     registry->roots_pem = mem_strdup(roots_pem);
     registry_set_dirty(registry);
+}
+
+void registry_set_crls(struct registry *registry, const char *crls_pem)
+{
+    if (strcmp(registry->crls_pem, crls_pem) == 0)
+        return;
+    mem_free(registry->crls_pem);
+    registry->crls_pem = mem_strdup(crls_pem);
+    if (registry_mesh(registry)->n_crls > 0)
+        registry_set_dirty(registry);
 }
 
 /* ---------------------------------------------------------------- workloads */
@@ -473,11 +684,12 @@ err_t registry_join(struct registry *registry, const struct registry_join *join,
     if (member == NULL)
         return FAIL(PEER_DENIED, 0);
     registry_take_over(registry, join);
-    if (registry->num_workloads >= REGISTRY_WORKLOADS_MAX ||
+    if (registry->totals.connected >= REGISTRY_WORKLOADS_MAX ||
         member->num_workloads >= REGISTRY_INSTANCES_MAX)
         return FAIL(LIMIT, REGISTRY_INSTANCES_MAX);
     workload = mem_zalloc(sizeof(*workload));
     workload->registry = registry;
+    workload->number = ++registry->last_number;
     workload->member = member;
     workload->subsystem = mem_strdup(member->name);
     workload->spiffe_id = mem_strdup(member->spiffe_id);
@@ -493,7 +705,8 @@ err_t registry_join(struct registry *registry, const struct registry_join *join,
         registry->version_is_fresh = false; /* it has this number, so the next change has another */
     xds_stream_offer(&workload->xds, workload->content->version);
     list_add_tail(&registry->workloads, &workload->link);
-    registry->num_workloads++;
+    registry->totals.connected++;
+    registry_count(workload);
     key = registry_instance_key(workload->spiffe_id, workload->instance);
     map_put(&registry->by_instance, key, workload);
     *out = workload;
@@ -533,25 +746,93 @@ static void registry_expire(struct registry *registry, uint64_t now_ms)
     }
 }
 
+static void registry_cut(char *text)
+{
+    if (strlen(text) > REGISTRY_SAID_MAX)
+        text[str_utf8_cut(bytes_of_str(text), REGISTRY_SAID_MAX)] = '\0';
+    for (unsigned char *at = (unsigned char *)text; *at != '\0'; at++) {
+        if (*at < ' ' || *at == 0x7f)
+            *at = '?'; /* it may come to an operator's terminal */
+        else if (at[0] == 0xc2 && at[1] >= 0x80 && at[1] < 0xa0)
+            at[0] = at[1] = '?'; /* U+0080 to U+009F: control characters, too */
+    }
+}
+
+/* What a sidecar says of itself is told to operators with what all others say: none may say so much
+ * that nothing can be told. */
+static void registry_take_status(struct workload *workload,
+                                 const Mortise__V1__SidecarStatus *status)
+{
+    Mortise__V1__SidecarStatus some = *status;
+    Mortise__V1__SidecarStatus *taken;
+
+    if (some.n_ended > REGISTRY_REASONS_MAX)
+        some.n_ended = REGISTRY_REASONS_MAX;
+    if (some.n_plaintext > REGISTRY_PLAINTEXT_MAX)
+        some.n_plaintext = REGISTRY_PLAINTEXT_MAX;
+    taken = MSG_AS(Mortise__V1__SidecarStatus, mortise__v1__sidecar_status__descriptor,
+                   pb_clone(&some.base));
+    registry_cut(taken->renewal_error);
+    registry_cut(taken->certificate_serial);
+    for (size_t i = 0; i < taken->n_ended; i++)
+        registry_cut(taken->ended[i]->reason);
+    for (size_t i = 0; i < taken->n_plaintext; i++) {
+        registry_cut(taken->plaintext[i]->link);
+        registry_cut(taken->plaintext[i]->last_source);
+    }
+    if (workload->status != NULL)
+        pb_free(&workload->status->base);
+    workload->status = taken;
+}
+
+static void registry_take_refusal(struct workload *workload, const Mortise__V1__ErrorDetail *error)
+{
+    Mortise__V1__ErrorDetail some = *error;
+    Mortise__V1__ErrorDetail *taken;
+
+    if (some.n_faults > REGISTRY_FAULTS_MAX)
+        some.n_faults = REGISTRY_FAULTS_MAX;
+    taken = MSG_AS(Mortise__V1__ErrorDetail, mortise__v1__error_detail__descriptor,
+                   pb_clone(&some.base));
+    registry_cut(taken->code);
+    for (size_t i = 0; i < taken->n_faults; i++) {
+        registry_cut(taken->faults[i]->path);
+        registry_cut(taken->faults[i]->message);
+    }
+    workload->refused = taken;
+}
+
 void registry_report(struct workload *workload, enum xds_request kind,
                      const Mortise__V1__SidecarStatus *status,
                      const Mortise__V1__ErrorDetail *error)
 {
-    if (status != NULL) {
-        if (workload->status != NULL)
-            pb_free(&workload->status->base);
-        workload->status = MSG_AS(Mortise__V1__SidecarStatus,
-                                  mortise__v1__sidecar_status__descriptor, pb_clone(&status->base));
-    }
+    if (status != NULL)
+        registry_take_status(workload, status);
     if (kind == XDS_ACK || kind == XDS_NACK) {
         if (workload->refused != NULL)
             pb_free(&workload->refused->base);
         workload->refused = NULL;
     }
     if (kind == XDS_NACK)
-        workload->refused = MSG_AS(Mortise__V1__ErrorDetail, mortise__v1__error_detail__descriptor,
-                                   pb_clone(&error->base));
+        registry_take_refusal(workload, error);
+    registry_count(workload);
     registry_emit(workload->registry, REGISTRY_REPORTED, workload);
+}
+
+void registry_note_rollback(struct workload *workload, const Mortise__V1__DiscoveryRequest *nack)
+{
+    struct registry_totals *totals = &workload->registry->totals;
+
+    if (workload->rollback != NULL) {
+        pb_free(&workload->rollback->base);
+        totals->rolled_back--;
+    }
+    workload->rollback = NULL;
+    if (nack == NULL)
+        return;
+    workload->rollback = MSG_AS(Mortise__V1__DiscoveryRequest,
+                                mortise__v1__discovery_request__descriptor, pb_clone(&nack->base));
+    totals->rolled_back++;
 }
 
 /* ------------------------------------------------------------------ refresh */
@@ -629,12 +910,13 @@ static void registry_adopt(struct registry *registry)
         if (workload->content == NULL || workload->content->version <= workload->xds.wanted_version)
             continue;
         xds_stream_offer(&workload->xds, workload->content->version);
+        registry_count(workload);
         registry_emit(registry, REGISTRY_OFFERED, workload);
     }
 }
 
-/* Writes what a refresh has to write; when the store cannot, the mesh goes on without: addresses
- * are tried again by registry_tick, and of the version only its surviving a restart is lost. */
+/* Writes what a refresh has to write; when the store cannot, the mesh goes on without, as long as
+ * there are versions: addresses are tried again by registry_tick. */
 static void registry_persist(struct registry *registry, bool new_version)
 {
     CLEANUP(vault_batch_fini) struct vault_batch batch = {0};
@@ -666,11 +948,19 @@ void registry_refresh(struct registry *registry)
     differs = registry_compute(registry);
     new_version = differs && !registry->version_is_fresh;
     registry_persist(registry, new_version);
+    registry->held = new_version && !version_has_next(&registry->version);
+    if (registry->held)
+        return; /* a number that may come back would say that sidecars have what they have not */
     if (new_version)
         registry->version.value++;
     registry->version_is_fresh = false;
     if (differs)
         registry_adopt(registry);
+}
+
+bool registry_is_held(const struct registry *registry)
+{
+    return registry->held;
 }
 
 void registry_tick(struct registry *registry)
@@ -692,7 +982,7 @@ void registry_tick(struct registry *registry)
 
         again = member_expire(member, now_ms) || member->unsaved || again;
     }
-    if (again)
+    if (again || registry->held)
         registry_set_dirty(registry);
 }
 
@@ -738,17 +1028,7 @@ struct list *registry_workloads(struct registry *registry)
     return &registry->workloads;
 }
 
-struct registry_totals registry_totals(struct registry *registry)
+struct registry_totals registry_totals(const struct registry *registry)
 {
-    struct registry_totals totals = {0};
-    struct list *pos, *tmp;
-
-    LIST_EACH (pos, tmp, &registry->workloads) {
-        const struct workload *workload = LIST_ITEM(pos, struct workload, link);
-
-        totals.connected++;
-        totals.in_sync += xds_stream_in_sync(&workload->xds);
-        totals.refused += xds_stream_refused(&workload->xds);
-    }
-    return totals;
+    return registry->totals;
 }

@@ -11,11 +11,14 @@
 #ifndef MORTISE_CONTROL_REGISTRY_H
 #define MORTISE_CONTROL_REGISTRY_H
 
+#include "control/history.h"
 #include "control/mesh.h"
+#include "control/revisions.h"
 #include "control/revocations.h"
 #include "control/vault.h"
 #include "control/xds_stream.h"
 #include "lib/base/clock.h"
+#include "lib/base/skew.h"
 #include "proto/mesh/discovery.pb-c.h"
 
 #define REGISTRY_WORKLOADS_MAX 100000 /* connections are bounded before, by --max-connections */
@@ -41,10 +44,11 @@ struct content {
 };
 
 /* workload is a sidecar that is connected, or was until just now (`lost`). Its user reads all of it
- * and writes none but `xds` and `stream`. */
+ * and writes none but `xds`, `answers`, `skew` and `stream`. */
 struct workload {
     struct list link;
     struct registry *registry;
+    uint64_t number;       /* from 1, as they come; the list is in this order */
     struct member *member; /* NULL once its subsystem has left the mesh */
     char *subsystem;
     char *spiffe_id;
@@ -56,9 +60,14 @@ struct workload {
     Mortise__V1__SidecarStatus *status; /* last reported, NULL: none yet */
     Mortise__V1__ErrorDetail *refused;  /* why the last response was refused, NULL: it was not */
     const struct content *content;      /* NULL once its subsystem has left the mesh */
-    void *stream;                       /* the discovery service's; NULL: its stream has ended */
-    bool lost;                          /* it has */
-    uint64_t lost_ms;                   /* then */
+    Mortise__V1__DiscoveryRequest *rollback; /* its NACK, if it has seen more than our store has */
+    Mortise__V1__Point *seen;                /* that it told of when it joined, NULL: nothing */
+    bool answers;                            /* takes questions; the user's, as the next ones */
+    struct skew skew;                        /* its clock against ours */
+    void *stream;                          /* the discovery service's; NULL: its stream has ended */
+    bool lost;                             /* it has */
+    uint64_t lost_ms;                      /* then */
+    bool counted_in_sync, counted_refused; /* in registry_totals */
 };
 
 enum registry_event {
@@ -100,6 +109,10 @@ void registry_unobserve(struct registry *registry, struct registry_observer *obs
 /* registry_set_roots changes the roots that every sidecar is given (PEM, copied). */
 void registry_set_roots(struct registry *registry, const char *roots_pem);
 
+/* registry_set_crls changes our own CAs' revocation lists (PEM, copied), which every sidecar is
+ * given where the mesh has lists. */
+void registry_set_crls(struct registry *registry, const char *crls_pem);
+
 const Mortise__V1__Mesh *registry_mesh(const struct registry *registry);
 uint64_t registry_mesh_version(const struct registry *registry);
 uint64_t registry_version(const struct registry *registry);
@@ -112,10 +125,29 @@ const char *registry_subsystem_of(const struct registry *registry, const char *s
  * until the mesh changes. */
 const char *registry_spiffe_id(const struct registry *registry, const char *subsystem);
 
-/* registry_apply makes a checked mesh the one in force, durably. Errors: STORE_CONFLICT,
- * STORE_UNWRITABLE, TOO_LARGE. */
+/* registry_apply makes a checked mesh the one in force, durably, with its revision. Errors:
+ * STORE_CONFLICT, STORE_UNWRITABLE, TOO_LARGE; STORE_CORRUPT, IO: it is durable and cannot be read
+ * back, so that the one before is in force until a restart. */
 MUST_CHECK err_t registry_apply(struct registry *registry, const Mortise__V1__Mesh *mesh,
-                                uint64_t *out_version);
+                                const struct revisions_new *about, uint64_t *out_version);
+/* registry_apply_with_key is the same with the key of a keystore that the mesh has now (NULL: none
+ * comes), in the same transaction. In either, keys that no keystore of the mesh has any more go. */
+struct registry_key {
+    const char *sha256; /* of its SubjectPublicKeyInfo, hex */
+    struct bytes pkcs8;
+    const char *by;
+};
+MUST_CHECK err_t registry_apply_with_key(struct registry *registry, const Mortise__V1__Mesh *mesh,
+                                         const struct revisions_new *about,
+                                         const struct registry_key *key, uint64_t *out_version);
+/* registry_keystore_key reads the key of a keystore, owned: registry_keystore_free wipes it.
+ * Errors: NOT_FOUND, and those of vault_get. */
+MUST_CHECK err_t registry_keystore_key(struct registry *registry, const char *sha256,
+                                       Mortise__Control__KeystoreRecord **out);
+void registry_keystore_free(Mortise__Control__KeystoreRecord *record);
+
+/* What the mesh was, see revisions.h; read only. */
+const struct revisions *registry_revisions(const struct registry *registry);
 
 /* What is denied in the mesh, see revocations.h; read only. */
 const struct revocations *registry_revocations(const struct registry *registry);
@@ -123,9 +155,15 @@ const struct revocations *registry_revocations(const struct registry *registry);
  * revocations_add and revocations_lift. */
 MUST_CHECK err_t registry_revoke(struct registry *registry, const struct revocations_new *add,
                                  uint64_t *out_id);
+/* registry_revoke_all: revocations_add_all. */
+MUST_CHECK err_t registry_revoke_all(struct registry *registry, const struct revocations_new *adds,
+                                     size_t num, uint64_t *out_first);
 MUST_CHECK err_t registry_lift(struct registry *registry, uint64_t id);
 /* registry_is_revoked: that certificate's bearer may do nothing. */
 bool registry_is_revoked(const struct registry *registry, const struct peer *peer);
+/* registry_issued_is_revoked: the same of a certificate that we have the record of. */
+bool registry_issued_is_revoked(const struct registry *registry,
+                                const Mortise__Control__Issuance *record);
 /* registry_may_issue: neither that identity nor that key is denied. Errors: PEER_REVOKED. */
 MUST_CHECK err_t registry_may_issue(const struct registry *registry, const char *spiffe_id,
                                     const uint8_t key_sha256[32]);
@@ -153,14 +191,32 @@ MUST_CHECK err_t registry_join(struct registry *registry, const struct registry_
  * joins again in time. */
 void registry_leave(struct workload *workload);
 /* registry_report takes what a request says beyond version and nonce: `status` (NULL: nothing new)
- * and the kind that xds_stream made of it with `error` for a NACK. Messages are copied. */
+ * and the kind that xds_stream made of it with `error` for a NACK. Messages are copied, what is
+ * longer than a sidecar of ours makes it is cut. */
+#define REGISTRY_SAID_MAX 512      /* bytes of a text */
+#define REGISTRY_FAULTS_MAX 8      /* of a configuration that it refuses */
+#define REGISTRY_PLAINTEXT_MAX 256 /* links that have taken some */
+#define REGISTRY_REASONS_MAX 8     /* for which its connections have ended */
 void registry_report(struct workload *workload, enum xds_request kind,
                      const Mortise__V1__SidecarStatus *status,
                      const Mortise__V1__ErrorDetail *error);
 
+/* registry_note_rollback keeps the NACK of a sidecar that has seen more than our store has; NULL:
+ * it has not, or takes what there is by now. Copied. */
+void registry_note_rollback(struct workload *workload, const Mortise__V1__DiscoveryRequest *nack);
+/* Where our store is, what of the past it knows, and a new era; see history.h. */
+const struct history *registry_history(const struct registry *registry);
+MUST_CHECK err_t registry_raise_era(struct registry *registry);
+/* registry_reserve_epochs makes the next rotation's epoch higher than `last`, durably. Errors:
+ * those of vault_put. */
+MUST_CHECK err_t registry_reserve_epochs(struct registry *registry, uint64_t last);
+
 /* registry_refresh computes what is due; nothing when nothing is dirty. registry_tick is called
  * every second or so: it lets addresses go and tries again what the store refused. */
 void registry_refresh(struct registry *registry);
+/* registry_is_held: what was computed last waits, because the store takes no number for it; who is
+ * in sync is so with what was before. */
+bool registry_is_held(const struct registry *registry);
 void registry_tick(struct registry *registry);
 
 /* registry_workload is the sidecar of that identity and instance, connected or lost just now, or
@@ -170,11 +226,19 @@ struct workload *registry_workload(struct registry *registry, const char *spiffe
 struct list *
 registry_workloads(struct registry *registry); /* of struct workload, by time of joining */
 struct registry_totals {
+    unsigned rolled_back; /* have seen more than our store has, and refuse */
     unsigned connected;
     unsigned in_sync;
     unsigned refused; /* refused what they ought to have */
 };
-struct registry_totals registry_totals(struct registry *registry);
+struct registry_totals registry_totals(const struct registry *registry);
+
+/* registry_candidate is what the sidecars of a subsystem would be given if `mesh` (checked) were in
+ * force, and if `revocation` were, too (NULL: none but those that are); owned (pb_free). NULL: it
+ * would be no member under that name and identity. */
+Mortise__V1__SidecarConfig *registry_candidate(struct registry *registry, const char *subsystem,
+                                               const Mortise__V1__Mesh *mesh,
+                                               const Mortise__V1__Revocation *revocation);
 
 /* registry_addresses is where the sidecars of a subsystem are, those connected first; borrowed
  * until the next refresh. */

@@ -19,12 +19,17 @@ enum grpc_status reply_status(err_t err)
     case E_PEER_REVOKED:
     case E_PERMISSION:
     case E_CERT_EXPIRED:
+    case E_REJOIN_UNKNOWN:
+    case E_REJOIN_LATE:
+    case E_REJOIN_REPLACED:
+    case E_PROOF_INVALID:
         return GRPC_PERMISSION_DENIED;
     case E_RATE_LIMITED:
     case E_LIMIT:
         return GRPC_RESOURCE_EXHAUSTED;
     case E_CSR_SYNTAX:
     case E_CSR_SIGNATURE:
+    case E_CERT_SYNTAX:
     case E_KEY_WEAK:
     case E_KEY_REUSED:
     case E_TOO_LARGE:

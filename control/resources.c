@@ -22,6 +22,25 @@ err_t resources_create(struct vault *vault, struct vault_batch *batch, uint64_t 
     return vault_batch_put(vault, batch, VAULT_EPOCHS, &epochs.base, STORE_ABSENT);
 }
 
+/* What was taken in by an older program and would be refused today stays in force, and is told. */
+static err_t resources_check(const Mortise__V1__Mesh *mesh, struct faults *faults)
+{
+    struct faults warnings = {0};
+    err_t err = mesh_check_stored(mesh, faults, &warnings);
+
+    for (size_t i = 0; i < warnings.num; i++)
+        log_warn("registry", "mesh_questionable", LOG_STR("path", warnings.items[i].path),
+                 LOG_STR("fault", warnings.items[i].message));
+    faults_fini(&warnings);
+    for (size_t i = 0; i < mesh->n_profiles; i++) {
+        if (mesh_is_built_in(MESH_PROFILES, mesh->profiles[i]->name) &&
+            !mesh_is_as_built_in(MESH_PROFILES, &mesh->profiles[i]->base))
+            log_warn("registry", "built_in_profile_changed",
+                     LOG_STR("profile", mesh->profiles[i]->name));
+    }
+    return err;
+}
+
 static err_t resources_load_mesh(struct resources *resources, struct faults *faults)
 {
     Mortise__Control__MeshRecord *mesh;
@@ -30,7 +49,9 @@ static err_t resources_load_mesh(struct resources *resources, struct faults *fau
 
     TRY(vault_get(resources->vault, VAULT_MESH, &msg, &record));
     mesh = MSG_AS(Mortise__Control__MeshRecord, mortise__control__mesh_record__descriptor, msg);
-    if (mesh->mesh == NULL || !err_is_ok(mesh_check(mesh->mesh, NULL, faults))) {
+    if (mesh->mesh != NULL)
+        mesh_complete(mesh->mesh);
+    if (mesh->mesh == NULL || !err_is_ok(resources_check(mesh->mesh, faults))) {
         pb_free(msg);
         return FAIL(STORE_CORRUPT, 0);
     }
@@ -63,6 +84,7 @@ static void resources_on_mesh_stored(void *arg, const struct store_change *chang
 
     (void)change;
     (void)revision;
+    resources->unread = err;
     if (err_is_ok(err))
         resources->on_mesh(resources->arg);
     else /* what is in force stays */
@@ -79,6 +101,7 @@ static void resources_on_epochs_stored(void *arg, const struct store_change *cha
 
     (void)change;
     (void)revision;
+    resources->unread = err;
     if (err_is_ok(err))
         resources->on_epochs(resources->arg);
     else
@@ -116,14 +139,9 @@ void resources_close(struct resources *resources)
 }
 
 err_t resources_put_mesh(struct resources *resources, struct vault_batch *batch,
-                         const Mortise__V1__Mesh *mesh, uint64_t version)
+                         const Mortise__Control__MeshRecord *mesh)
 {
-    Mortise__Control__MeshRecord record = MORTISE__CONTROL__MESH_RECORD__INIT;
-
-    record.version = version;
-    record.changed_at = clock_wall_s(resources->clock);
-    record.mesh = (Mortise__V1__Mesh *)(uintptr_t)mesh; /* only read */
-    return vault_batch_put(resources->vault, batch, VAULT_MESH, &record.base,
+    return vault_batch_put(resources->vault, batch, VAULT_MESH, &mesh->base,
                            resources->mesh_record);
 }
 
@@ -167,7 +185,8 @@ err_t resources_rotate(struct resources *resources, const char *const *subsystem
     err = vault_put(resources->vault, VAULT_EPOCHS, &record.base, resources->epochs_record, NULL);
     mem_free(record.subsystems);
     mem_free(added);
-    return err;
+    TRY(err);
+    return resources->unread;
 }
 
 err_t resources_put_epochs(struct resources *resources, struct vault_batch *batch,
@@ -184,6 +203,18 @@ err_t resources_put_epochs(struct resources *resources, struct vault_batch *batc
     *out_epoch = record.last;
     return vault_batch_put(resources->vault, batch, VAULT_EPOCHS, &record.base,
                            resources->epochs_record);
+}
+
+err_t resources_reserve_epochs(struct resources *resources, uint64_t last)
+{
+    Mortise__Control__Epochs record = *resources->epochs;
+
+    if (last <= record.last)
+        return OK;
+    if (last - record.last > RESOURCES_EPOCHS_LOST_MAX)
+        last = record.last + RESOURCES_EPOCHS_LOST_MAX;
+    record.last = last;
+    return vault_put(resources->vault, VAULT_EPOCHS, &record.base, resources->epochs_record, NULL);
 }
 
 const Mortise__Control__Epoch *resources_epoch(const struct resources *resources,

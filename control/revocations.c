@@ -141,11 +141,25 @@ static bool revocations_same_subject(const revocations_entry *entry, const void 
     return strcmp(a.kind, b.kind) == 0 && strcmp(a.value, b.value) == 0;
 }
 
+/* Lends what `add` has. */
+static revocations_entry revocations_entry_of(const struct revocations_new *add, uint64_t id)
+{
+    revocations_entry entry = MORTISE__CONTROL__REVOCATION_RECORD__INIT;
+
+    entry.id = id;
+    entry.revocation = (Mortise__V1__Revocation *)(uintptr_t)add->revocation; /* only read */
+    entry.reason = msg_lend(add->reason);
+    entry.by = msg_lend(add->by);
+    entry.revoked_at = add->now_s;
+    entry.until = add->until_s;
+    return entry;
+}
+
 err_t revocations_add(struct revocations *revocations, const struct revocations_new *add,
                       uint64_t *out_id)
 {
     revocations_msg record;
-    revocations_entry entry = MORTISE__CONTROL__REVOCATION_RECORD__INIT;
+    revocations_entry entry;
     err_t err;
 
     for (size_t i = 0; i < revocations->record->n_entries; i++) {
@@ -158,16 +172,39 @@ err_t revocations_add(struct revocations *revocations, const struct revocations_
     }
     /* Who is revoked again with another grace is revoked by that. */
     record = revocations_without(revocations->record, revocations_same_subject, add->revocation);
-    entry.id = ++record.last;
-    entry.revocation = (Mortise__V1__Revocation *)(uintptr_t)add->revocation; /* only read */
-    entry.reason = msg_lend(add->reason);
-    entry.by = msg_lend(add->by);
-    entry.revoked_at = add->now_s;
-    entry.until = add->until_s;
+    entry = revocations_entry_of(add, ++record.last);
     record.entries[record.n_entries++] = &entry;
     *out_id = entry.id;
     err = record.n_entries <= REVOCATIONS_MAX ? revocations_put(revocations, &record)
                                               : FAIL(LIMIT, REVOCATIONS_MAX);
+    mem_free(record.entries);
+    return err;
+}
+
+err_t revocations_add_all(struct revocations *revocations, const struct revocations_new *adds,
+                          size_t num, uint64_t *out_first)
+{
+    const revocations_msg *old = revocations->record;
+    revocations_msg record = MORTISE__CONTROL__REVOCATIONS__INIT;
+    revocations_entry *entries;
+    err_t err;
+
+    if (num == 0)
+        return OK;
+    if (num > REVOCATIONS_MAX || old->n_entries > REVOCATIONS_MAX - num)
+        return FAIL(LIMIT, REVOCATIONS_MAX);
+    *out_first = old->last + 1;
+    record.last = old->last;
+    record.entries = mem_array(old->n_entries + num, sizeof(*record.entries));
+    entries = mem_array(num, sizeof(*entries));
+    for (size_t i = 0; i < old->n_entries; i++)
+        record.entries[record.n_entries++] = old->entries[i];
+    for (size_t i = 0; i < num; i++) {
+        entries[i] = revocations_entry_of(&adds[i], ++record.last);
+        record.entries[record.n_entries++] = &entries[i];
+    }
+    err = revocations_put(revocations, &record);
+    mem_free(entries);
     mem_free(record.entries);
     return err;
 }

@@ -41,6 +41,12 @@ struct revocations_new {
 };
 MUST_CHECK err_t revocations_add(struct revocations *revocations, const struct revocations_new *add,
                                  uint64_t *out_id);
+/* revocations_add_all does that with several in one transaction, all or none; their ids are
+ * *out_first and those that follow. The caller has seen that no two have the same subject, and none
+ * one that is denied already. Errors: LIMIT, STORE_*. */
+MUST_CHECK err_t revocations_add_all(struct revocations *revocations,
+                                     const struct revocations_new *adds, size_t num,
+                                     uint64_t *out_first);
 /* revocations_lift takes one back. Errors: NOT_FOUND, STORE_*. */
 MUST_CHECK err_t revocations_lift(struct revocations *revocations, uint64_t id);
 /* revocations_expire drops those whose time is over. Errors: STORE_*. */

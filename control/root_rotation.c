@@ -7,24 +7,31 @@
 #include "lib/base/map.h"
 #include "lib/rpc/pb.h"
 
-#define ROOT_ROTATION_SAVE_MS 250 /* newcomers are noted together */
+#define ROOT_ROTATION_SAVE_MS 250       /* newcomers are noted together */
+#define ROOT_ROTATION_SPREAD_MS 1800000 /* by itself; after an hour it counts as stuck */
+#define ROOT_ROTATION_AGAIN_S 86400     /* not before, when an operator has turned one back */
 
 /* A sidecar of the mesh, known whether or not a rotation is under way: one that is begun just after
  * a restart of the control plane must not overlook those that have not come back yet. It is
  * forgotten when it has been away for ROTATION_AWAIT_MS. */
 struct root_party {
+    char *key; /* what sidecars of two subsystems call themselves may be the same */
     char *subsystem;
     char *instance;
+    const struct workload *workload; /* the registry's; NULL: it is away */
     uint64_t seen_ms; /* monotonic: when it was connected last, or this process began */
 };
 
 struct root_rotation {
     struct root_rotation_params params;
     Mortise__Control__RootRotation *record;
-    uint64_t version; /* of its record */
-    struct map parties;
+    uint64_t version;   /* of its record */
+    struct map parties; /* by key */
+    bool sift;          /* the mesh, or who is denied, has changed */
     struct registry_observer observer;
     struct timer look; /* soon, once for many events */
+    struct timer settle;
+    uint64_t done_ms; /* since then nobody holds the stage up; 0: somebody does */
     struct timer save;
 };
 
@@ -47,39 +54,61 @@ static bool root_rotation_is_idle(const struct root_rotation *rotation)
 
 static void root_party_free(struct root_party *party)
 {
+    mem_free(party->key);
     mem_free(party->subsystem);
     mem_free(party->instance);
     mem_free(party);
 }
 
+static char *root_party_key(const char *subsystem, const char *instance)
+{
+    return mem_printf("%s %s", subsystem, instance); /* no name has a space */
+}
+
+static struct root_party *root_rotation_find(const struct root_rotation *rotation,
+                                             const struct workload *workload)
+{
+    CLEANUP(mem_freep) char *key = root_party_key(workload->subsystem, workload->instance);
+
+    return map_get(&rotation->parties, key);
+}
+
 static struct root_party *root_rotation_party(struct root_rotation *rotation, const char *subsystem,
                                               const char *instance)
 {
-    struct root_party *party = map_get(&rotation->parties, instance);
+    CLEANUP(mem_freep) char *key = root_party_key(subsystem, instance);
+    struct root_party *party = map_get(&rotation->parties, key);
 
     if (party != NULL)
         return party;
     party = mem_zalloc(sizeof(*party));
+    party->key = key;
+    key = NULL;
     party->subsystem = mem_strdup(subsystem);
     party->instance = mem_strdup(instance);
     party->seen_ms = root_rotation_now_ms(rotation);
-    map_put(&rotation->parties, party->instance, party);
+    map_put(&rotation->parties, party->key, party);
     return party;
 }
 
 static void root_rotation_forget(struct root_rotation *rotation, struct root_party *party)
 {
-    map_del(&rotation->parties, party->instance);
+    map_del(&rotation->parties, party->key);
     root_party_free(party);
 }
 
-static struct rotation_party root_rotation_judge(const struct root_rotation *rotation,
-                                                 const struct root_party *party,
-                                                 const struct workload *workload)
+static bool root_party_is_here(const struct root_party *party)
 {
+    return party->workload != NULL && !party->workload->lost;
+}
+
+static struct rotation_party root_rotation_judge(const struct root_rotation *rotation,
+                                                 const struct root_party *party)
+{
+    const struct workload *workload = party->workload;
     const Mortise__V1__SidecarStatus *status = workload != NULL ? workload->status : NULL;
 
-    if (workload == NULL || workload->lost)
+    if (!root_party_is_here(party))
         return (struct rotation_party){
             .away_ms = root_rotation_now_ms(rotation) - party->seen_ms,
         };
@@ -99,15 +128,13 @@ struct root_rotation_count {
     void *arg;
 };
 
-static void root_rotation_count_one(struct root_rotation *rotation, struct root_party *party,
-                                    const struct workload *workload,
+static void root_rotation_count_one(const struct root_rotation *rotation,
+                                    const struct root_party *party,
                                     struct root_rotation_count *count)
 {
-    struct rotation_party facts = root_rotation_judge(rotation, party, workload);
+    struct rotation_party facts = root_rotation_judge(rotation, party);
     const char *why = rotation_waits(rotation->record->stage, rotation->record->epoch, &facts);
 
-    if (facts.connected)
-        party->seen_ms = root_rotation_now_ms(rotation);
     count->total++;
     if (why == NULL)
         count->done++;
@@ -115,22 +142,15 @@ static void root_rotation_count_one(struct root_rotation *rotation, struct root_
         count->fn(count->arg, party->subsystem, party->instance, why);
 }
 
-static void root_rotation_count(struct root_rotation *rotation, struct root_rotation_count *count)
+static void root_rotation_count(const struct root_rotation *rotation,
+                                struct root_rotation_count *count)
 {
-    struct list *all = registry_workloads(rotation->params.registry);
-    struct map here = {.num = 0}; /* workloads by instance */
     size_t iter = 0;
     const char *name;
     void *value;
 
-    for (struct list *pos = all->next; pos != all; pos = pos->next) {
-        struct workload *workload = LIST_ITEM(pos, struct workload, link);
-
-        map_put(&here, workload->instance, workload);
-    }
     while (map_next(&rotation->parties, &iter, &name, &value))
-        root_rotation_count_one(rotation, value, map_get(&here, name), count);
-    map_fini(&here);
+        root_rotation_count_one(rotation, value, count);
 }
 
 /* ---- the record ---- */
@@ -193,10 +213,10 @@ static void root_rotation_log(const struct root_rotation *rotation, const char *
     const Mortise__Control__RootRotation *record = rotation->record;
     char sha256[CA_SHA256_HEX];
 
-    ca_root_sha256(rotation->params.ca, false, sha256);
-    log_info("rotation", event, LOG_UINT("number", record->number),
-             LOG_STR("stage", rotation_name(record->stage)), LOG_STR("signs", sha256),
-             LOG_UINT("parties", map_num(&rotation->parties)),
+    ca_issuer_key_sha256(rotation->params.ca, false, sha256);
+    log_info("rotation", event, LOG_STR("of", rotation_kind_name(record->kind)),
+             LOG_UINT("number", record->number), LOG_STR("stage", rotation_name(record->stage)),
+             LOG_STR("issuer_key", sha256), LOG_UINT("parties", map_num(&rotation->parties)),
              LOG_STR("waits_for", rotation_says(record->stage)));
 }
 
@@ -211,14 +231,15 @@ static err_t root_rotation_commit(struct root_rotation *rotation, struct vault_b
 
     TRY(root_rotation_put(rotation, batch, changed));
     TRY(vault_commit(params->vault, batch, NULL));
-    ca_root_sha256(params->ca, false, before);
-    CHECK(err_is_ok(ca_reload(params->ca)));
+    ca_issuer_key_sha256(params->ca, false, before);
     CHECK(err_is_ok(root_rotation_load(rotation)));
-    ca_root_sha256(params->ca, false, after);
+    CHECK(err_is_ok(ca_reload(params->ca))); /* then: who hears of it may fail to write */
+    ca_issuer_key_sha256(params->ca, false, after);
     registry_set_roots(params->registry, ca_roots_pem(params->ca));
     if (strcmp(before, after) != 0)
         params->on_switched(params->arg);
     root_rotation_log(rotation, "stage");
+    params->on_stage(params->arg);
     registry_refresh(params->registry); /* the pushes go out now */
     return OK;
 }
@@ -235,7 +256,7 @@ static Mortise__Control__RootRotation root_rotation_changed(const struct root_ro
     return changed;
 }
 
-/* The other root signs from now on, and every leaf is to be made anew. */
+/* The other issuer signs from now on, and every leaf is to be made anew. */
 static err_t root_rotation_switch(struct root_rotation *rotation,
                                   Mortise__Control__RootRotation *changed)
 {
@@ -247,18 +268,31 @@ static err_t root_rotation_switch(struct root_rotation *rotation,
     return root_rotation_commit(rotation, &batch, changed);
 }
 
+/* The other issuer, and its root when it has one of its own, goes for good. */
+static err_t root_rotation_retire(struct root_rotation *rotation,
+                                  const Mortise__Control__RootRotation *changed)
+{
+    CLEANUP(vault_batch_fini) struct vault_batch batch = {0};
+    Mortise__Control__RootRotation whole = *changed;
+    char key_sha256[CA_SHA256_HEX];
+
+    ca_issuer_key_sha256(rotation->params.ca, true, key_sha256);
+    whole.retired_key_sha256 = key_sha256;
+    TRY(ca_retire(rotation->params.ca, &batch));
+    return root_rotation_commit(rotation, &batch, &whole);
+}
+
 static err_t root_rotation_advance(struct root_rotation *rotation)
 {
     CLEANUP(vault_batch_fini) struct vault_batch batch = {0};
-    rotation_stage next = rotation_next(rotation->record->stage);
+    rotation_stage next = rotation_next(rotation->record->kind, rotation->record->stage);
     Mortise__Control__RootRotation changed = root_rotation_changed(rotation, next);
 
     if (next == ROTATION_REISSUE)
         return root_rotation_switch(rotation, &changed);
     if (next == ROTATION_RETIRE)
-        TRY(ca_retire(rotation->params.ca, &batch));
-    else
-        changed.ended_at = changed.stage_since;
+        return root_rotation_retire(rotation, &changed);
+    changed.ended_at = changed.stage_since;
     return root_rotation_commit(rotation, &batch, &changed);
 }
 
@@ -270,7 +304,7 @@ static void root_rotation_save_soon(struct root_rotation *rotation)
                 root_rotation_on_save, rotation);
 }
 
-/* Those who are away for too long are forgotten. The count before has told who is not. */
+/* Those who are away for too long are forgotten. */
 static void root_rotation_drop_absent(struct root_rotation *rotation)
 {
     size_t iter = 0;
@@ -280,6 +314,8 @@ static void root_rotation_drop_absent(struct root_rotation *rotation)
     while (map_next(&rotation->parties, &iter, &name, &value)) {
         struct root_party *party = value;
 
+        if (root_party_is_here(party))
+            party->seen_ms = root_rotation_now_ms(rotation);
         if (root_rotation_now_ms(rotation) - party->seen_ms < ROTATION_AWAIT_MS)
             continue;
         if (!root_rotation_is_idle(rotation))
@@ -291,6 +327,49 @@ static void root_rotation_drop_absent(struct root_rotation *rotation)
     }
 }
 
+/* Who is denied, or whose subsystem has left the mesh, is not waited for. */
+static void root_rotation_forget_outcasts(struct root_rotation *rotation)
+{
+    static const uint8_t no_key[32];
+    const struct registry *registry = rotation->params.registry;
+    size_t iter = 0;
+    const char *name;
+    void *value;
+    bool any = false;
+
+    if (!rotation->sift)
+        return;
+    rotation->sift = false;
+    while (map_next(&rotation->parties, &iter, &name, &value)) {
+        struct root_party *party = value;
+        const char *id = registry_spiffe_id(registry, party->subsystem);
+
+        if (id == NULL || err_is(registry_may_issue(registry, id, no_key), E_PEER_REVOKED)) {
+            root_rotation_forget(rotation, party);
+            any = true;
+        }
+    }
+    if (any)
+        root_rotation_save_soon(rotation);
+}
+
+static void root_rotation_on_look(void *arg);
+
+/* Nobody holds the stage up; where a root goes next, that must have been so for a while. */
+static bool root_rotation_has_settled(struct root_rotation *rotation)
+{
+    uint64_t now_ms = root_rotation_now_ms(rotation);
+
+    if (rotation->record->stage != ROTATION_REISSUE || !ca_has_other_root(rotation->params.ca))
+        return true;
+    if (rotation->done_ms == 0) {
+        rotation->done_ms = now_ms;
+        timer_start(rotation->params.loop, &rotation->settle, ROTATION_SETTLE_MS,
+                    root_rotation_on_look, rotation);
+    }
+    return now_ms - rotation->done_ms >= ROTATION_SETTLE_MS;
+}
+
 /* Goes on as long as nobody holds the stage up. */
 static void root_rotation_look(struct root_rotation *rotation)
 {
@@ -299,10 +378,18 @@ static void root_rotation_look(struct root_rotation *rotation)
         err_t err;
 
         registry_refresh(rotation->params.registry);
-        root_rotation_count(rotation, &count);
         root_rotation_drop_absent(rotation);
-        if (root_rotation_is_idle(rotation) || count.done < count.total)
+        if (root_rotation_is_idle(rotation) || registry_is_held(rotation->params.registry))
             return;
+        root_rotation_forget_outcasts(rotation);
+        root_rotation_count(rotation, &count);
+        if (count.done < count.total) {
+            rotation->done_ms = 0;
+            return;
+        }
+        if (count.total > 0 && !root_rotation_has_settled(rotation))
+            return;
+        rotation->done_ms = 0;
         err = root_rotation_advance(rotation);
         if (!err_is_ok(err)) { /* the next tick tries again */
             log_error("rotation", "cannot_advance",
@@ -315,32 +402,8 @@ static void root_rotation_look(struct root_rotation *rotation)
 
 /* ---- events ---- */
 
-/* Who is denied is not waited for. */
-static void root_rotation_forget_revoked(struct root_rotation *rotation)
-{
-    static const uint8_t no_key[32];
-    const struct registry *registry = rotation->params.registry;
-    size_t iter = 0;
-    const char *name;
-    void *value;
-    bool any = false;
-
-    while (map_next(&rotation->parties, &iter, &name, &value)) {
-        struct root_party *party = value;
-        const char *id = registry_spiffe_id(registry, party->subsystem);
-
-        if (id != NULL && err_is(registry_may_issue(registry, id, no_key), E_PEER_REVOKED)) {
-            root_rotation_forget(rotation, party);
-            any = true;
-        }
-    }
-    if (any)
-        root_rotation_save_soon(rotation);
-}
-
 static void root_rotation_on_look(void *arg)
 {
-    root_rotation_forget_revoked(arg);
     root_rotation_look(arg);
 }
 
@@ -359,27 +422,38 @@ static void root_rotation_on_save(void *arg)
         log_error("rotation", "parties_not_noted", LOG_ERR("error", err));
 }
 
+/* It is here, or comes: one that was not known is noted. */
+static void root_rotation_meet(struct root_rotation *rotation, const struct workload *workload)
+{
+    if (root_rotation_find(rotation, workload) == NULL)
+        root_rotation_save_soon(rotation);
+    root_rotation_party(rotation, workload->subsystem, workload->instance)->workload = workload;
+}
+
+static void root_rotation_see(struct root_rotation *rotation, enum registry_event event,
+                              const struct workload *workload)
+{
+    struct root_party *party = root_rotation_find(rotation, workload);
+
+    if (event == REGISTRY_JOINED && workload->member != NULL) {
+        root_rotation_meet(rotation, workload);
+        return;
+    }
+    if (event != REGISTRY_LEFT || party == NULL || party->workload != workload)
+        return;
+    party->workload = NULL;
+    party->seen_ms = root_rotation_now_ms(rotation);
+}
+
 static void root_rotation_on_event(void *arg, enum registry_event event, struct workload *workload)
 {
     struct root_rotation *rotation = arg;
-    struct root_party *party;
 
-    if (workload == NULL && event == REGISTRY_MESH && !root_rotation_is_idle(rotation))
-        timer_start(rotation->params.loop, &rotation->look, 0, root_rotation_on_look, rotation);
-    if (workload == NULL)
-        return;
-    party = map_get(&rotation->parties, workload->instance);
-    if (workload->member == NULL && party != NULL) { /* its subsystem has left the mesh */
-        root_rotation_forget(rotation, party);
-    } else if (event == REGISTRY_JOINED && workload->member != NULL) {
-        if (party == NULL)
-            root_rotation_save_soon(rotation);
-        party = root_rotation_party(rotation, workload->subsystem, workload->instance);
-        party->seen_ms = root_rotation_now_ms(rotation);
-    } else if (event == REGISTRY_LEFT && party != NULL) {
-        party->seen_ms = root_rotation_now_ms(rotation);
-    }
-    if (!root_rotation_is_idle(rotation))
+    if (event == REGISTRY_MESH)
+        rotation->sift = true;
+    if (workload != NULL)
+        root_rotation_see(rotation, event, workload);
+    if ((workload != NULL || event == REGISTRY_MESH) && !root_rotation_is_idle(rotation))
         timer_start(rotation->params.loop, &rotation->look, 0, root_rotation_on_look, rotation);
 }
 
@@ -400,26 +474,74 @@ static void root_rotation_disperse(struct root_rotation *rotation)
         root_rotation_forget(rotation, value);
 }
 
-err_t root_rotation_begin(struct root_rotation *rotation, uint32_t spread_ms)
+/* The record of one that begins with `stage`. */
+static Mortise__Control__RootRotation root_rotation_first(const struct root_rotation *rotation,
+                                                          rotation_kind kind, rotation_stage stage,
+                                                          uint32_t spread_ms)
+{
+    Mortise__Control__RootRotation changed = root_rotation_changed(rotation, stage);
+
+    changed.number++;
+    changed.began_at = changed.stage_since;
+    changed.kind = kind;
+    changed.going_back = false;
+    changed.spread_ms = spread_ms;
+    return changed;
+}
+
+err_t root_rotation_import(struct root_rotation *rotation, const struct bytes *certs, size_t num,
+                           uint32_t spread_ms, struct faults *faults)
 {
     CLEANUP(vault_batch_fini) struct vault_batch batch = {0};
-    Mortise__Control__RootRotation changed = root_rotation_changed(rotation, ROTATION_DISTRIBUTE);
+    Mortise__Control__RootRotation changed;
+    enum ca_import import;
+    rotation_kind kind;
 
     if (!root_rotation_is_idle(rotation))
         return FAIL(EXISTS, 0);
-    changed.number++;
-    changed.began_at = changed.stage_since;
-    changed.going_back = false;
-    changed.spread_ms = spread_ms;
-    TRY(ca_prepare(rotation->params.ca, &batch));
+    TRY(ca_prepare_import(rotation->params.ca, &batch, certs, num, faults, &import));
+    kind = import == CA_IMPORT_SAME_ROOT ? ROTATION_OF_ISSUER : ROTATION_OF_ROOT;
+    changed = root_rotation_first(
+        rotation, kind,
+        import == CA_IMPORT_FIRST ? ROTATION_IDLE : rotation_next(kind, ROTATION_IDLE), spread_ms);
+    if (import == CA_IMPORT_FIRST)
+        changed.ended_at = changed.began_at;
     TRY(root_rotation_commit(rotation, &batch, &changed));
     root_rotation_look(rotation);
     return OK;
 }
 
-err_t root_rotation_go_back(struct root_rotation *rotation, uint32_t spread_ms)
+err_t root_rotation_begin(struct root_rotation *rotation, rotation_kind kind, uint32_t spread_ms)
 {
     CLEANUP(vault_batch_fini) struct vault_batch batch = {0};
+    Mortise__Control__RootRotation changed =
+        root_rotation_first(rotation, kind, rotation_next(kind, ROTATION_IDLE), spread_ms);
+
+    if (!root_rotation_is_idle(rotation))
+        return FAIL(EXISTS, 0);
+    TRY(kind == ROTATION_OF_ROOT ? ca_prepare(rotation->params.ca, &batch)
+                                 : ca_prepare_issuer(rotation->params.ca, &batch));
+    TRY(root_rotation_commit(rotation, &batch, &changed));
+    root_rotation_look(rotation);
+    return OK;
+}
+
+err_t root_rotation_maintain(struct root_rotation *rotation)
+{
+    const Mortise__Control__RootRotation *record = rotation->record;
+
+    if (!ca_issuer_is_old(rotation->params.ca) || !root_rotation_is_idle(rotation))
+        return OK;
+    if (record->going_back &&
+        root_rotation_now_s(rotation) - record->ended_at < ROOT_ROTATION_AGAIN_S)
+        return OK;
+    log_info("rotation", "issuer_is_old",
+             LOG_INT("not_after", ca_issuer_not_after(rotation->params.ca)));
+    return root_rotation_begin(rotation, ROTATION_OF_ISSUER, ROOT_ROTATION_SPREAD_MS);
+}
+
+err_t root_rotation_go_back(struct root_rotation *rotation, uint32_t spread_ms)
+{
     const Mortise__Control__RootRotation *record = rotation->record;
     Mortise__Control__RootRotation changed;
 
@@ -427,11 +549,10 @@ err_t root_rotation_go_back(struct root_rotation *rotation, uint32_t spread_ms)
         return FAIL(NOT_FOUND, 0);
     if (record->going_back || !rotation_can_go_back(record->stage))
         return FAIL(TOO_LATE, 0);
-    if (record->stage == ROTATION_DISTRIBUTE) { /* it has signed nothing */
+    if (!rotation_has_switched(record->stage)) { /* the new one has signed nothing */
         changed = root_rotation_changed(rotation, ROTATION_RETIRE);
         changed.going_back = true;
-        TRY(ca_retire(rotation->params.ca, &batch));
-        TRY(root_rotation_commit(rotation, &batch, &changed));
+        TRY(root_rotation_retire(rotation, &changed));
     } else {
         changed = root_rotation_changed(rotation, ROTATION_REISSUE);
         changed.going_back = true;
@@ -452,6 +573,8 @@ struct root_rotation_state root_rotation_state(struct root_rotation *rotation)
     if (!root_rotation_is_idle(rotation))
         root_rotation_count(rotation, &count);
     return (struct root_rotation_state){
+        .kind = record->kind,
+        .retired_key_sha256 = record->retired_key_sha256,
         .stage = record->stage,
         .number = record->number,
         .epoch = record->epoch,
@@ -484,10 +607,7 @@ err_t root_rotation_open(const struct root_rotation_params *params, struct root_
 
     rotation->params = *params;
     err = root_rotation_load(rotation);
-    /* Another pair is there exactly while there are two roots to be given out. */
-    if (err_is_ok(err) &&
-        ca_has_other(params->ca) != (rotation->record->stage == ROTATION_DISTRIBUTE ||
-                                     rotation->record->stage == ROTATION_REISSUE))
+    if (err_is_ok(err) && ca_has_other(params->ca) != rotation_has_two(rotation->record->stage))
         err = FAIL(STORE_CORRUPT, 0);
     if (!err_is_ok(err)) {
         root_rotation_close(rotation);
@@ -510,6 +630,7 @@ void root_rotation_close(struct root_rotation *rotation)
         return;
     if (rotation->observer.fn != NULL)
         registry_unobserve(rotation->params.registry, &rotation->observer);
+    timer_stop(rotation->params.loop, &rotation->settle);
     timer_stop(rotation->params.loop, &rotation->look);
     timer_stop(rotation->params.loop, &rotation->save);
     root_rotation_disperse(rotation);

@@ -11,6 +11,12 @@ static bool rotate_concerns(const char *const *subsystems, size_t num, const cha
     return false;
 }
 
+/* Of the same process, whatever stream it comes by. */
+static char *rotate_key(const struct workload *workload)
+{
+    return mem_printf("%s %s", workload->instance, workload->spiffe_id);
+}
+
 void rotate_begin(struct rotate *rotate, uint64_t epoch, const struct list *workloads,
                   const char *const *subsystems, size_t num)
 {
@@ -25,6 +31,8 @@ void rotate_begin(struct rotate *rotate, uint64_t epoch, const struct list *work
 
         if (!rotate_concerns(subsystems, num, workload->subsystem))
             continue;
+        CLEANUP(mem_freep) char *key = rotate_key(workload);
+        map_put(&rotate->by_key, key, &rotate->entries[rotate->num]);
         rotate->entries[rotate->num++] = (struct rotate_entry){
             .subsystem = mem_strdup(workload->subsystem),
             .spiffe_id = mem_strdup(workload->spiffe_id),
@@ -44,20 +52,16 @@ void rotate_fini(struct rotate *rotate)
         mem_free(rotate->entries[i].error);
     }
     mem_free(rotate->entries);
+    map_fini(&rotate->by_key);
     *rotate = (struct rotate){0};
 }
 
-/* Its entry: the same process, whatever stream it comes by. */
-static struct rotate_entry *rotate_entry(struct rotate *rotate, const struct workload *workload)
+static struct rotate_entry *rotate_entry(const struct rotate *rotate,
+                                         const struct workload *workload)
 {
-    for (size_t i = 0; i < rotate->num; i++) {
-        struct rotate_entry *entry = &rotate->entries[i];
+    CLEANUP(mem_freep) char *key = rotate_key(workload);
 
-        if (strcmp(entry->instance, workload->instance) == 0 &&
-            strcmp(entry->spiffe_id, workload->spiffe_id) == 0)
-            return entry;
-    }
-    return NULL;
+    return map_get(&rotate->by_key, key);
 }
 
 bool rotate_see(struct rotate *rotate, const struct workload *workload)

@@ -6,6 +6,7 @@
 
 #include "control/registry.h"
 #include "lib/base/buf.h"
+#include "lib/base/map.h"
 
 struct rotate_entry {
     char *subsystem;
@@ -19,6 +20,7 @@ struct rotate_entry {
 struct rotate {
     uint64_t epoch;
     struct rotate_entry *entries;
+    struct map by_key; /* "<instance> <spiffe_id>" to its entry */
     size_t num;
     size_t num_done;
 };

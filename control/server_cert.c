@@ -17,6 +17,7 @@ struct server_cert {
     char *spiffe_id;
     struct tls_profile *profile;
     struct tls_ctx *tls;
+    char serial[41];
     int64_t not_after;
     int64_t renew_at;
     struct timer timer;
@@ -53,13 +54,14 @@ static err_t server_cert_build(struct server_cert *cert, const struct ca_cert *i
     const struct tls_ctx_entry entry = {
         .profile = cert->profile,
         .bundle = ca_callers(cert->ca),
+        .client_auth = TLS_CLIENT_OPTIONAL, /* who joins has none yet */
     };
     CLEANUP(tls_ctx_unrefp) struct tls_ctx *tls = NULL;
     CLEANUP(svid_unrefp) struct svid *svid = NULL;
 
     TRY(svid_of_der(issued->chain, issued->num_chain, key, ca_bundle(cert->ca),
                     server_cert_now_s(cert), &svid));
-    TRY(tls_ctx_server(svid, &entry, 1, true, &tls));
+    TRY(tls_ctx_server(svid, &entry, 1, &tls));
     TRY(tls_ctx_set_alpn(tls, "h2"));
     *out = tls;
     tls = NULL;
@@ -87,6 +89,7 @@ static err_t server_cert_issue(struct server_cert *cert, EVP_PKEY *key)
         if (cert->tls != NULL)
             tls_ctx_unref(cert->tls);
         cert->tls = tls;
+        memcpy(cert->serial, issued.leaf.serial, sizeof(cert->serial));
         cert->not_after = issued.leaf.not_after;
         cert->renew_at = renew_at(issued.leaf.not_before, issued.leaf.not_after,
                                   server_cert_now_s(cert), random_u32());
@@ -136,6 +139,20 @@ static void server_cert_on_timer(void *arg)
     timer_start(cert->loop, &cert->timer, SERVER_CERT_RETRY_MS, server_cert_on_timer, cert);
 }
 
+err_t server_cert_rotate(struct server_cert *cert)
+{
+    TRY(server_cert_renew(cert));
+    log_info("server_cert", "rotated", LOG_STR("serial", cert->serial),
+             LOG_INT("not_after", cert->not_after));
+    server_cert_arm(cert);
+    return OK;
+}
+
+const char *server_cert_serial(const struct server_cert *cert)
+{
+    return cert->serial;
+}
+
 void server_cert_reissue(struct server_cert *cert)
 {
     cert->renew_at = 0;
@@ -152,12 +169,13 @@ err_t server_cert_new(struct loop *loop, struct ca *ca, const char *trust_domain
     cert->ca = ca;
     cert->spiffe_id = spiffe_id_of_control(trust_domain);
     cert->profile = server_cert_profile();
-    err = server_cert_renew(cert);
+    err = ca_is_empty(ca) ? OK : server_cert_renew(cert);
     if (!err_is_ok(err)) {
         server_cert_free(cert);
         return err;
     }
-    server_cert_arm(cert);
+    if (cert->tls != NULL)
+        server_cert_arm(cert);
     *out = cert;
     return OK;
 }

@@ -52,12 +52,16 @@ err_t store_commit(struct store *store, const struct store_change *changes, size
     CHECK(num > 0 && num <= STORE_CHANGES_MAX);
     for (size_t i = 0; i < num; i++) {
         CHECK(store_key_valid(changes[i].key));
+        CHECK(!changes[i].same || (!changes[i].remove && changes[i].expect != STORE_ANY &&
+                                   changes[i].expect != STORE_ABSENT));
         if (!changes[i].remove && changes[i].value.len > STORE_VALUE_MAX)
             return FAIL(TOO_LARGE, STORE_VALUE_MAX);
     }
     TRY(store->ops->commit(store, changes, num, &revision));
-    for (size_t i = 0; i < num; i++)
-        store_notify(store, &changes[i], revision);
+    for (size_t i = 0; i < num; i++) {
+        if (!changes[i].same)
+            store_notify(store, &changes[i], revision);
+    }
     if (out_revision != NULL)
         *out_revision = revision;
     return OK;
@@ -80,12 +84,23 @@ err_t store_delete_if(struct store *store, const char *key, uint64_t expect)
 
 err_t store_list(struct store *store, const char *prefix, struct store_items *out)
 {
-    return store->ops->list(store, prefix, out);
+    return store->ops->list(store, prefix, "", SIZE_MAX, out);
+}
+
+err_t store_list_page(struct store *store, const char *prefix, const char *after, size_t max,
+                      struct store_items *out)
+{
+    return store->ops->list(store, prefix, after, max, out);
 }
 
 err_t store_backup(struct store *store, struct buf *out)
 {
     return store->ops->backup != NULL ? store->ops->backup(store, out) : FAIL(NOT_FOUND, 0);
+}
+
+err_t store_revision(struct store *store, uint64_t *out)
+{
+    return store->ops->revision(store, out);
 }
 
 err_t store_check(struct store *store)

@@ -32,6 +32,9 @@ struct store_change {
     bool remove;
     struct bytes value; /* when not removed */
     uint64_t expect;    /* version, STORE_ANY or STORE_ABSENT */
+    /* The same content in another form: it keeps the version that is expected, and watchers hear
+     * nothing of it. */
+    bool same;
 };
 
 struct store_item {
@@ -53,7 +56,9 @@ struct store_ops {
     err_t (*get)(struct store *store, const char *key, struct buf *out, uint64_t *out_version);
     err_t (*commit)(struct store *store, const struct store_change *changes, size_t num,
                     uint64_t *out_revision);
-    err_t (*list)(struct store *store, const char *prefix, struct store_items *out);
+    err_t (*list)(struct store *store, const char *prefix, const char *after, size_t max,
+                  struct store_items *out);
+    err_t (*revision)(struct store *store, uint64_t *out);
     err_t (*check)(struct store *store);
     err_t (*backup)(struct store *store, struct buf *out); /* NULL: there is no file */
     void (*free)(struct store *store);
@@ -68,9 +73,13 @@ struct store {
 void store_init(struct store *store, const struct store_ops *ops);
 
 /* store_get appends the value to `out`. `out_version` may be NULL. Errors: NOT_FOUND,
- * STORE_CORRUPT, IO. */
+ * STORE_CORRUPT, STORE_UNWRITABLE (a commit failed half way, and its disk does not even take it
+ * back), IO. Those of store_list, store_check and store_backup are such, too. */
 MUST_CHECK err_t store_get(struct store *store, const char *key, struct buf *out,
                            uint64_t *out_version);
+
+/* store_revision is that of the last transaction; 0: there was none. Errors: STORE_CORRUPT, IO. */
+MUST_CHECK err_t store_revision(struct store *store, uint64_t *out);
 
 /* store_commit makes all of `changes` (each key once) durable, or none. After OK they survive a
  * power cut; watchers have been told. `out_revision` (may be NULL) is the version of what was put.
@@ -87,6 +96,10 @@ MUST_CHECK err_t store_delete_if(struct store *store, const char *key, uint64_t 
 /* store_list gives every item whose key begins with `prefix`, as of one moment; the caller ends it
  * with store_items_fini. Errors: STORE_CORRUPT, IO. */
 MUST_CHECK err_t store_list(struct store *store, const char *prefix, struct store_items *out);
+/* store_list_page gives at most `max` of them, those behind the key `after` ("": from the first).
+ */
+MUST_CHECK err_t store_list_page(struct store *store, const char *prefix, const char *after,
+                                 size_t max, struct store_items *out);
 
 /* store_check reads all of the store and judges its structure. Errors: STORE_CORRUPT, IO. */
 MUST_CHECK err_t store_check(struct store *store);

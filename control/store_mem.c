@@ -65,8 +65,10 @@ static err_t store_mem_commit(struct store *store, const struct store_change *ch
         if (changes[i].remove)
             mem_free(map_del(&mem->items, changes[i].key));
         else
-            mem_free(map_put(&mem->items, changes[i].key,
-                             store_mem_item_new(changes[i].value, mem->revision)));
+            mem_free(
+                map_put(&mem->items, changes[i].key,
+                        store_mem_item_new(changes[i].value,
+                                           changes[i].same ? changes[i].expect : mem->revision)));
     }
     *out_revision = mem->revision;
     return OK;
@@ -77,7 +79,8 @@ static int store_mem_compare(const void *a, const void *b)
     return strcmp(((const struct store_item *)a)->key, ((const struct store_item *)b)->key);
 }
 
-static err_t store_mem_list(struct store *store, const char *prefix, struct store_items *out)
+static err_t store_mem_list(struct store *store, const char *prefix, const char *after, size_t max,
+                            struct store_items *out)
 {
     struct store_mem *mem = store_mem_of(store);
     size_t iter = 0;
@@ -88,7 +91,7 @@ static err_t store_mem_list(struct store *store, const char *prefix, struct stor
     while (map_next(&mem->items, &iter, &key, &value)) {
         const struct store_mem_item *item = value;
 
-        if (strncmp(key, prefix, strlen(prefix)) != 0)
+        if (strncmp(key, prefix, strlen(prefix)) != 0 || strcmp(key, after) <= 0)
             continue;
         out->items[out->num++] = (struct store_item){
             .key = mem_strdup(key),
@@ -98,6 +101,11 @@ static err_t store_mem_list(struct store *store, const char *prefix, struct stor
         };
     }
     qsort(out->items, out->num, sizeof(*out->items), store_mem_compare);
+    while (out->num > max) {
+        out->num--;
+        mem_free(out->items[out->num].key);
+        mem_free(out->items[out->num].value);
+    }
     return OK;
 }
 
@@ -120,10 +128,17 @@ static void store_mem_free(struct store *store)
     mem_free(mem);
 }
 
+static err_t store_mem_revision(struct store *store, uint64_t *out)
+{
+    *out = store_mem_of(store)->revision;
+    return OK;
+}
+
 static const struct store_ops store_mem_ops = {
     .get = store_mem_get,
     .commit = store_mem_commit,
     .list = store_mem_list,
+    .revision = store_mem_revision,
     .check = store_mem_check,
     .free = store_mem_free,
 };

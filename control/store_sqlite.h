@@ -17,6 +17,11 @@
  * STORE_SCHEMA (sub: the version found), STORE_UNWRITABLE. */
 MUST_CHECK err_t store_sqlite_open(const char *path, int64_t max_bytes, struct store **out);
 
+/* store_sqlite_forget removes what is under `prefix` and is no part of the history: the revision
+ * stays, nobody is told. For a store that nobody uses yet. Errors: STORE_UNWRITABLE, STORE_CORRUPT.
+ */
+MUST_CHECK err_t store_sqlite_forget(struct store *store, const char *prefix);
+
 /* store_sqlite_version is the library's, "3.40.1". */
 const char *store_sqlite_version(void);
 

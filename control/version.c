@@ -33,7 +33,7 @@ err_t version_open(struct version *version, struct vault *vault)
 err_t version_prepare(struct version *version, struct vault_batch *batch)
 {
     version->pending = version->reserved;
-    if (version->value < version->reserved)
+    if (version->reserved - version->value > VERSION_AHEAD)
         return OK;
     version->pending = version->value + VERSION_BLOCK;
     return version_create(version->vault, batch, version->pending);
@@ -42,6 +42,11 @@ err_t version_prepare(struct version *version, struct vault_batch *batch)
 void version_prepared(struct version *version)
 {
     version->reserved = version->pending;
+}
+
+bool version_has_next(const struct version *version)
+{
+    return version->value < version->reserved;
 }
 
 void version_close(struct version *version)

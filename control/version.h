@@ -6,7 +6,8 @@
 
 #include "control/vault.h"
 
-#define VERSION_BLOCK 64
+#define VERSION_BLOCK 128
+#define VERSION_AHEAD 64 /* so many are ours at least, in case that the store cannot be written */
 
 struct version {
     struct vault *vault;
@@ -20,10 +21,12 @@ MUST_CHECK err_t version_create(struct vault *vault, struct vault_batch *batch, 
 /* version_open loads it. Errors: NOT_FOUND, STORE_CORRUPT, KEK_UNAVAILABLE, IO. */
 MUST_CHECK err_t version_open(struct version *version, struct vault *vault);
 
-/* version_prepare adds to `batch` what makes the next number ours, if it is not yet;
- * version_prepared is called when the batch is durable. */
+/* version_prepare adds to `batch` what makes the next numbers ours, if few are; version_prepared is
+ * called when the batch is durable. When it cannot be made so, version_has_next tells whether there
+ * still is a number that may be given out. */
 MUST_CHECK err_t version_prepare(struct version *version, struct vault_batch *batch);
 void version_prepared(struct version *version);
+bool version_has_next(const struct version *version);
 
 /* version_close notes the exact number, so that the next start does not skip the rest of a block.
  */

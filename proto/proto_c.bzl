@@ -15,11 +15,20 @@ load("//third_party:mortise.bzl", "HARDEN_COPTS")
 # - Strings are not checked for UTF-8, nesting has no limit: bound and check before and after unpack.
 # - Keywords of C as field names come out as they are and do not compile: avoid `default`, `int`.
 #
-# Two edits of the generated header: __INIT's `(char *)protobuf_c_empty_string` goes by way of an integer
+# Options of our own (mesh/permission.proto): protoc-c reads them and leaves them out of the C. What extends
+# google/protobuf/descriptor.proto would include the header of that file, of which there is none; its
+# schema is proto/options/google/protobuf/descriptor.proto.
+#
+# Three edits of the generated header: that include goes, __INIT's `(char *)protobuf_c_empty_string` goes by way of an integer
 # (-Wcast-qual; it is never written to nor freed), and the enumerator `_X_IS_INT_SIZE = INT_MAX` goes,
 # which every -Wswitch-enum switch would have to name (gcc and clang give enums the size of int anyway).
 _EDIT = "sed -i -e 's/(char \\*)protobuf_c_empty_string/(char *)(uintptr_t)protobuf_c_empty_string/g'" + \
+        " -e '/^#include \"google\\/protobuf\\/descriptor.pb-c.h\"$$/d'" + \
         " -e '/^ *PROTOBUF_C__FORCE_ENUM_TO_BE_INT_SIZE(.*)$$/d'"
+
+# The schema of options, and where protoc-c finds it.
+OPTIONS = "//proto:options/google/protobuf/descriptor.proto"
+OPTIONS_PATH = "--proto_path=proto/options"
 
 def _protos_label(dep):
     if ":" in dep:
@@ -46,9 +55,13 @@ def proto_c_library(name, srcs, deps = [], visibility = None):
     stems = [src[:-len(".proto")] for src in srcs]
     native.genrule(
         name = name + "_pb_c",
-        srcs = [":%s_protos" % name],
+        srcs = [
+            ":%s_protos" % name,
+            OPTIONS,
+        ],
         outs = [stem + ext for stem in stems for ext in (".pb-c.c", ".pb-c.h")],
-        cmd = "$(execpath @debian//:protoc-c) --proto_path=. --c_out=$(BINDIR) " +
+        cmd = "$(execpath @debian//:protoc-c) --proto_path=. " + OPTIONS_PATH +
+              " --c_out=$(BINDIR) " +
               " ".join(["%s/%s" % (native.package_name(), src) for src in srcs]) +
               " && %s %s" % (_EDIT, " ".join(["$(location %s.pb-c.h)" % stem for stem in stems])),
         tools = ["@debian//:protoc-c"],
@@ -63,4 +76,27 @@ def proto_c_library(name, srcs, deps = [], visibility = None):
         linkstatic = True,
         visibility = visibility,
         deps = deps + ["@debian//:protobuf_c"],
+    )
+
+def descriptor_set(name, protos, srcs, visibility = None, **kwargs):
+    """NAME.ds: a google.protobuf.FileDescriptorSet of just `srcs`.
+
+    Args:
+      name: of the target and, with .ds, of the file.
+      protos: the *_protos target that has them and all they import.
+      srcs: paths of the .proto files, from the repository root.
+      visibility: as everywhere.
+      **kwargs: of the genrule."""
+    native.genrule(
+        name = name,
+        srcs = [
+            protos,
+            OPTIONS,
+        ],
+        outs = [name + ".ds"],
+        cmd = "$(execpath @debian//:protoc-c) --proto_path=. " + OPTIONS_PATH +
+              " --descriptor_set_out=$@ " + " ".join(srcs),
+        tools = ["@debian//:protoc-c"],
+        visibility = visibility,
+        **kwargs
     )

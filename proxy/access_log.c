@@ -81,9 +81,21 @@ static const char *access_log_peer_id(const struct peer *peer)
     return peer->dns_names[0];
 }
 
+/* What it is when it is open and nobody has proven who he is. */
+static const char *access_log_no_peer(const struct conn *conn)
+{
+    if (conn->plain)
+        return "plaintext";
+    if (conn->setup != NULL || conn->peer != NULL)
+        return NULL;
+    return conn->direction == DIRECTION_INBOUND ? "anonymous" : "unverified";
+}
+
 void access_log_conn(const struct conn *conn, enum close_reason reason, err_t err)
 {
     const struct snapshot *snapshot = conn->snapshot;
+    const struct svid *shown =
+        conn->link != NULL && conn->link->svid != NULL ? conn->link->svid : snapshot->svid;
     bool opened = conn->setup == NULL;
     char source[ADDR_TEXT_MAX], destination[ADDR_TEXT_MAX];
 
@@ -97,10 +109,11 @@ void access_log_conn(const struct conn *conn, enum close_reason reason, err_t er
         LOG_STR("link", conn->link != NULL ? conn->link->name : NULL),
         LOG_STR("source", source),
         LOG_STR("destination", access_log_or_null(destination)),
-        LOG_STR("local_id", access_log_or_null(snapshot->svid->spiffe_id)),
-        LOG_STR("local_serial", snapshot->svid->serial),
+        LOG_STR("local_id", access_log_or_null(shown->spiffe_id)),
+        LOG_STR("local_serial", shown->serial),
         LOG_STR("peer_id", access_log_peer_id(conn->peer)),
         LOG_STR("peer_serial", conn->peer != NULL ? conn->peer->serial : NULL),
+        LOG_STR("peer", access_log_no_peer(conn)),
         LOG_STR("claimed_id", opened ? NULL : conn->setup->claimed),
         LOG_STR("tls_version", conn->tls.version),
         LOG_STR("cipher", conn->tls.cipher),

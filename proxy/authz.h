@@ -4,25 +4,32 @@
 
 #include "proxy/snapshot.h"
 
-/* authz_server judges the server that an outbound link reached. Errors: CERT_MISSING, PEER_REVOKED,
- * PEER_IDENTITY. */
+/* authz_server judges the server that an outbound link reached, at `now_s`; `peer` NULL: one that
+ * was not verified, which is denied but by a link that asks for no more. Errors: CERT_MISSING,
+ * PEER_REVOKED, PEER_IDENTITY; CRL_MISSING and CRL_STALE, where the link's truststore has lists. */
 MUST_CHECK err_t authz_server(const struct snapshot *snapshot, const struct link *link,
-                              const struct peer *peer);
+                              const struct peer *peer, int64_t now_s);
 
 /* authz_client chooses the inbound link of a client: `entry` as its SNI selected, or, with entry -1
- * (no SNI), the one link that allows it. `peer` NULL (no certificate) is denied before any rule.
+ * (no SNI), the one link that allows it. `peer` NULL (no certificate) is denied but where a link
+ * lets anonymous clients in: no rule about peers is asked then.
  * Errors: CERT_MISSING, PEER_REVOKED, PEER_DENIED, TLS_SNI_UNKNOWN (several links allow it: which
- * one is meant?). */
+ * one is meant?), CRL_MISSING, CRL_STALE. */
 MUST_CHECK err_t authz_client(const struct snapshot *snapshot, int entry, const struct peer *peer,
-                              const struct link **out);
+                              int64_t now_s, const struct link **out);
 
 /* authz_live judges a connection that an earlier snapshot let in, by `link` of that one: would
- * `now` let its peer in? The TLS parameters are not asked about: what was negotiated stays. Nor are
- * roots that a control plane gives out: their rotation ends no connection. On an error
- * `*out_grace_ms` says how long it may go on. Errors: PEER_REVOKED, POLICY_CHANGED (the link is
- * gone, or names others), TRUST_CHANGED (no CA of the peer's path is in the truststore any more, or
- * it is for another trust domain). */
+ * `now` let its peer in (NULL: it has shown no certificate)? The TLS parameters are not asked
+ * about: what was negotiated stays. Nor are roots that a control plane gives out: their rotation
+ * ends no connection. Of revocation lists it counts whom they name: a list that is missing or stale
+ * says nothing new of who was let in. On an error `*out_grace_ms` says how long it may go on.
+ * Errors: PEER_REVOKED, POLICY_CHANGED (the link is gone, or names others), TRUST_CHANGED (no CA of
+ * the peer's path is in the truststore any more, or it is for another trust domain). */
 MUST_CHECK err_t authz_live(const struct snapshot *now, const struct link *link,
-                            const struct peer *peer, uint32_t *out_grace_ms);
+                            const struct peer *peer, int64_t now_s, uint32_t *out_grace_ms);
+
+/* authz_plain judges one without TLS likewise: its link is still permissive at `now_s`. Errors:
+ * POLICY_CHANGED. */
+MUST_CHECK err_t authz_plain(const struct snapshot *now, const struct link *link, int64_t now_s);
 
 #endif

@@ -38,13 +38,20 @@ err_t config_parse(const struct config_args *args, struct config *out,
     return faults_err(faults);
 }
 
-void config_help(FILE *out)
+void config_help(bool man, FILE *out)
 {
-    options_help(
-        config_options, "mortise-proxy --config FILE | --control HOST:PORT [SETTING…]",
-        "The sidecar of Mortise: carries an application's plaintext connections over mutual "
-        "TLS.",
-        out);
+    const struct options_page page = {
+        .name = "mortise-proxy",
+        .section = 8,
+        .summary = "the sidecar of Mortise",
+        .usage = "mortise-proxy --config FILE | --control HOST:PORT [SETTING…]",
+        .about = "The sidecar of Mortise: carries an application's plaintext connections over "
+                 "mutual TLS.",
+        .exit_status = "0 ended as it was told to, or --check found nothing; 2 a setting or a "
+                       "file that it names is wrong.",
+    };
+
+    options_help(config_options, &page, man, out);
 }
 
 void config_free(struct config *config)
@@ -52,9 +59,35 @@ void config_free(struct config *config)
     options_free(config_options, config); /* overwrites the token */
 }
 
-void config_wipe_token(struct config *config, char **environment)
+struct secret_source config_cache_key(const struct config *config)
+{
+    return (struct secret_source){.name = "cache-key",
+                                  .file = config->cache_key_file,
+                                  .value = config->cache_key,
+                                  .command = &config->cache_key_command};
+}
+
+static struct secret_source config_secrets_source(const struct config *config)
+{
+    return (struct secret_source){.name = "secrets-key",
+                                  .file = config->secrets_key_file,
+                                  .value = config->secrets_key,
+                                  .command = &config->secrets_key_command};
+}
+
+bool config_use_secrets(struct config *config, struct faults *faults)
+{
+    const struct secret_source source = config_secrets_source(config);
+
+    return secrets_use(&source, faults) &&
+           secrets_open_str(&config->join_token, CONFIG_TOKEN_VARIABLE, faults);
+}
+
+void config_wipe_secrets(struct config *config, char **environment)
 {
     options_forget(config_options, "join-token", config, environment);
+    options_forget(config_options, "cache-key", config, environment);
+    options_forget(config_options, "secrets-key", config, environment);
 }
 
 /* ---- what spans several rows ---- */
@@ -70,8 +103,23 @@ static void config_check_addr(const char *flag, const char *text, struct faults 
                    text);
 }
 
+static void config_check_identity(const struct config *config, struct faults *faults)
+{
+    struct spiffe_id id;
+
+    if (config->identity == NULL)
+        return;
+    if (!err_is_ok(spiffe_id_parse(bytes_of_str(config->identity), &id)))
+        faults_add(faults, "--identity", "\"%s\" is not a SPIFFE ID", config->identity);
+    else if (config->trust_domain != NULL &&
+             !bytes_equal_str(id.trust_domain, config->trust_domain))
+        faults_add(faults, "--identity", "\"%s\" is not of the trust domain %s", config->identity,
+                   config->trust_domain);
+}
+
 static void config_check_control(const struct config *config, struct faults *faults)
 {
+    const struct secret_source cache_key = config_cache_key(config);
     char host[256];
     uint16_t port;
 
@@ -85,11 +133,16 @@ static void config_check_control(const struct config *config, struct faults *fau
                    config->trust_domain);
     if (config->trust_bundle == NULL)
         faults_add(faults, "--trust-bundle", "is needed with --control");
-    if (config->join_token == NULL && config->join_token_file == NULL)
+    if (config->join_token == NULL && config->join_token_file == NULL && config->cache_dir == NULL)
         faults_add(faults, "--join-token-file",
                    "is needed with --control (or the variable " CONFIG_TOKEN_VARIABLE ")");
     if (config->join_token != NULL && config->join_token_file != NULL)
         faults_add(faults, "--join-token-file", "and " CONFIG_TOKEN_VARIABLE " are both given");
+    (void)secret_source_check(&cache_key, faults);
+    if ((config->cache_dir != NULL) != secret_source_is_given(&cache_key))
+        faults_add(faults, config->cache_dir == NULL ? "--cache-dir" : "--cache-key-file",
+                   "is missing: nothing is cached without a sealing key");
+    config_check_identity(config, faults);
     config_check_addr("--advertise", config->advertise, faults);
     config_check_addr("--inbound-listen", config->inbound_listen, faults);
 }
@@ -105,12 +158,18 @@ static void config_check_static(const struct config *config, struct faults *faul
         {"--join-token-file", config->join_token_file},
         {"--join-token", config->join_token},
         {"--advertise", config->advertise},
+        {"--identity", config->identity},
+        {"--cache-dir", config->cache_dir},
+        {"--cache-key-file", config->cache_key_file},
+        {"--cache-key", config->cache_key},
     };
 
     for (size_t i = 0; i < ARRAY_LEN(control_only); i++) {
         if (control_only[i].value != NULL)
             faults_add(faults, control_only[i].flag, "has no meaning with --config");
     }
+    if (config->cache_key_command.num > 0)
+        faults_add(faults, "--cache-key-command", "has no meaning with --config");
 }
 
 /* The check must not change what is in force: --check and a bad reload rely on it. */

@@ -9,6 +9,7 @@
 #include <stdint.h>
 #include <stdio.h>
 
+#include "certs/secrets.h"
 #include "lib/base/err.h"
 #include "lib/base/faults.h"
 #include "lib/base/options.h"
@@ -20,6 +21,7 @@
 #define CONFIG_TYPE_INT int64_t
 #define CONFIG_TYPE_MS int64_t
 #define CONFIG_TYPE_ENUM int
+#define CONFIG_TYPE_LIST struct option_list
 
 /* Strings are owned; NULL when unset. Released by config_free. */
 struct config {
@@ -70,9 +72,15 @@ static inline bool config_is_static(const struct config *config)
 }
 
 void config_free(struct config *config);
-/* config_wipe_token overwrites the join token here and where the environment holds it. */
-void config_wipe_token(struct config *config, char **environment);
-void config_help(FILE *out);
+/* config_cache_key is where the key of --cache-dir comes from; borrows. */
+struct secret_source config_cache_key(const struct config *config);
+/* config_use_secrets has encrypted values opened from now on (certs/secrets.h) and opens those of
+ * the settings. False: a fault is told. */
+bool config_use_secrets(struct config *config, struct faults *faults);
+/* config_wipe_secrets overwrites the settings that are secrets here and where the environment holds
+ * them. */
+void config_wipe_secrets(struct config *config, char **environment);
+void config_help(bool man, FILE *out);
 /* config_tunables: what connections obey. max_connections is no more than config_set_descriptors
  * left room for: listeners, logs and the control channel must not run out of descriptors because
  * connections have them all. */

@@ -24,10 +24,35 @@ ROW("join-token-file", STR, join_token_file, NULL, 0, 0, OPTION_FLAG_NO_FILE, "F
     "One-time join token; readable by its owner only. Read at each attempt to join.")
 ROW("join-token", STR, join_token, NULL, 0, 0, OPTION_FLAG_NO_ARGV | OPTION_FLAG_NO_FILE, "TOKEN",
     "The join token itself, as MORTISE_JOIN_TOKEN; it is wiped once it was used.")
+ROW("identity", STR, identity, NULL, 0, 0, OPTION_FLAG_NO_FILE, "SPIFFE-ID",
+    "Who this sidecar must be: a certificate or a cache of another identity is refused. Default: "
+    "who the join token is for.")
+ROW("cache-dir", STR, cache_dir, NULL, 0, 0, OPTION_FLAG_NO_FILE, "DIR",
+    "A folder of this sidecar's own for its last good certificate and configuration, sealed, so "
+    "that it can begin with them while the control plane is away. Default: none, all is in memory.")
+ROW("cache-key-file", STR, cache_key_file, NULL, 0, 0, OPTION_FLAG_NO_FILE, "FILE",
+    "The key of --cache-dir: 32 random bytes in hexadecimal or base64; readable by its owner only.")
 ROW("advertise", STR, advertise, NULL, 0, 0, OPTION_FLAG_NO_FILE, "ADDR:PORT",
     "Where peers reach the inbound listener. Default: the address that leads to the control plane.")
 ROW("inbound-listen", STR, inbound_listen, "0.0.0.0:15443", 0, 0, OPTION_FLAG_NO_FILE, "ADDR:PORT",
     "Where this sidecar takes mTLS from peers. In static mode inbound.listen of the file says it.")
+
+ROW("cache-key", STR, cache_key, NULL, 0, 0, OPTION_FLAG_NO_ARGV | OPTION_FLAG_NO_FILE, "KEY",
+    "The same key instead of its file; it is wiped once it was read.")
+ROW("cache-key-command", LIST, cache_key_command, NULL, 0, 0, OPTION_FLAG_NO_FILE, "WORD",
+    "The same key as a program prints it, of a key-management service for one: its path, then its "
+    "arguments, each with the flag again. Without a shell, within 10 s; what it prints is shown to "
+    "nobody.")
+
+HEADING("Encrypted values (enc:, mortisectl encrypt) in files that are keys or tokens")
+ROW("secrets-key-file", STR, secrets_key_file, NULL, 0, 0, 0, "FILE",
+    "The keys that open encrypted values, a key a line: 32 bytes as 64 hexadecimal digits or "
+    "base64; readable by its owner only; read whenever a value is opened.")
+ROW("secrets-key", STR, secrets_key, NULL, 0, 0, OPTION_FLAG_NO_ARGV | OPTION_FLAG_NO_FILE, "KEY",
+    "The same keys instead of their file; wiped once they were read.")
+ROW("secrets-key-command", LIST, secrets_key_command, NULL, 0, 0, OPTION_FLAG_NO_FILE, "WORD",
+    "The same keys as a program prints them, as with --cache-key-command; run when the first value "
+    "is opened.")
 
 HEADING("Traffic")
 ROW("workers", INT, workers, "0", 0, 256, 0, "N",

@@ -6,6 +6,7 @@
 #include "lib/base/mem.h"
 #include "lib/base/random.h"
 #include "proxy/access_log.h"
+#include "proxy/authz.h"
 #include "proxy/limits.h"
 #include "proxy/live.h"
 #include "proxy/worker.h"
@@ -14,7 +15,8 @@
 
 /* conn_next[s] is the set of states that s may move to. */
 static const unsigned conn_next[CONN_NUM_STATES] = {
-    [CONN_ACCEPTED] = TO(CONNECTING) | TO(HANDSHAKE) | TO(CLOSED),
+    [CONN_ACCEPTED] = TO(FIRST_BYTE) | TO(CONNECTING) | TO(HANDSHAKE) | TO(CLOSED),
+    [CONN_FIRST_BYTE] = TO(CONNECTING) | TO(HANDSHAKE) | TO(CLOSED),
     [CONN_CONNECTING] = TO(HANDSHAKE) | TO(OPEN) | TO(CLOSED),
     [CONN_HANDSHAKE] = TO(CONNECTING) | TO(OPEN) | TO(REFUSED) | TO(CLOSED),
     [CONN_OPEN] = TO(DRAINING) | TO(CLOSED),
@@ -24,8 +26,13 @@ static const unsigned conn_next[CONN_NUM_STATES] = {
 };
 
 static const char *const conn_state_names[CONN_NUM_STATES] = {
-    [CONN_ACCEPTED] = "accepted", [CONN_CONNECTING] = "connecting", [CONN_HANDSHAKE] = "handshake",
-    [CONN_OPEN] = "open",         [CONN_DRAINING] = "draining",     [CONN_REFUSED] = "refused",
+    [CONN_ACCEPTED] = "accepted",
+    [CONN_FIRST_BYTE] = "first_byte",
+    [CONN_CONNECTING] = "connecting",
+    [CONN_HANDSHAKE] = "handshake",
+    [CONN_OPEN] = "open",
+    [CONN_DRAINING] = "draining",
+    [CONN_REFUSED] = "refused",
     [CONN_CLOSED] = "closed",
 };
 
@@ -45,6 +52,8 @@ static const struct {
     {E_PEER_IDENTITY, CLOSE_PEER_IDENTITY},
     {E_PEER_DENIED, CLOSE_PEER_IDENTITY},
     {E_PEER_REVOKED, CLOSE_REVOKED},
+    {E_CRL_MISSING, CLOSE_CRL_MISSING},
+    {E_CRL_STALE, CLOSE_CRL_STALE},
     {E_PEER_EXPIRED, CLOSE_EXPIRED},
     {E_MAX_AGE, CLOSE_MAX_AGE},
     {E_POLICY_CHANGED, CLOSE_POLICY},
@@ -73,6 +82,7 @@ static const struct {
     {E_TIMEOUT, CLOSE_RESOLVE_FAILED},
     {E_NO_ENDPOINT, CLOSE_NO_ENDPOINT},
     {E_LOOP_DETECTED, CLOSE_LOOP},
+    {E_PROBED, CLOSE_PROBE},
     {E_IDLE, CLOSE_IDLE},
     {E_SLOW_PEER, CLOSE_STALLED},
     {E_DRAINING, CLOSE_DRAINED},
@@ -188,20 +198,40 @@ static void conn_look_within(struct conn *conn, uint64_t ms)
 
 /* ---- age ---- */
 
+/* As what is in force has it, which may have moved since the connection began. */
+static int64_t conn_plain_until(const struct conn *conn)
+{
+    const struct snapshot *now = conn->worker->live_check.now;
+    const struct link *link =
+        now != NULL ? snapshot_link(now, DIRECTION_INBOUND, conn->link->name) : NULL;
+
+    return (link != NULL ? link : conn->link)->permissive_until;
+}
+
+/* Who shows no certificate has no end of it; without TLS it is that of the permissive port,
+ * whatever the profile keeps. */
 static uint64_t conn_left_ms(const struct conn *conn, bool *out_expiry)
 {
     const struct loop *loop = conn->worker->loop;
-    const struct age_moment now = {
+    struct age_moment now = {
         .age_ms = loop_now_ms(loop) - conn->began_ms,
         .now_s = clock_wall_s(loop_clock(loop)),
-        .peer_not_after = conn->peer->not_after,
+        .peer_not_after = conn->peer != NULL ? conn->peer->not_after : 0,
     };
+    struct age_rule rule = conn->link->age;
 
-    return age_left_ms(&conn->link->age, &now, out_expiry);
+    rule.keep |= conn->peer == NULL;
+    if (conn->plain) {
+        rule.keep = false;
+        now.peer_not_after = conn_plain_until(conn);
+    }
+    return age_left_ms(&rule, &now, out_expiry);
 }
 
-static err_t conn_age_err(bool expiry)
+static err_t conn_age_err(const struct conn *conn, bool expiry)
 {
+    if (expiry && conn->plain)
+        return FAIL(POLICY_CHANGED, 0);
     return expiry ? FAIL(PEER_EXPIRED, 0) : FAIL(MAX_AGE, 0);
 }
 
@@ -225,7 +255,7 @@ static void conn_report(struct conn *conn, uint64_t left_ms)
                 (const struct log_field[]){
                     LOG_STR("direction", direction_name((enum direction)conn->direction)),
                     LOG_STR("link", conn->link->name), LOG_STR("source", source),
-                    LOG_STR("peer_id", conn->peer->spiffe_id),
+                    LOG_STR("peer_id", conn->peer != NULL ? conn->peer->spiffe_id : NULL),
                     LOG_UINT("age_ms", loop_now_ms(conn->worker->loop) - conn->began_ms),
                     LOG_UINT("cut_in_ms", left_ms)},
                 6);
@@ -260,7 +290,7 @@ static err_t conn_look_age(struct conn *conn, uint64_t *again_ms, unsigned *out_
     uint64_t left_ms = conn_left_ms(conn, &expiry), next_ms;
 
     if (left_ms == 0)
-        return conn_age_err(expiry);
+        return conn_age_err(conn, expiry);
     if (left_ms == AGE_NO_END)
         return OK;
     next_ms = conn_sharp_ms(left_ms, expiry);
@@ -297,7 +327,7 @@ static void conn_look(struct conn *conn)
     const struct tunables *tunables = &conn->snapshot->tunables;
     uint64_t again_ms = 0;
     unsigned side = RELAY_APP;
-    err_t err = relay_due(&conn->relay, loop_now_ms(conn->worker->loop), tunables->idle_ms,
+    err_t err = relay_due(&conn->relay, loop_now_ms(conn->worker->loop), conn->link->idle_ms,
                           tunables->stall_ms, &again_ms, &side);
 
     if (err_is_ok(err)) {
@@ -324,6 +354,10 @@ static void conn_on_deadline(void *arg)
                             conn->link->name, FAIL(CONNECT_TIMEOUT, 0));
         conn_close(conn, FAIL(CONNECT_TIMEOUT, 0),
                    conn->direction == DIRECTION_OUTBOUND ? RELAY_MESH : RELAY_APP);
+        return;
+    case CONN_FIRST_BYTE:
+        tcp_peek_cancel(conn->setup->mesh);
+        conn->setup->first_byte(conn, bytes_of(NULL, 0));
         return;
     case CONN_HANDSHAKE:
         stats_handshake(conn->worker->shared->stats, conn->direction, FAIL(HANDSHAKE_TIMEOUT, 0),
@@ -352,11 +386,13 @@ static uint64_t conn_deadline_ms(const struct conn *conn)
     switch ((enum conn_state)conn->state) {
     case CONN_CONNECTING:
         return conn->setup->limit_ms != 0 ? conn->setup->limit_ms : tunables->connect_ms;
+    case CONN_FIRST_BYTE:
+        return CONN_FIRST_BYTE_MS;
     case CONN_HANDSHAKE:
         return conn->setup->limit_ms != 0 ? conn->setup->limit_ms : tunables->handshake_ms;
     case CONN_OPEN:
     case CONN_DRAINING:
-        return relay_look_ms(tunables->idle_ms);
+        return relay_look_ms(conn->link->idle_ms);
     case CONN_REFUSED:
         return CONN_LINGER_MS;
     case CONN_ACCEPTED:
@@ -467,6 +503,9 @@ static void conn_count_end(struct conn *conn, enum close_reason reason)
         stats_closed(stats, conn->direction, &conn->link->stats, conn->link->name, reason);
     else
         stats_refused(stats, conn->direction, reason);
+    if (conn->plain)
+        stats_plaintext_ended(stats, conn->link->name,
+                              clock_wall_s(loop_clock(conn->worker->loop)));
 }
 
 /* Once: what became of it. */
@@ -479,12 +518,13 @@ static void conn_tell_end(struct conn *conn, err_t err, unsigned side)
         return;
     if (conn->going && err_is_ok(err)) {
         (void)conn_left_ms(conn, &expiry);
-        reason = conn_reason(conn_age_err(expiry), side);
+        reason = conn_reason(conn_age_err(conn, expiry), side);
     }
     conn->logged = true;
     conn_tell_bytes(conn);
     conn_count_end(conn, reason);
     access_log_conn(conn, reason, err);
+    conn_note_failure(conn, err, side);
 }
 
 static void conn_refuse(struct conn *conn, err_t err)
@@ -507,6 +547,22 @@ static void conn_refuse(struct conn *conn, err_t err)
     stream_read_start(lower);
 }
 
+void conn_end_probe(struct conn *conn)
+{
+    struct stream *mesh = conn->setup->mesh;
+    err_t err = FAIL(PROBED, 0);
+
+    conn->setup->last = err;
+    conn_set_state(conn, CONN_REFUSED);
+    conn_tell_end(conn, err, RELAY_MESH);
+    if (!err_is_ok(stream_shutdown(mesh))) {
+        conn_close(conn, err, RELAY_MESH);
+        return;
+    }
+    stream_set_events(mesh, &conn_linger_events, conn);
+    stream_read_start(mesh);
+}
+
 void conn_drop_mesh(struct conn *conn, bool alerted)
 {
     struct conn_setup *setup = conn->setup;
@@ -518,6 +574,7 @@ void conn_drop_mesh(struct conn *conn, bool alerted)
     else
         stream_reset(setup->mesh);
     setup->mesh = NULL;
+    setup->in_tls = false;
     tls_check_fini(&setup->check);
     tls_check_init(&setup->check, loop_clock(conn->worker->loop), conn->worker->cache);
     mem_free(setup->claimed);
@@ -547,6 +604,29 @@ static bool conn_peer_is_gone(err_t err)
     return err_is(err, E_PEER_RESET) || err_is(err, E_CLOSED) || err_is(err, E_TLS_ALERT);
 }
 
+/* A client that was refused behind its handshake: nothing of it can be sent inside any more. */
+static void conn_tell_late(struct conn *conn, err_t err)
+{
+    struct conn_setup *setup = conn->setup;
+
+    if (conn->direction != DIRECTION_INBOUND || !tls_is_open(setup->mesh))
+        return;
+    tls_abort(setup->mesh, verify_alert(err));
+    setup->mesh = NULL;
+}
+
+static void conn_count_weak(const struct conn *conn)
+{
+    struct stats *stats = conn->worker->shared->stats;
+    enum direction direction = (enum direction)conn->direction;
+
+    if (conn->peer == NULL)
+        stats_weak(stats, direction, conn->link->name,
+                   direction == DIRECTION_INBOUND ? WEAK_ANONYMOUS : WEAK_UNVERIFIED, 1);
+    if (SSL_version(tls_ssl(conn->setup->mesh)) < TLS1_2_VERSION)
+        stats_weak(stats, direction, conn->link->name, WEAK_LEGACY, 1);
+}
+
 static void conn_on_handshake(void *arg, err_t err)
 {
     struct conn *conn = arg;
@@ -556,21 +636,41 @@ static void conn_on_handshake(void *arg, err_t err)
 
     if (!err_is_ok(setup->check.err))
         err = setup->check.err; /* our own verdict: the library only knows that we refused */
+    if (conn->direction == DIRECTION_OUTBOUND)
+        conn->key = shown_key_of(tls_ssl(setup->mesh));
     if (err_is_ok(err))
         err = tls_check_finish(&setup->check, tls_ssl(setup->mesh));
     stats_handshake(conn->worker->shared->stats, conn->direction, err, us);
     conn->handshake_us = us < UINT32_MAX ? (uint32_t)us : UINT32_MAX;
     if (setup->wanted != NULL)
         conn_set_link(conn, setup->wanted);
-    if (err_is_ok(err))
-        conn->peer = peer_ref(setup->check.peer);
     if (!err_is_ok(err)) {
+        conn_tell_late(conn, err);
         conn_handshake_failed(conn, err, alerted);
         return;
     }
+    if (setup->check.peer != NULL)
+        conn->peer = peer_ref(setup->check.peer);
     conn->tls = tls_info(setup->mesh);
+    conn_count_weak(conn);
     conn_end_handshake_count(conn);
     setup->then(conn);
+}
+
+/* The deadline of a handshake is the profile's, once the server knows which that is; it counts from
+ * the beginning. */
+static void conn_on_chosen(void *arg, int entry)
+{
+    struct conn *conn = arg;
+    uint64_t spent_ms = (clock_mono_us() - conn->setup->handshake_from_us) / 1000;
+    uint64_t ms;
+
+    if (conn->direction != DIRECTION_INBOUND || entry < 0 || conn->worker->draining)
+        return;
+    ms = conn->snapshot->inbound[entry].handshake_ms;
+    if (ms != conn->snapshot->tunables.handshake_ms)
+        timer_start(conn->worker->loop, &conn->timer, ms > spent_ms ? ms - spent_ms : 0,
+                    conn_on_deadline, conn);
 }
 
 static void conn_configure_tls(void *arg, SSL *ssl)
@@ -597,6 +697,7 @@ void conn_start_tls(struct conn *conn, SSL_CTX *ctx, enum tls_role role, const c
     err_t err;
 
     setup->check.authorize = authorize;
+    setup->check.chosen = conn_on_chosen;
     setup->check.arg = conn;
     setup->then = then;
     err = tls_new(setup->mesh, &params, &tls);
@@ -605,9 +706,46 @@ void conn_start_tls(struct conn *conn, SSL_CTX *ctx, enum tls_role role, const c
         return;
     }
     conn_take_mesh(conn, tls);
+    setup->in_tls = true;
     conn_set_state(conn, CONN_HANDSHAKE);
     setup->handshake_from_us = clock_mono_us();
     tls_handshake(tls, conn_on_handshake, conn);
+}
+
+/* ---- without TLS ---- */
+
+static void conn_on_first_byte(void *arg, struct bytes first)
+{
+    struct conn *conn = arg;
+
+    if (first.len == 0) /* it came and went */
+        conn_close(conn, OK, RELAY_MESH);
+    else
+        conn->setup->first_byte(conn, first);
+}
+
+void conn_await_first_byte(struct conn *conn, void (*then)(struct conn *conn, struct bytes first))
+{
+    conn->setup->first_byte = then;
+    conn_set_state(conn, CONN_FIRST_BYTE);
+    tcp_peek(conn->setup->mesh, conn_on_first_byte, conn);
+}
+
+void conn_take_plain(struct conn *conn, const struct link *link)
+{
+    conn_end_handshake_count(conn);
+    conn->plain = true;
+    conn_set_link(conn, link);
+}
+
+err_t conn_judge(const struct conn *conn, const struct snapshot *now, uint32_t *out_grace_ms)
+{
+    int64_t now_s = clock_wall_s(loop_clock(conn->worker->loop));
+
+    *out_grace_ms = 0;
+    if (conn->plain)
+        return authz_plain(now, conn->link, now_s);
+    return authz_live(now, conn->link, conn->peer, now_s, out_grace_ms);
 }
 
 /* ---- open ---- */
@@ -631,7 +769,7 @@ static void conn_on_relay_done(void *arg, err_t err, unsigned side)
 
     if (conn->going && err_is(err, E_CLOSED)) { /* a question crossed our end */
         (void)conn_left_ms(conn, &expiry);
-        err = conn_age_err(expiry);
+        err = conn_age_err(conn, expiry);
     }
     conn_close(conn, err, side);
 }
@@ -695,7 +833,8 @@ void conn_drain(struct conn *conn)
     if (conn->state == CONN_OPEN) {
         conn_set_state(conn, CONN_DRAINING);
         (void)conn_end_within(conn, conn->snapshot->tunables.drain_ms, FAIL(DRAINING, 0));
-    } else if (conn->state == CONN_HANDSHAKE) { /* those that dawdle are not waited for */
+    } else if (conn->state == CONN_HANDSHAKE ||
+               conn->state == CONN_FIRST_BYTE) { /* those that dawdle are not waited for */
         timer_start(conn->worker->loop, &conn->timer, CONN_DRAIN_HANDSHAKE_MS, conn_on_deadline,
                     conn);
     }
@@ -750,8 +889,11 @@ static void conn_close_relay(struct conn *conn, err_t err)
     bool judged = err_is(err, E_PEER_REVOKED) || err_is(err, E_POLICY_CHANGED) ||
                   err_is(err, E_TRUST_CHANGED) || err_is(err, E_PEER_EXPIRED) ||
                   err_is(err, E_MAX_AGE);
-    struct stream *mesh = judged ? relay_take(&conn->relay, RELAY_MESH) : NULL;
+    struct stream *mesh = judged && !conn->plain ? relay_take(&conn->relay, RELAY_MESH) : NULL;
 
+    if (judged)
+        stats_ended(conn->worker->shared->stats, conn_reason(err, RELAY_MESH),
+                    loop_now_ms(conn->worker->loop) - conn->began_ms);
     if (mesh != NULL)
         tls_abort(mesh, verify_alert(err));
     relay_abort(&conn->relay);

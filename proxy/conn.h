@@ -18,6 +18,10 @@
 #define CONN_LINGER_BYTES (64 << 10) /* it may go on sending so much meanwhile */
 #define CONN_CONNECT_MIN_MS 250      /* no attempt is cut shorter to leave time for the next */
 
+/* Who has sent nothing for so long at a permissive port waits for the server to speak first: TLS
+ * clients never do. */
+#define CONN_FIRST_BYTE_MS 3000
+
 /* What is in its handshake when draining begins may end it. */
 #define CONN_DRAIN_HANDSHAKE_MS 1000
 #define CONN_LAST_LOOK_MS 50 /* how often it is looked at in its last second */
@@ -27,11 +31,13 @@ struct conn;
 
 enum conn_state {
     CONN_ACCEPTED,
+    CONN_FIRST_BYTE, /* inbound, by a permissive port: does TLS come, or plaintext? */
     CONN_CONNECTING, /* outbound: to an endpoint; inbound: to the application */
     CONN_HANDSHAKE,
     CONN_OPEN,
     CONN_DRAINING, /* open, under the drain deadline */
-    CONN_REFUSED,  /* the handshake failed and the alert is on its way */
+    CONN_REFUSED,  /* the handshake failed, or was all that was wanted: the last words are on their
+                      way */
     CONN_CLOSED,
     CONN_NUM_STATES,
 };
@@ -71,6 +77,8 @@ struct conn_setup {
     size_t lingered; /* bytes thrown away in CONN_REFUSED */
     uint16_t source; /* of limits_handshake_begin */
     bool counts_handshake;
+    bool in_tls; /* mesh is a TLS session */
+    void (*first_byte)(struct conn *conn, struct bytes first);
     void (*then)(struct conn *conn); /* when the handshake is done */
     /* When it failed: true, and somebody else is asked; or false, and the connection ends. NULL: it
      * ends. `alerted`: the peer was sent an alert. */
@@ -91,11 +99,13 @@ struct conn {
     uint64_t asked;         /* in which round it was judged last, see live.h */
     uint64_t end_ms;        /* when it is to end whatever happens; 0: nobody has said so */
     uint64_t bytes_told[2]; /* to the metrics already */
+    uint64_t key;           /* outbound: of the handshake, see shown_key_of; 0: none yet */
     uint32_t handshake_us;
     uint32_t drain_ms;        /* so long before its end it begins to go, see age.h */
     uint8_t direction, state; /* enum direction, enum conn_state */
     uint16_t end_code;        /* enum err_code, with end_ms */
     bool logged;
+    bool plain;    /* without TLS: by a permissive port */
     bool going;    /* its client was told that this is the end */
     bool reported; /* as one that does not go */
     union conn_addr source, destination;
@@ -120,6 +130,18 @@ void conn_take_mesh(struct conn *conn, struct stream *stream);
 void conn_start_tls(struct conn *conn, SSL_CTX *ctx, enum tls_role role, const char *server_name,
                     err_t (*authorize)(void *arg, int entry, const struct peer *peer),
                     void (*then)(struct conn *conn));
+
+/* conn_await_first_byte waits for what the peer sends first on setup->mesh, a TCP stream, and calls
+ * `then`: with nothing when it waits, too. */
+void conn_await_first_byte(struct conn *conn, void (*then)(struct conn *conn, struct bytes first));
+
+/* conn_take_plain makes it one that goes on without TLS by `link`, as long as that is permissive.
+ */
+void conn_take_plain(struct conn *conn, const struct link *link);
+
+/* conn_judge: whether `now` would let it in as what it is; errors and grace as of authz_live. */
+MUST_CHECK err_t conn_judge(const struct conn *conn, const struct snapshot *now,
+                            uint32_t *out_grace_ms);
 
 /* conn_drop_mesh ends setup->mesh, whose handshake failed, so that another can be tried. */
 void conn_drop_mesh(struct conn *conn, bool alerted);
@@ -148,6 +170,14 @@ void conn_end_not(struct conn *conn, enum err_code code);
 
 /* conn_tell_bytes adds what was carried since the last call to the metrics. */
 void conn_tell_bytes(struct conn *conn);
+
+/* conn_end_probe ends one that an operator's trial has made, whose handshake has just succeeded:
+ * the peer is told by close_notify, and no application hears of it. */
+void conn_end_probe(struct conn *conn);
+
+/* conn_note_failure remembers one that failed on the way to being open, or that the peer refused at
+ * once. */
+void conn_note_failure(const struct conn *conn, err_t err, unsigned side);
 
 /* conn_reason maps an error to why a connection ended. */
 enum close_reason conn_reason(err_t err, unsigned side);

@@ -5,10 +5,11 @@
 
 #include "certs/csr.h"
 #include "certs/key.h"
+#include "certs/proof.h"
 #include "certs/renew.h"
+#include "certs/secrets.h"
 #include "certs/spiffe_id.h"
 #include "lib/base/backoff.h"
-#include "lib/base/file.h"
 #include "lib/base/log.h"
 #include "lib/base/mem.h"
 #include "lib/base/random.h"
@@ -39,6 +40,13 @@ static const unsigned identity_next[IDENTITY_NUM] = {
     [IDENTITY_CLOSED] = 0,
 };
 
+/* How a certificate is asked for. */
+enum identity_way {
+    IDENTITY_BY_RENEWAL, /* with the one in force */
+    IDENTITY_BY_TOKEN,
+    IDENTITY_BY_LAST, /* with the one that has expired */
+};
+
 struct identity {
     struct identity_params params;
     enum identity_state state;
@@ -46,14 +54,16 @@ struct identity {
     int64_t due_s; /* wall clock: when to try; 0: at once when the timer comes */
     struct backoff backoff;
     struct grpc_client_call *call;
-    EVP_PKEY *asked_key; /* of the request under way; of Attest kept until it succeeds */
-    bool attesting;
+    EVP_PKEY *asked_key; /* of the request under way, or of the last that has not succeeded */
+    enum identity_way way;
+    bool refused;      /* the way tried last, by the control plane: another one may lead there */
     struct svid *svid; /* in force */
     uint64_t epoch;
     uint64_t wanted_epoch;
     uint64_t timed_epoch; /* the timer runs for it already */
     char *token_file;
     char *token;
+    char *expect_id;
     char error[IDENTITY_ERROR_MAX];
 };
 
@@ -119,7 +129,7 @@ static void identity_failed(struct identity *identity, const char *text)
     bool changed = strncmp(identity->error, text, sizeof(identity->error) - 1) != 0;
 
     (void)snprintf(identity->error, sizeof(identity->error), "%s", text);
-    log_warn("identity", identity->attesting ? "attest_failed" : "renew_failed",
+    log_warn("identity", identity->way == IDENTITY_BY_RENEWAL ? "renew_failed" : "attest_failed",
              LOG_STR("reason", identity->error), LOG_UINT("retry_ms", delay_ms));
     stats_add(identity->params.stats, STAT_RENEW_FAILED, 1);
     identity_set_state(identity, IDENTITY_WAITING);
@@ -172,10 +182,11 @@ err_t identity_check_response(const Mortise__V1__CertificateResponse *response, 
     return OK;
 }
 
-static void identity_schedule_renewal(struct identity *identity)
+static void identity_schedule_renewal(struct identity *identity, int64_t planned_s)
 {
-    identity->due_s = renew_at(identity->svid->not_before, identity->svid->not_after,
-                               clock_wall_s(identity->params.clock), random_u32());
+    identity->due_s =
+        renew_planned(planned_s, identity->svid->not_before, identity->svid->not_after,
+                      clock_wall_s(identity->params.clock), random_u32());
     /* Issued for less than a minute or two: not in a tight circle. */
     if (identity->due_s <= clock_wall_s(identity->params.clock))
         identity->due_s = clock_wall_s(identity->params.clock) + 1;
@@ -183,8 +194,14 @@ static void identity_schedule_renewal(struct identity *identity)
     identity_wait(identity);
 }
 
+static const char *const identity_events[] = {
+    [IDENTITY_BY_RENEWAL] = "renewed",
+    [IDENTITY_BY_TOKEN] = "attested",
+    [IDENTITY_BY_LAST] = "rejoined",
+};
+
 static void identity_accept(struct identity *identity, struct svid *svid, struct bundle *roots,
-                            uint64_t epoch)
+                            uint64_t epoch, int64_t renew_s)
 {
     bool had_error = identity->error[0] != '\0';
 
@@ -193,14 +210,14 @@ static void identity_accept(struct identity *identity, struct svid *svid, struct
     identity->svid = svid_ref(svid);
     identity->epoch = epoch;
     identity->error[0] = '\0';
+    identity->refused = false;
     backoff_reset(&identity->backoff);
     identity_wipe_token(identity); /* used, and of no use to anybody else */
-    log_info("identity", identity->attesting ? "attested" : "renewed",
-             LOG_STR("id", svid->spiffe_id), LOG_STR("serial", svid->serial),
-             LOG_INT("not_before", svid->not_before), LOG_INT("not_after", svid->not_after),
-             LOG_UINT("epoch", epoch));
+    log_info("identity", identity_events[identity->way], LOG_STR("id", svid->spiffe_id),
+             LOG_STR("serial", svid->serial), LOG_INT("not_before", svid->not_before),
+             LOG_INT("not_after", svid->not_after), LOG_UINT("epoch", epoch));
     stats_add(identity->params.stats, STAT_RENEWED, 1);
-    identity_schedule_renewal(identity);
+    identity_schedule_renewal(identity, renew_s);
     if (identity->wanted_epoch >
         epoch) /* raised while we asked, or not satisfied: no tight circle */
         identity_wait_ms(identity, IDENTITY_BACKOFF_BASE_MS);
@@ -223,13 +240,16 @@ static void identity_on_reply(void *arg, const struct grpc_result *result,
 
     identity->call = NULL;
     if (result->status != GRPC_OK) {
+        identity->refused =
+            result->status == GRPC_PERMISSION_DENIED || result->status == GRPC_INVALID_ARGUMENT;
         (void)snprintf(text, sizeof(text), "%s: %s", grpc_status_name(result->status),
                        result->message[0] != '\0' ? result->message : err_text(result->err.code));
         identity_failed(identity, text);
         return;
     }
     err = identity_check_response(response, key, uplink_trust_domain(identity->params.uplink),
-                                  identity->svid != NULL ? identity->svid->spiffe_id : NULL,
+                                  identity->svid != NULL ? identity->svid->spiffe_id
+                                                         : identity->expect_id,
                                   clock_wall_s(identity->params.clock), &svid, &roots);
     if (!err_is_ok(err)) {
         identity_failed_err(identity, "the control plane's certificate is refused", err);
@@ -237,21 +257,27 @@ static void identity_on_reply(void *arg, const struct grpc_result *result,
     }
     identity->asked_key = NULL;
     EVP_PKEY_free(key); /* the svid has its own reference */
-    identity_accept(identity, svid, roots, response->certificate_epoch);
+    identity_accept(identity, svid, roots, response->certificate_epoch, response->renew_at);
 }
 
 /* ---- asking ---- */
 
-/* The token, without the newline of a file. Errors: those of file_read_private, NOT_FOUND. */
+/* The token, without the newline of a file. Errors: those of secrets_read_file, NOT_FOUND. */
 static err_t identity_read_token(const struct identity *identity, struct buf *out)
 {
+    char why[SECRETS_WHY_MAX];
     struct bytes view;
+    err_t err;
 
     if (identity->token != NULL)
         return buf_add_str(out, identity->token);
     if (identity->token_file == NULL)
         return FAIL(NOT_FOUND, 0);
-    TRY(file_read_private(identity->token_file, IDENTITY_TOKEN_MAX, out));
+    err = secrets_read_file(identity->token_file, IDENTITY_TOKEN_MAX, out, why);
+    if (!err_is_ok(err) && why[0] != '\0')
+        log_warn("identity", "token_not_opened", LOG_STR("file", identity->token_file),
+                 LOG_STR("reason", why));
+    TRY(err);
     view = buf_view(out);
     while (view.len > 0 && (view.ptr[view.len - 1] == '\n' || view.ptr[view.len - 1] == '\r' ||
                             view.ptr[view.len - 1] == ' '))
@@ -260,27 +286,52 @@ static err_t identity_read_token(const struct identity *identity, struct buf *ou
     return OK;
 }
 
-static err_t identity_ask_attest(struct identity *identity, struct buf *csr, struct buf *token)
+static void identity_call_attest(struct identity *identity, Mortise__V1__AttestRequest *request,
+                                 struct bytes csr)
+{
+    request->csr.data = (uint8_t *)(uintptr_t)csr.ptr; /* only read */
+    request->csr.len = csr.len;
+    identity->call = grpc_unary(uplink_channel(identity->params.uplink), IDENTITY_ATTEST,
+                                &request->base, &mortise__v1__certificate_response__descriptor,
+                                IDENTITY_CALL_MS, identity_on_reply, identity);
+}
+
+static err_t identity_ask_by_token(struct identity *identity, struct bytes csr, struct buf *token)
 {
     Mortise__V1__AttestRequest request = MORTISE__V1__ATTEST_REQUEST__INIT;
 
     TRY(buf_add(token, "", 1)); /* NUL */
     request.credential_case = MORTISE__V1__ATTEST_REQUEST__CREDENTIAL_JOIN_TOKEN;
     request.join_token = (char *)token->data + token->pos;
-    request.csr.data = csr->data + csr->pos;
-    request.csr.len = buf_size(csr);
-    identity->call = grpc_unary(uplink_channel(identity->params.uplink), IDENTITY_ATTEST,
-                                &request.base, &mortise__v1__certificate_response__descriptor,
-                                IDENTITY_CALL_MS, identity_on_reply, identity);
+    identity_call_attest(identity, &request, csr);
     return OK;
 }
 
-static void identity_ask_renew(struct identity *identity, struct buf *csr)
+static err_t identity_ask_by_last(struct identity *identity, struct bytes csr)
+{
+    Mortise__V1__AttestRequest request = MORTISE__V1__ATTEST_REQUEST__INIT;
+    Mortise__V1__LastCertificate last = MORTISE__V1__LAST_CERTIFICATE__INIT;
+    CLEANUP(buf_fini) struct buf signature = {.data = NULL};
+    CRYPTO_BUFFER *leaf = identity->svid->chain[0];
+
+    last.certificate.data = (uint8_t *)(uintptr_t)CRYPTO_BUFFER_data(leaf); /* only read */
+    last.certificate.len = CRYPTO_BUFFER_len(leaf);
+    TRY(proof_sign(identity->svid->key, bytes_of(last.certificate.data, last.certificate.len), csr,
+                   &signature));
+    last.signature.data = signature.data + signature.pos;
+    last.signature.len = buf_size(&signature);
+    request.credential_case = MORTISE__V1__ATTEST_REQUEST__CREDENTIAL_LAST_CERTIFICATE;
+    request.last_certificate = &last;
+    identity_call_attest(identity, &request, csr);
+    return OK;
+}
+
+static void identity_ask_renew(struct identity *identity, struct bytes csr)
 {
     Mortise__V1__RenewRequest request = MORTISE__V1__RENEW_REQUEST__INIT;
 
-    request.csr.data = csr->data + csr->pos;
-    request.csr.len = buf_size(csr);
+    request.csr.data = (uint8_t *)(uintptr_t)csr.ptr; /* only read */
+    request.csr.len = csr.len;
     request.certificate_epoch =
         identity->wanted_epoch > identity->epoch ? identity->wanted_epoch : 0;
     identity->call = grpc_unary(uplink_channel(identity->params.uplink), IDENTITY_RENEW,
@@ -288,52 +339,67 @@ static void identity_ask_renew(struct identity *identity, struct buf *csr)
                                 IDENTITY_CALL_MS, identity_on_reply, identity);
 }
 
-/* A key of its own for each certificate. That of an Attest is kept until it succeeds: the token
- * belongs to the first key that presents it, and an answer may have been lost. */
+/* A key of its own for each certificate, kept until there is one: an answer may have been lost, and
+ * a token, or a certificate that is followed, belongs to the first key that comes with it. */
 static err_t identity_make_key(struct identity *identity)
 {
-    if (identity->attesting && identity->asked_key != NULL)
+    return identity->asked_key != NULL ? OK : key_generate(&identity->asked_key);
+}
+
+/* The way to try now. Who has had a certificate comes back with it; refused, with a token if there
+ * is one (somebody may have put a new one there), and so on in turn. Of a token, `token` has it. */
+static err_t identity_choose(struct identity *identity, struct buf *token, enum identity_way *out)
+{
+    bool had = identity->svid != NULL;
+    err_t err;
+
+    if (!identity_is_expired(identity)) {
+        *out = IDENTITY_BY_RENEWAL;
         return OK;
-    EVP_PKEY_free(identity->asked_key);
-    identity->asked_key = NULL;
-    return key_generate(&identity->asked_key);
+    }
+    *out = had ? IDENTITY_BY_LAST : IDENTITY_BY_TOKEN;
+    /* The way stays until it is refused: a token whose answer was lost belongs to this key. */
+    if (had && identity->refused == (identity->way == IDENTITY_BY_TOKEN))
+        return OK;
+    err = identity_read_token(identity, token);
+    if (err_is_ok(err))
+        *out = IDENTITY_BY_TOKEN;
+    return had ? OK : err;
+}
+
+static err_t identity_ask(struct identity *identity, struct buf *token)
+{
+    CLEANUP(buf_fini) struct buf csr = {.data = NULL};
+
+    TRY(identity_make_key(identity));
+    TRY(csr_build(identity->asked_key, NULL, &csr));
+    if (identity->way != IDENTITY_BY_RENEWAL && identity->svid != NULL) {
+        uplink_set_svid(identity->params.uplink, NULL); /* an expired one opens no door */
+        uplink_reconnect(identity->params.uplink);
+    }
+    if (identity->way == IDENTITY_BY_TOKEN)
+        return identity_ask_by_token(identity, buf_view(&csr), token);
+    if (identity->way == IDENTITY_BY_LAST)
+        return identity_ask_by_last(identity, buf_view(&csr));
+    identity_ask_renew(identity, buf_view(&csr));
+    return OK;
 }
 
 static void identity_try(void *arg)
 {
     struct identity *identity = arg;
-    CLEANUP(buf_fini) struct buf csr = {.data = NULL};
     CLEANUP(buf_wipe_fini) struct buf token = {.data = NULL};
-    bool attest = identity_is_expired(identity);
+    enum identity_way way;
     err_t err;
 
     identity_set_state(identity, IDENTITY_ASKING);
-    if (attest != identity->attesting) {
-        EVP_PKEY_free(identity->asked_key);
-        identity->asked_key = NULL;
+    err = identity_choose(identity, &token, &way);
+    identity->way = way;
+    if (!err_is_ok(err)) {
+        identity_failed_err(identity, "no join token", err);
+        return;
     }
-    identity->attesting = attest;
-    if (attest) {
-        err = identity_read_token(identity, &token);
-        if (!err_is_ok(err)) {
-            identity_failed_err(identity,
-                                identity->svid != NULL
-                                    ? "certificate expired, and no join token to join again"
-                                    : "no join token",
-                                err);
-            return;
-        }
-    }
-    err = identity_make_key(identity);
-    if (err_is_ok(err))
-        err = csr_build(identity->asked_key, NULL, &csr);
-    if (err_is_ok(err) && attest) {
-        if (identity->svid != NULL)
-            uplink_set_svid(identity->params.uplink, NULL); /* an expired one opens no door */
-        err = identity_ask_attest(identity, &csr, &token);
-    } else if (err_is_ok(err)) {
-        identity_ask_renew(identity, &csr);
-    }
+    err = identity_ask(identity, &token);
     if (!err_is_ok(err))
         identity_failed_err(identity, "cannot ask for a certificate", err);
 }
@@ -367,11 +433,24 @@ struct identity *identity_new(const struct identity_params *params)
         identity->token_file = mem_strdup(params->token_file);
     if (params->token != NULL)
         identity->token = mem_strdup(params->token);
+    if (params->expect_id != NULL)
+        identity->expect_id = mem_strdup(params->expect_id);
     return identity;
+}
+
+void identity_resume(struct identity *identity, struct svid *svid, uint64_t epoch)
+{
+    CHECK(identity->state == IDENTITY_NEW && identity->svid == NULL);
+    identity->svid = svid_ref(svid);
+    identity->epoch = epoch;
 }
 
 void identity_start(struct identity *identity)
 {
+    if (!identity_is_expired(identity)) {
+        identity_schedule_renewal(identity, 0);
+        return;
+    }
     identity_set_state(identity, IDENTITY_WAITING);
     identity_wait_ms(identity, 0);
 }
@@ -387,6 +466,7 @@ void identity_free(struct identity *identity)
         svid_unref(identity->svid);
     identity_wipe_token(identity);
     mem_free(identity->token_file);
+    mem_free(identity->expect_id);
     mem_free(identity);
 }
 

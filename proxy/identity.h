@@ -3,8 +3,9 @@
  * The key is made here, a new one for each certificate, and never leaves. The first certificate is
  * got with a join token (Attest), the next ones with the certificate in force (Renew): at half of
  * its life, or when the control plane raises the epoch. A failure changes nothing: the old
- * certificate stays and the next attempt follows with backoff. Once the certificate has expired
- * only a join token helps; a token file is read again each time. Source: certs/renew.h,
+ * certificate stays and the next attempt follows with backoff. Once the certificate has expired we
+ * come back with it and a proof of its key (certs/proof.h), or, when that is refused, with a join
+ * token, whose file is read again each time; in turn. Source: certs/renew.h,
  * proto/mesh/identity.proto. */
 #ifndef MORTISE_PROXY_IDENTITY_H
 #define MORTISE_PROXY_IDENTITY_H
@@ -23,6 +24,7 @@ struct identity_params {
     struct stats *stats;
     const char *token_file; /* copied; NULL: none */
     const char *token;      /* copied, wiped after use; NULL: none */
+    const char *expect_id;  /* copied; who we must be; NULL: who the token is for */
     /* A certificate came; shared. `roots` are the mesh's as they came with it. The receiver tells
      * the uplink when it is time to show the new one. */
     void (*on_svid)(void *arg, struct svid *svid, struct bundle *roots);
@@ -33,6 +35,9 @@ struct identity_params {
 
 struct identity;
 struct identity *identity_new(const struct identity_params *params);
+/* identity_resume begins with a certificate of before, valid or expired (then it is of use to come
+ * back with only). Shared. Before identity_start. */
+void identity_resume(struct identity *identity, struct svid *svid, uint64_t epoch);
 void identity_start(struct identity *identity);
 void identity_free(struct identity *identity);
 

@@ -10,7 +10,8 @@ static err_t inbound_authorize(void *arg, int entry, const struct peer *peer)
 {
     struct conn *conn = arg;
     struct conn_setup *setup = conn->setup;
-    err_t err = authz_client(conn->snapshot, entry, peer, &setup->wanted);
+    err_t err = authz_client(conn->snapshot, entry, peer,
+                             clock_wall_s(loop_clock(conn->worker->loop)), &setup->wanted);
 
     if (err_is_ok(err))
         return OK;
@@ -39,7 +40,11 @@ static void inbound_connect(struct conn *conn)
     const struct link *link = conn->link;
     err_t err;
 
-    CHECK(link != NULL && conn->peer != NULL); /* verified, so authorize was asked */
+    if (conn->setup->in_tls && tls_is_probe(tls_ssl(conn->setup->mesh))) {
+        conn_end_probe(conn);
+        return;
+    }
+    CHECK(link != NULL); /* authorize was asked, or it comes by a permissive port */
     conn_set_state(conn, CONN_CONNECTING);
     conn_addr_set(&conn->destination, &link->target);
     err = tcp_connect(conn->worker->loop, &link->target, conn->snapshot->tunables.connect_ms,
@@ -47,6 +52,32 @@ static void inbound_connect(struct conn *conn)
     if (!err_is_ok(err)) {
         stats_connect_error(conn->worker->shared->stats, DIRECTION_INBOUND, link->name, err);
         conn_close(conn, err, RELAY_APP);
+    }
+}
+
+static void inbound_handshake(struct conn *conn)
+{
+    conn_start_tls(conn, tls_ctx_ssl(conn->snapshot->server), TLS_SERVER, NULL, inbound_authorize,
+                   inbound_connect);
+}
+
+/* At a permissive port. What begins as TLS has to prove itself as anywhere. */
+static void inbound_on_first_byte(struct conn *conn, struct bytes first)
+{
+    const struct link *link = conn->setup->wanted;
+    int64_t now_s = clock_wall_s(loop_clock(conn->worker->loop));
+    struct addr source;
+
+    conn->setup->wanted = NULL;
+    if (first.len > 0 && first.ptr[0] == SSL3_RT_HANDSHAKE) {
+        inbound_handshake(conn);
+    } else if (!link_is_permissive(link, now_s)) {
+        conn_close(conn, FAIL(TLS_NOT_TLS, 0), RELAY_MESH);
+    } else {
+        conn_take_plain(conn, link);
+        source = conn_addr_get(&conn->source);
+        stats_plaintext(conn->worker->shared->stats, link->name, now_s, &source);
+        inbound_connect(conn);
     }
 }
 
@@ -73,6 +104,10 @@ void inbound_start(struct worker *worker, const struct worker_accepted *accepted
         return;
     }
     conn_take_mesh(conn, mesh);
-    conn_start_tls(conn, tls_ctx_ssl(conn->snapshot->server), TLS_SERVER, NULL, inbound_authorize,
-                   inbound_connect);
+    if (accepted->link == NULL) {
+        inbound_handshake(conn);
+        return;
+    }
+    conn->setup->wanted = accepted->link;
+    conn_await_first_byte(conn, inbound_on_first_byte);
 }

@@ -12,6 +12,7 @@
 #include <uv.h>
 #include <yaml.h>
 
+#include "certs/secrets.h"
 #include "lib/base/faults.h"
 #include "lib/base/log.h"
 #include "lib/base/mem.h"
@@ -19,6 +20,7 @@
 #include "lib/base/version.h"
 #include "lib/net/loop.h"
 #include "proxy/access_log.h"
+#include "proxy/cache.h"
 #include "proxy/config.h"
 #include "proxy/control_mode.h"
 #include "proxy/sidecar.h"
@@ -111,12 +113,9 @@ static void main_watch_signals(struct program *program)
 static err_t main_set_limits(const struct config *settings, struct faults *faults)
 {
     char reason[PROCESS_REASON_MAX];
-    const struct rlimit none = {0, 0};
     struct rlimit files;
     unsigned most;
 
-    /* Keys are in this process: no core file of it. */
-    (void)setrlimit(RLIMIT_CORE, &none);
     if (getrlimit(RLIMIT_NOFILE, &files) != 0)
         return OK;
     if (files.rlim_cur < files.rlim_max) {
@@ -165,7 +164,7 @@ static err_t main_run(struct program *program, struct sidecar_params *params, st
     params->settings = &program->settings;
     params->stats = program->stats;
     err = sidecar_new(params, faults, &program->sidecar);
-    config_wipe_token(&program->settings, program->args.environment);
+    config_wipe_secrets(&program->settings, program->args.environment);
     if (err_is_ok(err)) {
         log_info(
             "main", "started", LOG_STR("version", MORTISE_VERSION),
@@ -213,17 +212,32 @@ static err_t main_control(struct program *program, struct faults *faults)
 {
     CLEANUP(bundle_unrefp) struct bundle *roots = NULL;
     struct sidecar_params params = {.first = NULL};
+    const struct cache_params cache = {
+        .dir = program->settings.cache_dir,
+        .key = config_cache_key(&program->settings),
+        .trust_domain = program->settings.trust_domain,
+    };
+    err_t err;
 
     (void)config_check(&program->settings, faults);
     if (program->settings.control != NULL && program->settings.trust_bundle != NULL)
         (void)control_mode_read_roots(&program->settings, faults, &roots);
+    (void)config_use_secrets(&program->settings, faults);
+    /* What a command prints is read once: when the cache is opened. */
+    if (program->settings.cache_dir != NULL && secret_source_is_given(&cache.key) &&
+        (program->settings.check || program->settings.cache_key_command.num == 0))
+        (void)cache_check(&cache, faults);
     TRY(faults_err(faults));
     if (program->settings.check)
         return OK;
     TRY(main_set_logs(&program->settings, faults));
     TRY(main_set_limits(&program->settings, faults));
+    if (program->settings.cache_dir != NULL)
+        TRY(cache_open(&cache, faults, &params.cache));
     params.roots = roots;
-    return main_run(program, &params, faults);
+    err = main_run(program, &params, faults);
+    cache_close(params.cache);
+    return err;
 }
 
 static err_t main_program(struct program *program, struct faults *faults)
@@ -235,7 +249,7 @@ static err_t main_program(struct program *program, struct faults *faults)
     (void)config_parse(&program->args, &program->settings, &result, &of_flags);
     if (result.help || result.version) {
         if (result.help)
-            config_help(stdout);
+            config_help(result.man, stdout);
         else
             main_print_version();
         return OK;
@@ -258,12 +272,14 @@ int main(int argc, char **argv)
     err_t err;
 
     process_begin();
+    process_protect("mortise-proxy");
     process_ignore_signals();
     (void)signal(SIGHUP, SIG_IGN); /* until main_watch_signals: a log rotator must not end us */
     program.stats = stats_new();
     err = main_program(&program, &faults);
     access_log_close();
     stats_free(program.stats);
+    secrets_end();
     config_free(&program.settings);
     if (err_is_ok(err))
         return process_end("mortise-proxy", EXIT_SUCCESS);

@@ -16,7 +16,8 @@ static err_t outbound_authorize(void *arg, int entry, const struct peer *peer)
 {
     struct conn *conn = arg;
 
-    err_t err = authz_server(conn->snapshot, conn->link, peer);
+    err_t err = authz_server(conn->snapshot, conn->link, peer,
+                             clock_wall_s(loop_clock(conn->worker->loop)));
 
     (void)entry;
     if (!err_is_ok(err))
@@ -218,6 +219,7 @@ static bool outbound_again(struct conn *conn, err_t err, bool alerted)
     if (setup->limit_ms == 0)
         return false;
     outbound_tell_failed(conn, err);
+    conn_note_failure(conn, err, RELAY_MESH);
     stats_connect_error(conn->worker->shared->stats, DIRECTION_OUTBOUND, conn->link->name, err);
     setup->last = err;
     conn_drop_mesh(conn, alerted);
@@ -243,7 +245,7 @@ void outbound_start(struct worker *worker, const struct worker_accepted *accepte
     }
     conn->setup->first_endpoint = accepted->first_endpoint;
     conn->setup->until_ms = conn->began_ms + accepted->snapshot->tunables.connect_ms;
-    conn->setup->handshake_left_ms = accepted->snapshot->tunables.handshake_ms;
+    conn->setup->handshake_left_ms = accepted->link->handshake_ms;
     conn->setup->again = outbound_again;
     err = tcp_new(worker->loop, accepted->fd, &app);
     if (!err_is_ok(err)) {

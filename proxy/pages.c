@@ -6,6 +6,7 @@
 #include <openssl/bio.h>
 #include <openssl/x509.h>
 
+#include "certs/cert.h"
 #include "lib/base/log.h"
 #include "lib/base/mem.h"
 #include "lib/base/str.h"
@@ -115,6 +116,25 @@ static void pages_add_ca(struct buf *out, X509 *cert, bool first)
     BIO_free(bio);
 }
 
+static void pages_add_crls(struct buf *out, const struct crl_set *crls)
+{
+    pages_add(out, ",\"crls\":[");
+    for (size_t i = 0; crls != NULL && i < crls->num; i++) {
+        const struct crl *crl = crls->lists[i];
+
+        pages_add(out, i == 0 ? "{" : ",{");
+        pages_field_str(out, "issuer", crl->issuer);
+        pages_add(out, ",");
+        pages_field_str(out, "number", crl->number[0] != '\0' ? crl->number : NULL);
+        pages_add(out, ",");
+        pages_field_time(out, "this_update", crl->this_update);
+        pages_add(out, ",");
+        pages_field_time(out, "next_update", crl->next_update);
+        CHECK(err_is_ok(buf_printf(out, ",\"entries\":%zu}", crl->num)));
+    }
+    pages_add(out, "]");
+}
+
 static void pages_add_trust(struct buf *out, const struct snapshot *snapshot)
 {
     char hash[2 * sizeof(snapshot->trust->bundle->hash) + 1];
@@ -130,6 +150,7 @@ static void pages_add_trust(struct buf *out, const struct snapshot *snapshot)
         pages_field_str(out, "hash", hash);
         pages_add(out, ",");
         pages_field_time(out, "not_after", bundle->not_after);
+        pages_add_crls(out, snapshot->trust[i].crls);
         pages_add(out, ",\"subjects\":[");
         for (size_t j = 0; j < bundle->num; j++)
             pages_add_ca(out, bundle->certs[j], j == 0);
@@ -147,6 +168,14 @@ static void pages_add_control(struct buf *out, const struct control_mode *contro
                                facts.connected ? "true" : "false", facts.certificate_epoch)));
     pages_field_str(out, "renewal_error",
                     facts.renewal_error[0] != '\0' ? facts.renewal_error : NULL);
+    if (facts.cached_at != 0) {
+        pages_add(out, ",");
+        pages_field_time(out, "from_cache_of", facts.cached_at);
+    }
+    if (facts.skew.known) /* ours ahead is theirs behind */
+        CHECK(
+            err_is_ok(buf_printf(out, ",\"clock_ahead_ms\":%" PRId64 ",\"clock_error_ms\":%" PRId64,
+                                 -facts.skew.ahead_ms, facts.skew.error_ms)));
     pages_add(out, "}");
 }
 
@@ -273,6 +302,80 @@ static void pages_connections(void *arg, const struct http1_request *request,
                                    page.by_state[i])));
     /* Each connection has its deadline, an attempt to connect one more; at rest there is none. */
     CHECK(err_is_ok(buf_printf(page.out, ",\"timers\":%zu}\n", page.timers)));
+}
+
+/* ---- metrics that come and go with certificates ---- */
+
+#define PAGES_CHAIN_BEFORE "mortise_chain_not_before_timestamp_seconds"
+#define PAGES_CHAIN_AFTER "mortise_chain_not_after_timestamp_seconds"
+#define PAGES_ROOTS_MAX 256 /* listed */
+
+static err_t pages_add_cert_series(struct buf *before, struct buf *after, const char *role,
+                                   const char *truststore, const X509 *cert)
+{
+    CLEANUP(mem_freep) char *serial = NULL;
+    int64_t from, until;
+
+    if (!err_is_ok(cert_serial(cert, &serial)))
+        serial = mem_strdup(""); /* an old root's may be anything */
+    TRY(cert_times(cert, &from, &until));
+
+    const char *const labels[] = {"role", role, "serial", serial, "truststore", truststore, NULL};
+
+    TRY(metrics_write_value(before, PAGES_CHAIN_BEFORE, labels, (double)from));
+    return metrics_write_value(after, PAGES_CHAIN_AFTER, labels, (double)until);
+}
+
+static err_t pages_add_chain_series(const struct svid *svid, const char *role, struct buf *before,
+                                    struct buf *after)
+{
+    for (size_t i = 0; i < svid->num_chain; i++) {
+        X509 *cert = NULL;
+        err_t err = cert_parse(svid->chain[i], &cert);
+
+        if (err_is_ok(err))
+            err = pages_add_cert_series(before, after, i == 0 ? role : "intermediate", "", cert);
+        X509_free(cert);
+        TRY(err);
+    }
+    return OK;
+}
+
+static err_t pages_add_snapshot_series(const struct snapshot *snapshot, struct buf *before,
+                                       struct buf *after)
+{
+    size_t num = 0;
+
+    TRY(pages_add_chain_series(snapshot->svid, "leaf", before, after));
+    for (size_t i = 0; i < snapshot->num_keystores; i++)
+        TRY(pages_add_chain_series(snapshot->keystores[i], "keystore", before, after));
+    for (size_t i = 0; i < snapshot->num_trust; i++) {
+        const struct bundle *bundle = snapshot->trust[i].bundle;
+
+        for (size_t j = 0; j < bundle->num && num < PAGES_ROOTS_MAX; j++, num++)
+            TRY(pages_add_cert_series(before, after, "root", snapshot->trust[i].name,
+                                      bundle->certs[j]));
+    }
+    return OK;
+}
+
+err_t pages_series(void *arg, struct buf *out)
+{
+    const struct snapshot *snapshot = sidecar_snapshot(arg);
+    struct buf after = {.data = NULL};
+    err_t err = OK;
+
+    TRY(metrics_write_gauge(out, PAGES_CHAIN_BEFORE,
+                            "When a certificate that this sidecar shows (leaf, keystore, "
+                            "intermediate) or trusts (root) begins to be valid."));
+    if (snapshot != NULL)
+        err = pages_add_snapshot_series(snapshot, out, &after);
+    if (err_is_ok(err))
+        err = metrics_write_gauge(out, PAGES_CHAIN_AFTER, "When it expires.");
+    if (err_is_ok(err) && buf_size(&after) > 0)
+        err = buf_add(out, buf_view(&after).ptr, buf_size(&after));
+    buf_fini(&after);
+    return err;
 }
 
 const struct admin_page pages[] = {

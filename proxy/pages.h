@@ -7,6 +7,8 @@
 
 extern const struct admin_page pages[]; /* their argument is the sidecar */
 
+/* pages_series is what admin writes behind the metrics: the certificates in force. */
+err_t pages_series(void *arg, struct buf *out);
 /* pages_ready is admin's question. */
 void pages_ready(void *arg, struct faults *reasons);
 

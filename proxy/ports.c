@@ -1,5 +1,6 @@
 #include "proxy/ports.h"
 
+#include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -7,6 +8,7 @@
 #include "lib/base/list.h"
 #include "lib/base/mem.h"
 #include "lib/net/listener.h"
+#include "proxy/plaintext.h"
 #include "proxy/worker.h"
 
 /* One address that is listened on. */
@@ -15,8 +17,10 @@ struct port {
     struct ports *ports;
     struct listener *listener;
     struct addr addr;
-    const struct link *outbound; /* of the snapshot in force; NULL: the inbound listener */
-    unsigned turn;               /* the endpoint that the next connection begins with */
+    /* Of the snapshot in force: an outbound link, or an inbound one with a permissive port; NULL:
+     * the inbound listener. */
+    const struct link *of;
+    unsigned turn; /* the endpoint that the next connection begins with */
     bool started;
     bool wanted; /* by the snapshot being applied */
 };
@@ -75,7 +79,7 @@ static void port_on_accept(void *arg, int fd, const struct addr *peer)
     struct port *port = arg;
     struct snapshot *snapshot = port->ports->snapshot;
     struct worker_shared *shared = port->ports->worker->shared;
-    struct worker_accepted accepted = {.fd = fd, .source = *peer, .link = port->outbound};
+    struct worker_accepted accepted = {.fd = fd, .source = *peer, .link = port->of};
     enum shed shed;
 
     if (snapshot_expired(snapshot, clock_wall_s(shared->clock))) {
@@ -86,8 +90,9 @@ static void port_on_accept(void *arg, int fd, const struct addr *peer)
         port_turn_away(port, fd, SHED_CONNECTIONS);
         return;
     }
-    if (port->outbound == NULL && !limits_handshake_begin(shared->limits, &snapshot->tunables, peer,
-                                                          &accepted.limit_source, &shed)) {
+    if ((port->of == NULL || port->of->direction == DIRECTION_INBOUND) &&
+        !limits_handshake_begin(shared->limits, &snapshot->tunables, peer, &accepted.limit_source,
+                                &shed)) {
         limits_connection_end(shared->limits);
         port_turn_away(port, fd, shed);
         return;
@@ -160,6 +165,13 @@ static void ports_bind(struct ports *ports, const struct snapshot *snapshot, str
     }
     if (snapshot->inbound_listen.len != 0)
         ports_want(ports, &snapshot->inbound_listen, "inbound.listen", faults);
+    for (size_t i = 0; i < snapshot->num_inbound; i++) {
+        char field[64];
+
+        (void)snprintf(field, sizeof(field), "inbound.links[%zu].permissive.port", i);
+        if (snapshot->inbound[i].permissive_listen.len != 0)
+            ports_want(ports, &snapshot->inbound[i].permissive_listen, field, faults);
+    }
 }
 
 /* Closes what is not wanted (`wanted` false), or, after a fault, what was bound just now. */
@@ -175,14 +187,47 @@ static void ports_sweep(struct ports *ports, bool fault)
     }
 }
 
-static const struct link *ports_outbound_of(const struct snapshot *snapshot,
-                                            const struct addr *addr)
+static const struct link *ports_link_of(const struct snapshot *snapshot, const struct addr *addr)
 {
     for (size_t i = 0; i < snapshot->num_outbound; i++) {
         if (addr_equal(&snapshot->outbound[i].listen, addr))
             return &snapshot->outbound[i];
     }
+    for (size_t i = 0; i < snapshot->num_inbound; i++) {
+        if (addr_equal(&snapshot->inbound[i].permissive_listen, addr))
+            return &snapshot->inbound[i];
+    }
     return NULL;
+}
+
+err_t ports_try(struct ports *ports, const struct snapshot *snapshot, struct faults *faults)
+{
+    if (ports->closed)
+        return FAIL(DRAINING, 0);
+    ports_bind(ports, snapshot, faults);
+    ports_sweep(ports, true);
+    return faults_err(faults);
+}
+
+static void ports_tell_permissive(const struct ports *ports, const struct snapshot *old,
+                                  const struct snapshot *now)
+{
+    struct stats *stats = ports->worker->shared->stats;
+
+    for (size_t i = 0; old != NULL && i < old->num_inbound; i++) {
+        const char *name = old->inbound[i].name;
+        const struct link *then = snapshot_link(now, DIRECTION_INBOUND, name);
+
+        if (old->inbound[i].permissive_listen.len == 0 ||
+            (then != NULL && then->permissive_listen.len != 0))
+            continue;
+        stats_permissive(stats, name, 0);
+        plaintext_forget(stats_plaintext_uses(stats), name);
+    }
+    for (size_t i = 0; i < now->num_inbound; i++) {
+        if (now->inbound[i].permissive_listen.len != 0)
+            stats_permissive(stats, now->inbound[i].name, now->inbound[i].permissive_until);
+    }
 }
 
 err_t ports_apply(struct ports *ports, struct snapshot *snapshot, struct faults *faults)
@@ -201,10 +246,11 @@ err_t ports_apply(struct ports *ports, struct snapshot *snapshot, struct faults 
     }
     ports->snapshot = snapshot_ref(snapshot);
     ports_sweep(ports, false);
+    ports_tell_permissive(ports, old, snapshot);
     LIST_EACH (pos, tmp, &ports->list) {
         struct port *port = LIST_ITEM(pos, struct port, link);
 
-        port->outbound = ports_outbound_of(snapshot, &port->addr);
+        port->of = ports_link_of(snapshot, &port->addr);
         if (!port->started)
             listener_start(port->listener);
         port->started = true;

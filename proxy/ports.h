@@ -18,6 +18,11 @@ void ports_free(struct ports *ports);
  * CONFIG_INVALID. Worker 0's thread. */
 MUST_CHECK err_t ports_apply(struct ports *ports, struct snapshot *snapshot, struct faults *faults);
 
+/* ports_try tells what ports_apply would find wrong, by binding what is new for a moment. Worker
+ * 0's thread. Errors: CONFIG_INVALID, DRAINING (nothing listens any more). */
+MUST_CHECK err_t ports_try(struct ports *ports, const struct snapshot *snapshot,
+                           struct faults *faults);
+
 /* ports_close stops listening, for good. */
 void ports_close(struct ports *ports);
 

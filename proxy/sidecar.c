@@ -7,6 +7,7 @@
 #include "lib/base/mem.h"
 #include "lib/rpc/admin.h"
 #include "proxy/access_log.h"
+#include "proxy/crl_alarm.h"
 #include "proxy/pages.h"
 #include "proxy/ports.h"
 
@@ -23,6 +24,7 @@ struct sidecar {
     struct stats *stats;
     struct limits *limits;
     struct worker_shared shared;
+    struct surveys *surveys;
     struct admin *admin;
     struct static_mode *static_mode;
     struct control_mode *control_mode;
@@ -31,6 +33,7 @@ struct sidecar {
     struct timer tick;
     uint64_t tick_due_us;
     unsigned ticks;
+    struct crl_alarm crl_alarm;
     struct timer drain;
     uint64_t drain_until_ms;
     unsigned drain_open; /* connections at the last look before that */
@@ -108,6 +111,18 @@ static void sidecar_apply_ports(struct worker *worker, void *arg)
     apply->err = ports_apply(worker->ports, apply->snapshot, apply->faults);
 }
 
+static void sidecar_tell_weak(const struct link *links, size_t num)
+{
+    for (size_t i = 0; i < num; i++) {
+        if (links[i].weak != NULL)
+            log_warn("config", "weak_profile",
+                     LOG_STR("direction", direction_name(links[i].direction)),
+                     LOG_STR("link", links[i].name), LOG_STR("profile", links[i].profile),
+                     LOG_STR("weak", links[i].weak),
+                     LOG_STR("anonymous", links[i].anonymous ? "may enter" : NULL));
+    }
+}
+
 static void sidecar_told_snapshot(struct sidecar *sidecar, const struct snapshot *snapshot)
 {
     stats_add(sidecar->stats, STAT_CONFIG_APPLIED, 1);
@@ -119,12 +134,31 @@ static void sidecar_told_snapshot(struct sidecar *sidecar, const struct snapshot
              LOG_INT("not_after", snapshot->svid->not_after),
              LOG_UINT("outbound", snapshot->num_outbound),
              LOG_UINT("inbound", snapshot->num_inbound));
+    sidecar_tell_weak(snapshot->outbound, snapshot->num_outbound);
+    sidecar_tell_weak(snapshot->inbound, snapshot->num_inbound);
+}
+
+static void sidecar_look_crls(struct sidecar *sidecar)
+{
+    if (sidecar->snapshot != NULL)
+        crl_alarm_look(&sidecar->crl_alarm, sidecar->snapshot, sidecar->stats,
+                       clock_wall_s(sidecar->params.clock));
 }
 
 static void sidecar_recheck(struct sidecar *sidecar, struct snapshot *snapshot)
 {
     for (size_t i = 0; i < sidecar->shared.num_workers; i++)
         worker_recheck(sidecar->shared.workers[i], snapshot);
+}
+
+static err_t sidecar_build(struct sidecar *sidecar, struct snapshot_input *in,
+                           struct faults *faults, struct snapshot **out)
+{
+    in->before = sidecar->snapshot;
+    in->generation = sidecar->generation + 1;
+    in->now_s = clock_wall_s(sidecar->params.clock);
+    TRY(snapshot_build(in, faults, out));
+    return *out != NULL ? OK : FAIL(SVID_MISSING, 0);
 }
 
 /* A snapshot comes into force by worker 0 taking it, because all connections begin there. It binds
@@ -136,11 +170,7 @@ static err_t sidecar_put_into_force(struct sidecar *sidecar, struct snapshot_inp
     struct sidecar_apply apply = {.faults = faults, .err = OK};
 
     in->stats = sidecar->stats;
-    in->generation = sidecar->generation + 1;
-    in->now_s = clock_wall_s(sidecar->params.clock);
-    TRY(snapshot_build(in, faults, &snapshot));
-    if (snapshot == NULL)
-        return FAIL(SVID_MISSING, 0);
+    TRY(sidecar_build(sidecar, in, faults, &snapshot));
     if (sidecar->draining) { /* nothing begins any more; what lives is judged all the same */
         sidecar_recheck(sidecar, snapshot);
         return FAIL(DRAINING, 0);
@@ -155,23 +185,57 @@ static err_t sidecar_put_into_force(struct sidecar *sidecar, struct snapshot_inp
     sidecar->snapshot = snapshot_ref(snapshot);
     sidecar_recheck(sidecar, snapshot);
     sidecar_told_snapshot(sidecar, snapshot);
+    sidecar_look_crls(sidecar);
     sidecar_look_ready(sidecar);
     return OK;
 }
 
-static err_t sidecar_publish(void *arg, struct snapshot_input *in, struct faults *faults)
+/* What is no field's fault, as that we are about to end, is told all the same. */
+static err_t sidecar_told_why(err_t err, struct faults *faults)
 {
-    err_t err = sidecar_put_into_force(arg, in, faults);
-
-    /* What is no field's fault, as that we are about to end, is told all the same. */
     if (!err_is_ok(err) && faults->total == 0)
         faults_add(faults, "", "%s (%s)", err_text(err.code), err_name(err.code));
     return err;
 }
 
-static const struct snapshot *sidecar_current(void *arg)
+static err_t sidecar_publish(void *arg, struct snapshot_input *in, struct faults *faults)
 {
-    return sidecar_snapshot(arg);
+    return sidecar_told_why(sidecar_put_into_force(arg, in, faults), faults);
+}
+
+static void sidecar_try_ports(struct worker *worker, void *arg)
+{
+    struct sidecar_apply *apply = arg;
+
+    apply->err = ports_try(worker->ports, apply->snapshot, apply->faults);
+}
+
+static err_t sidecar_make_candidate(struct sidecar *sidecar, struct snapshot_input *in,
+                                    struct faults *faults, struct snapshot **out)
+{
+    CLEANUP(snapshot_unrefp) struct snapshot *snapshot = NULL;
+    struct sidecar_apply apply = {.faults = faults, .err = OK};
+
+    TRY(sidecar_build(sidecar, in, faults, &snapshot)); /* counts nothing */
+    apply.snapshot = snapshot;
+    if (!sidecar->draining) /* then what lives is judged by it, and no more */
+        worker_call(sidecar->shared.workers[0], sidecar_try_ports, &apply);
+    TRY(apply.err);
+    *out = snapshot_ref(snapshot);
+    return OK;
+}
+
+static err_t sidecar_candidate(void *arg, struct snapshot_input *in, struct faults *faults,
+                               struct snapshot **out)
+{
+    return sidecar_told_why(sidecar_make_candidate(arg, in, faults, out), faults);
+}
+
+static struct snapshot *sidecar_current(void *arg)
+{
+    const struct sidecar *sidecar = arg;
+
+    return sidecar->snapshot;
 }
 
 static bool sidecar_told_ready(void *arg)
@@ -223,6 +287,9 @@ static void sidecar_on_tick(void *arg)
     sidecar->tick_due_us = now_us + SIDECAR_TICK_MS * 1000;
     timer_start(sidecar->loop, &sidecar->tick, SIDECAR_TICK_MS, sidecar_on_tick, sidecar);
     sidecar_look_ready(sidecar); /* the certificate may have expired */
+    sidecar_look_crls(sidecar);
+    if (sidecar->control_mode != NULL)
+        control_mode_tick(sidecar->control_mode);
     sidecar_give_memory_back(sidecar);
     if (sidecar->ticks++ % SIDECAR_SAMPLE_TICKS != 0)
         return;
@@ -287,12 +354,15 @@ static void sidecar_start_workers(struct sidecar *sidecar)
     shared->stats = sidecar->stats;
     shared->limits = sidecar->limits;
     shared->clock = sidecar->params.clock;
+    if (!config_is_static(sidecar->params.settings))
+        shared->failures = failures_new();
     shared->num_workers = config_num_workers(sidecar->params.settings);
     shared->workers = mem_array(shared->num_workers, sizeof(struct worker *));
     for (size_t i = 0; i < shared->num_workers; i++)
         shared->workers[i] = worker_new(shared, (unsigned)i);
     for (size_t i = 0; i < shared->num_workers; i++)
         worker_run(shared->workers[i]);
+    sidecar->surveys = surveys_new(sidecar->loop, shared);
 }
 
 static err_t sidecar_start_admin(struct sidecar *sidecar, struct faults *faults)
@@ -302,6 +372,7 @@ static err_t sidecar_start_admin(struct sidecar *sidecar, struct faults *faults)
         .listen = settings->admin_listen,
         .http_listen = settings->metrics_listen,
         .metrics = stats_metrics(sidecar->stats),
+        .more_metrics = pages_series,
         .ready = pages_ready,
         .pages = pages,
         .arg = sidecar,
@@ -321,6 +392,9 @@ static err_t sidecar_start_source(struct sidecar *sidecar, struct faults *faults
         .args = sidecar->params.args,
         .settings = sidecar->params.settings,
         .publish = sidecar_publish,
+        .candidate = sidecar_candidate,
+        .surveys = sidecar->surveys,
+        .failures = sidecar->shared.failures,
         .current = sidecar_current,
         .ready = sidecar_told_ready,
         .arg = sidecar,
@@ -329,7 +403,7 @@ static err_t sidecar_start_source(struct sidecar *sidecar, struct faults *faults
     if (config_is_static(params.settings))
         return static_mode_new(&params, sidecar->params.first, sidecar->params.files, faults,
                                &sidecar->static_mode);
-    sidecar->control_mode = control_mode_new(&params, sidecar->params.roots);
+    sidecar->control_mode = control_mode_new(&params, sidecar->params.roots, sidecar->params.cache);
     return OK;
 }
 
@@ -350,6 +424,7 @@ err_t sidecar_new(const struct sidecar_params *params, struct faults *faults, st
         sidecar_free(sidecar);
         return err;
     }
+    sidecar->tick_due_us = clock_mono_us();
     sidecar_on_tick(sidecar);
     *out = sidecar;
     return OK;
@@ -367,8 +442,12 @@ void sidecar_free(struct sidecar *sidecar)
         admin_free(sidecar->admin);
     for (size_t i = 0; i < sidecar->shared.num_workers; i++)
         worker_free(sidecar->shared.workers[i]);
+    surveys_free(sidecar->surveys);
+    if (sidecar->shared.failures != NULL)
+        failures_free(sidecar->shared.failures);
     if (sidecar->snapshot != NULL)
         snapshot_unref(sidecar->snapshot);
+    crl_alarm_fini(&sidecar->crl_alarm);
     limits_free(sidecar->limits);
     mem_free(sidecar->shared.workers);
     mem_free(sidecar);

@@ -26,6 +26,7 @@ struct sidecar_params {
     struct watch_files *files;
     /* With a control plane: the roots of the first contact. */
     struct bundle *roots;
+    struct cache *cache; /* NULL: none */
 };
 
 struct sidecar;

@@ -5,6 +5,7 @@
 #define MORTISE_PROXY_SNAPSHOT_H
 
 #include "certs/bundle.h"
+#include "certs/crl_set.h"
 #include "certs/revoke.h"
 #include "certs/svid.h"
 #include "certs/tls_ctx.h"
@@ -29,26 +30,37 @@ struct link {
     enum direction direction;
     size_t index;            /* in the configuration's list */
     const char *name;        /* the configuration's */
-    char *server_name;       /* SNI, lower-case as configured or made from the name */
+    char *server_name;       /* SNI, as configured or made from the name; NULL: none is sent */
     struct peer_match peers; /* who may be at the other end; strings are the configuration's */
     char *profile;           /* name, for /config */
+    char *weak;              /* what of it is weaker than it might be, for people; NULL: nothing */
+    unsigned can_be_weak;    /* bits 1 << enum weak: what connections may be counted as */
     struct age_rule age;
+    uint64_t handshake_ms; /* deadlines: the profile's, else the settings' */
+    uint64_t idle_ms;
     struct bundle *bundle; /* that vouches for its peers; one of snapshot->trust */
     bool own_trust;        /* an operator's own choice; else a control plane rotates it */
+    struct crl_set *crls;  /* of the same truststore; NULL: it has none */
+    struct svid *svid;     /* what it shows; one of snapshot->keystores, or the sidecar's own */
     struct stats_link stats;
     /* Outbound: */
     struct addr listen;
     struct endpoint *endpoints;
     size_t num_endpoints;
     struct tls_ctx *tls;
+    bool unverified; /* whoever answers is taken */
     /* Inbound: */
     struct addr target;
+    bool anonymous;                /* clients without a certificate may enter */
+    struct addr permissive_listen; /* len 0: mTLS only */
+    int64_t permissive_until;      /* Unix seconds */
 };
 
 /* A truststore as it is in force, for /config. */
 struct trust {
     const char *name; /* the configuration's */
     struct bundle *bundle;
+    struct crl_set *crls; /* NULL: none configured */
 };
 
 struct snapshot {
@@ -60,6 +72,8 @@ struct snapshot {
     struct svid *svid;
     struct trust *trust;
     size_t num_trust;
+    struct svid **keystores; /* of config->keystores; a reference each */
+    size_t num_keystores;
     struct revoke_set *revoked;
     struct link *outbound;
     size_t num_outbound;
@@ -70,6 +84,12 @@ struct snapshot {
     struct tunables tunables;
 };
 
+/* The contents of the files that one field names. */
+struct snapshot_texts {
+    struct bytes *items;
+    size_t num;
+};
+
 /* What a snapshot is made of. Everything is borrowed for the call. */
 struct snapshot_input {
     const Mortise__V1__SidecarConfig *config;
@@ -77,12 +97,18 @@ struct snapshot_input {
     /* Static mode: the content of truststores[i].ca_file, NULL ptr where it could not be read (that
      * fault was told already). NULL: the configuration comes from a control plane. */
     const struct bytes *ca_files;
+    /* Likewise of each truststore's crl_files; a view with NULL ptr was told. */
+    const struct snapshot_texts *crl_files;
+    /* Of each of config->keystores, what was read; NULL where it could not be, which was told. NULL
+     * altogether: there are none. */
+    struct svid *const *keystores;
+    const struct snapshot *before; /* in force, whose revocation lists are shared; may be NULL */
     /* With a control plane: the mesh's roots, for truststores that bring none of their own, and the
      * address of the inbound listener, which is this sidecar's own affair. */
     struct bundle *roots;
     const struct addr *inbound_listen;
     struct tunables tunables;
-    struct stats *stats;
+    struct stats *stats; /* NULL: nobody will connect by it */
     uint64_t generation;
     uint64_t version;
     int64_t now_s;
@@ -104,13 +130,20 @@ static inline bool snapshot_expired(const struct snapshot *snapshot, int64_t now
     return now_s >= snapshot->svid->not_after;
 }
 
+/* link_is_permissive: it takes plaintext at its own port, at `now_s`. */
+static inline bool link_is_permissive(const struct link *link, int64_t now_s)
+{
+    return link->permissive_listen.len != 0 && now_s < link->permissive_until;
+}
+
 /* snapshot_link returns the link of that direction and name, or NULL. */
 const struct link *snapshot_link(const struct snapshot *snapshot, enum direction direction,
                                  const char *name);
 
 /* snapshot_own_listener returns what of this sidecar listens where a connection to `to` would
- * arrive: the name of an outbound link, "inbound", or NULL. An any-address listener counts for
- * loopback addresses only: whether another address is ours is not known here. */
+ * arrive: the name of an outbound link, "inbound", the name of a permissive link, or NULL. An
+ * any-address listener counts for loopback addresses only: whether another address is ours is not
+ * known here. */
 const char *snapshot_own_listener(const struct snapshot *snapshot, const struct addr *to);
 
 #endif

@@ -7,8 +7,10 @@
 #include "lib/base/faults.h"
 #include "lib/net/loop.h"
 #include "proxy/config.h"
+#include "proxy/failures.h"
 #include "proxy/snapshot.h"
 #include "proxy/stats.h"
+#include "proxy/survey.h"
 
 struct source_params {
     struct loop *loop;
@@ -19,8 +21,14 @@ struct source_params {
     /* Completes `in` (generation, counters, time) and puts what comes of it into force, or adds the
      * faults and changes nothing. */
     err_t (*publish)(void *arg, struct snapshot_input *in, struct faults *faults);
+    /* Makes what `publish` would put into force, with all that it would be refused for (an address
+     * that cannot be bound, too), and nothing comes into force. */
+    err_t (*candidate)(void *arg, struct snapshot_input *in, struct faults *faults,
+                       struct snapshot **out);
+    struct surveys *surveys;
+    struct failures *failures;
     /* The snapshot in force, borrowed; NULL: none yet. */
-    const struct snapshot *(*current)(void *arg);
+    struct snapshot *(*current)(void *arg);
     bool (*ready)(void *arg);
     void *arg;
 };

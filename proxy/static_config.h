@@ -8,21 +8,33 @@
 #include "lib/base/faults.h"
 #include "proto/mesh/sidecar.pb-c.h"
 #include "proxy/config.h"
+#include "proxy/keystores.h"
+#include "proxy/snapshot.h"
 #include "proxy/watch.h"
 
 #define STATIC_CONFIG_MAX ((size_t)4 << 20)
 #define STATIC_CONFIG_KEY_MAX ((size_t)64 << 10)
 #define STATIC_CONFIG_CA_MAX ((size_t)1 << 20)
+#define STATIC_CONFIG_CRL_MAX CRL_SET_TEXT_MAX
+#define STATIC_CONFIG_CRL_FILES_MAX 64 /* of one truststore */
+
+struct static_crls {
+    struct buf *files;
+    size_t num;
+};
 
 /* Zeroed memory is an empty one. */
 struct static_config {
     struct config settings; /* flags and variables, and the file's where those are silent */
     Mortise__V1__SidecarConfig *msg;
     struct svid *svid;
-    struct buf *ca_files; /* content of truststores[i].ca_file; empty where there is none */
-    struct bytes *cas;    /* views of them, as snapshot_input wants */
+    struct keystores keystores; /* of msg->keystores; NULL where it could not be read, told */
+    struct buf *ca_files;       /* content of truststores[i].ca_file; empty where there is none */
+    struct bytes *cas;          /* views of them, as snapshot_input wants */
     size_t num_cas;
-    uint8_t digest[32]; /* of all that was read */
+    struct static_crls *crl_files;    /* contents of truststores[i].crl_files */
+    struct snapshot_texts *crl_texts; /* views of them */
+    uint8_t digest[32];               /* of all that was read */
 };
 
 /* static_config_load reads the file that args say (--config, CHECKed) and all that it names.

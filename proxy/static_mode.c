@@ -2,6 +2,7 @@
 
 #include <string.h>
 
+#include "certs/tls_profile.h"
 #include "lib/base/log.h"
 #include "lib/base/mem.h"
 
@@ -21,9 +22,30 @@ static struct snapshot_input static_input(const struct static_config *loaded)
     return (struct snapshot_input){
         .config = loaded->msg,
         .svid = loaded->svid,
+        .keystores = loaded->keystores.items,
         .ca_files = loaded->cas,
+        .crl_files = loaded->crl_texts,
         .tunables = config_tunables(&loaded->settings),
     };
+}
+
+/* Names of profiles that were not taken: the file says that this is no fault. */
+static void static_tell_left_out(const struct static_config *loaded)
+{
+    CLEANUP(faults_fini) struct faults warnings = {.num = 0};
+    struct fault_path path = {.len = 0};
+    size_t top = fault_path_field(&path, "profiles");
+
+    for (size_t i = 0; i < loaded->msg->n_profiles; i++) {
+        size_t mark = fault_path_index(&path, i);
+
+        tls_profile_left_out(loaded->msg->profiles[i], &path, &warnings);
+        fault_path_pop(&path, mark);
+    }
+    fault_path_pop(&path, top);
+    for (size_t i = 0; i < warnings.num; i++)
+        log_warn("config", "name_left_out", LOG_STR("field", warnings.items[i].path),
+                 LOG_STR("reason", warnings.items[i].message));
 }
 
 err_t static_mode_check(const struct static_config *loaded, int64_t now_s, struct stats *stats,
@@ -38,6 +60,7 @@ err_t static_mode_check(const struct static_config *loaded, int64_t now_s, struc
     TRY(snapshot_build(&in, faults, &snapshot));
     if (snapshot != NULL)
         snapshot_unref(snapshot);
+    static_tell_left_out(loaded);
     return OK;
 }
 
@@ -48,6 +71,7 @@ static err_t static_publish(struct static_mode *mode, const struct static_config
 
     TRY(mode->params.publish(mode->params.arg, &in, faults));
     memcpy(mode->digest, loaded->digest, sizeof(mode->digest));
+    static_tell_left_out(loaded);
     return OK;
 }
 

@@ -6,6 +6,9 @@
 #include "lib/base/clock.h"
 #include "lib/base/err.h"
 #include "lib/base/metrics.h"
+#include "lib/net/addr.h"
+
+struct plaintext;
 
 /* direction of a connection as this sidecar sees it: from its application to the mesh, or back. */
 enum direction { DIRECTION_OUTBOUND, DIRECTION_INBOUND, DIRECTION_NUM };
@@ -29,6 +32,9 @@ enum shed {
     SHED_NUM
 };
 
+/* What may be weak about a connection that its profile lets be so. */
+enum weak { WEAK_ANONYMOUS, WEAK_LEGACY, WEAK_UNVERIFIED, WEAK_NUM };
+
 /* stats_link is what a link counts at each connection, looked up once. */
 struct stats_link {
     metric_id open;
@@ -46,8 +52,14 @@ enum stat_id {
     STAT_CERT_NOT_AFTER,
     STAT_CONFIG_APPLIED,
     STAT_CONFIG_REJECTED,
+    STAT_CONFIG_CACHED_AT,
+    STAT_CACHE_SAVED,
+    STAT_CACHE_FAILED,
+    STAT_CERT_ALARM,
     STAT_RENEWED,
     STAT_RENEW_FAILED,
+    STAT_CLOCK_SKEW, /* milliseconds, as the next one */
+    STAT_CLOCK_ERROR,
     STAT_NUM,
 };
 
@@ -64,16 +76,34 @@ void stats_set(struct stats *stats, enum stat_id stat, int64_t value);
 void stats_shed(struct stats *stats, enum shed shed);
 /* A handshake ended: OK with its duration, or why not. */
 void stats_handshake(struct stats *stats, enum direction direction, err_t err, uint64_t us);
+/* So many more handshakes were weak so; 0: the series is there. */
+void stats_weak(struct stats *stats, enum direction direction, const char *link, enum weak weak,
+                int64_t n);
 void stats_connect_error(struct stats *stats, enum direction direction, const char *link,
                          err_t err);
 /* A connection began, or ended after having been counted as open. */
 void stats_opened(struct stats *stats, const struct stats_link *link);
 void stats_closed(struct stats *stats, enum direction direction, const struct stats_link *link,
                   const char *link_name, enum close_reason reason);
+/* This sidecar ended an open connection for what its peer is: POLICY, TRUST, REVOKED, EXPIRED or
+ * MAX_AGE. stats_ended_total is how many so far. */
+void stats_ended(struct stats *stats, enum close_reason reason, uint64_t age_ms);
+uint64_t stats_ended_total(struct stats *stats, enum close_reason reason);
 /* A connection ended before it had a link. */
 void stats_refused(struct stats *stats, enum direction direction, enum close_reason reason);
+/* A connection came without TLS to the permissive port of that link, see plaintext.h. */
+void stats_plaintext(struct stats *stats, const char *link, int64_t now_s,
+                     const struct addr *source);
+void stats_plaintext_ended(struct stats *stats, const char *link, int64_t now_s);
+struct plaintext *stats_plaintext_uses(struct stats *stats);
+/* Until when a link takes plaintext, Unix seconds; 0: not, any more. */
+void stats_permissive(struct stats *stats, const char *link, int64_t until_s);
 void stats_bytes(struct stats *stats, const struct stats_link *link, uint64_t to_mesh,
                  uint64_t to_app);
+/* The revocation lists of a truststore: the earliest of their dates, Unix seconds; 0: it has none.
+ */
+void stats_crls(struct stats *stats, const char *truststore, int64_t this_update,
+                int64_t next_update);
 /* How late a loop came to what was asked of it. */
 void stats_lag(struct stats *stats, bool worker, uint64_t us);
 /* stats_sample reads what the kernel knows of this process. Main thread, every few seconds. */

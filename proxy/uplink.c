@@ -15,6 +15,8 @@ struct uplink {
     struct tls_profile *profile;
     struct bundle *roots;
     struct svid *svid; /* NULL: none yet */
+    bool (*is_revoked)(void *arg, const struct peer *peer);
+    void *arg;
     struct grpc_channel *channel;
     struct tls_check check; /* of the one handshake that can be under way */
     bool checking;
@@ -23,19 +25,13 @@ struct uplink {
 
 static struct tls_profile *uplink_profile(void)
 {
-    Mortise__V1__TlsProfile *builtin[TLS_PROFILE_DEFAULTS];
+    Mortise__V1__TlsProfile *msg = tls_profile_builtin("default-tls-client");
     struct tls_profile *profile = NULL;
     struct fault_path path = {.len = 0};
     struct faults faults = {.num = 0};
-    size_t num;
 
-    tls_profile_defaults(builtin, &num);
-    for (size_t i = 0; i < num; i++) {
-        if (builtin[i]->role == MORTISE__V1__TLS_PROFILE__ROLE__CLIENT)
-            CHECK(err_is_ok(tls_profile_compile(builtin[i], &path, &faults, &profile)));
-        mortise__v1__tls_profile__free_unpacked(builtin[i], NULL);
-    }
-    CHECK(profile != NULL);
+    CHECK(err_is_ok(tls_profile_compile(msg, &path, &faults, &profile)));
+    mortise__v1__tls_profile__free_unpacked(msg, NULL);
     return profile;
 }
 
@@ -64,6 +60,8 @@ static err_t uplink_authorize(void *arg, int entry, const struct peer *peer)
     (void)entry;
     if (strcmp(peer->spiffe_id, uplink->control_id) != 0)
         return FAIL(PEER_IDENTITY, 0);
+    if (uplink->is_revoked != NULL && uplink->is_revoked(uplink->arg, peer))
+        return FAIL(PEER_REVOKED, 0);
     return OK;
 }
 
@@ -135,6 +133,8 @@ struct uplink *uplink_new(const struct uplink_params *params)
     uplink->control_id = spiffe_id_of_control(params->trust_domain);
     uplink->profile = uplink_profile();
     uplink->roots = bundle_ref(params->roots);
+    uplink->is_revoked = params->is_revoked;
+    uplink->arg = params->arg;
     uplink->channel = grpc_channel_new(params->loop, &channel);
     return uplink;
 }
@@ -162,6 +162,10 @@ void uplink_set_svid(struct uplink *uplink, struct svid *svid)
     if (uplink->svid != NULL)
         svid_unref(uplink->svid);
     uplink->svid = svid != NULL ? svid_ref(svid) : NULL;
+}
+
+void uplink_reconnect(struct uplink *uplink)
+{
     grpc_channel_reconnect(uplink->channel);
 }
 

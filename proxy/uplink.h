@@ -6,6 +6,7 @@
 
 #include "certs/bundle.h"
 #include "certs/svid.h"
+#include "certs/verify.h"
 #include "lib/base/clock.h"
 #include "lib/net/loop.h"
 #include "lib/rpc/grpc_client.h"
@@ -16,15 +17,20 @@ struct uplink_params {
     const char *target;       /* HOST:PORT; copied */
     const char *trust_domain; /* copied */
     struct bundle *roots;     /* of the first contact; shared */
+    /* Whether a certificate is denied, by what was pushed last: also one that says it is the
+     * control plane's. May be NULL. */
+    bool (*is_revoked)(void *arg, const struct peer *peer);
+    void *arg;
 };
 
 struct uplink;
 struct uplink *uplink_new(const struct uplink_params *params);
 void uplink_free(struct uplink *uplink);
 struct grpc_channel *uplink_channel(struct uplink *uplink);
-/* uplink_set_svid shows another certificate from the next connection on, and begins one: calls in
- * flight go on where they are. `svid` NULL: none. Shared. */
+/* uplink_set_svid shows another certificate from the next connection on. `svid` NULL: none. Shared.
+ * uplink_reconnect begins one: calls in flight go on where they are. */
 void uplink_set_svid(struct uplink *uplink, struct svid *svid);
+void uplink_reconnect(struct uplink *uplink);
 /* uplink_set_roots replaces what the control plane's certificate must lead to. Shared. */
 void uplink_set_roots(struct uplink *uplink, struct bundle *roots);
 struct bundle *uplink_roots(struct uplink *uplink);

@@ -48,7 +48,7 @@ static void worker_take(struct worker *worker, const struct worker_accepted *acc
 
     if (load > atomic_load_explicit(&worker->crowd, memory_order_relaxed))
         atomic_store_explicit(&worker->crowd, load, memory_order_relaxed);
-    if (accepted->link != NULL)
+    if (accepted->link != NULL && accepted->link->direction == DIRECTION_OUTBOUND)
         outbound_start(worker, accepted);
     else
         inbound_start(worker, accepted);
@@ -228,6 +228,37 @@ void worker_recheck(struct worker *worker, struct snapshot *now)
     mailbox_post(worker->mailbox, &own->mail.mail);
 }
 
+struct worker_survey_mail {
+    struct worker_mail mail;
+    struct survey_part *part;
+};
+
+static void worker_drop_survey(struct worker_mail *mail)
+{
+    struct worker_survey_mail *own = CONTAINER_OF(mail, struct worker_survey_mail, mail);
+
+    survey_part_done(own->part);
+    mem_free(own);
+}
+
+static void worker_run_survey(struct worker *worker, struct worker_mail *mail)
+{
+    struct worker_survey_mail *own = CONTAINER_OF(mail, struct worker_survey_mail, mail);
+
+    live_survey(&worker->live_check, own->part);
+    mem_free(own);
+}
+
+void worker_survey(struct worker *worker, struct survey_part *part)
+{
+    struct worker_survey_mail *own = mem_zalloc(sizeof(*own));
+
+    own->mail.run = worker_run_survey;
+    own->mail.drop = worker_drop_survey;
+    own->part = part;
+    mailbox_post(worker->mailbox, &own->mail.mail);
+}
+
 static void worker_begin_drain(struct worker *worker, void *arg)
 {
     struct list *pos, *tmp;
@@ -278,6 +309,7 @@ struct worker *worker_new(struct worker_shared *shared, unsigned index)
     worker->turns = turns_new(worker->loop, worker_turns(shared));
     list_init(&worker->live);
     worker->live_check.worker = worker;
+    worker->live_check.turn_us = LIVE_TURN_US;
     if (index == 0)
         worker->ports = ports_new(worker);
     return worker;

@@ -20,8 +20,10 @@
 #include "proxy/stats.h"
 #include "proxy/turns.h"
 
-#define WORKER_VERIFY_CACHE 1024 /* peers whose chains are remembered, a thread */
+/* Peers whose chains are remembered, a thread; one more costs a signature of its issuer. */
+#define WORKER_VERIFY_CACHE 512
 
+struct failures;
 struct ports;
 struct worker;
 
@@ -30,6 +32,7 @@ struct worker_shared {
     struct stats *stats;
     struct limits *limits;
     const struct clock *clock;
+    struct failures *failures; /* NULL: nobody asks for them */
     struct worker **workers;
     size_t num_workers;
 };
@@ -56,7 +59,7 @@ struct worker_accepted {
     int fd;
     struct addr source;
     struct snapshot *snapshot; /* a reference, given away */
-    const struct link *link;   /* outbound; NULL: inbound */
+    const struct link *link;   /* outbound, or inbound by its permissive port; NULL: inbound */
     size_t first_endpoint;
     uint16_t limit_source; /* inbound, see limits.h */
 };
@@ -85,6 +88,9 @@ void worker_tick(struct worker *worker);
 /* worker_recheck has the connections of a worker judged by what is in force now, see live.h,
  * without waiting. */
 void worker_recheck(struct worker *worker, struct snapshot *now);
+/* worker_survey has its connections gone over for a survey, see live.h, without waiting; takes
+ * `part`, which comes back by survey_part_done. */
+void worker_survey(struct worker *worker, struct survey_part *part);
 /* worker_drain begins the end: listeners close, open connections come under the drain deadline. */
 void worker_drain(struct worker *worker);
 

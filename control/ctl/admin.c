@@ -26,6 +26,12 @@ static const struct option admin_options[] = {
      .max = 604800000,
      .arg = "TIME",
      .help = "Life of the certificate."},
+    {.name = "role",
+     .kind = OPTION_STR,
+     .offset = offsetof(struct ctl_flags, role),
+     .arg = "ROLE",
+     .help = "viewer, operator, admin, or one of your own (mortisectl role list); bound to NAME, "
+             "whatever certificates it has. Default: the role that NAME has, else admin."},
     CTL_CONNECTION_ROWS,
     {.name = NULL},
 };
@@ -39,6 +45,8 @@ static ProtobufCMessage *admin_ask(const struct ctl_flags *flags, char *name, st
     request.name = name;
     request.csr = msg_bytes(csr);
     request.ttl_s = (uint32_t)(flags->ttl_ms / 1000);
+    if (flags->role != NULL)
+        request.role = flags->role;
     if (conn != NULL)
         msg = conn_call(conn, "OperatorService/IssueAdmin", &request.base,
                         &mortise__v1__issue_admin_response__descriptor);
@@ -56,11 +64,11 @@ static int admin_save(const struct ctl_flags *flags, const char *name, const EVP
                           reply->n_trust_roots))
         return CTL_FAILED;
     printf(
-        "%s for %s is in %s\n"
+        "%s for %s, role %s, is in %s\n"
         "use it from elsewhere:\n"
         "  mortisectl --server HOST:15010 --cert %s/cert.pem --key %s/key.pem --roots %s/roots.pem "
         "--trust-domain %.*s status\n",
-        reply->spiffe_id, name, flags->out, flags->out, flags->out, flags->out,
+        reply->spiffe_id, name, reply->role, flags->out, flags->out, flags->out, flags->out,
         (int)strcspn(reply->spiffe_id + 9, "/"), reply->spiffe_id + 9);
     return CTL_OK;
 }
@@ -90,8 +98,8 @@ const struct ctl_command ctl_admin = {
     .summary = "a certificate for administration from elsewhere",
     .about = "Makes a key here and gets a certificate of spiffe://TRUST-DOMAIN/mortise/admin/NAME "
              "for it, "
-             "which may do all that the operator socket may.\n\n"
-             "Example: mortisectl admin create alice --out alice/",
+             "good until it expires or `rotate admin`. What it may do is the role of NAME.\n\n"
+             "Example: mortisectl admin create alice --role operator --out alice/",
     .options = admin_options,
     .min_operands = 1,
     .max_operands = 1,

@@ -143,6 +143,8 @@ static bool restore_check(const char *path, const char *from)
 
     if (err_is_ok(err)) {
         err = store_get(store, VAULT_SETTINGS, &settings, NULL);
+        if (err_is_ok(err)) /* a token that was used since would be good again */
+            err = store_sqlite_forget(store, VAULT_TOKENS);
         store_free(store);
     }
     if (err_is_ok(err))
@@ -165,6 +167,23 @@ static bool restore_pour(int in, int out)
     return got == 0 && fsync(out) == 0;
 }
 
+/* A name that may be missing goes; false: it is still there. */
+static bool restore_unlink(const char *path)
+{
+    return unlink(path) == 0 || errno == ENOENT;
+}
+
+/* What an interrupted restore has left goes; its journal would be played into the next one. */
+static bool restore_clear(const char *to)
+{
+    CLEANUP(mem_freep) char *journal = mem_printf("%s-journal", to);
+
+    if (restore_unlink(journal) && restore_unlink(to))
+        return true;
+    ctl_tell("%s: cannot be removed: %s", to, strerror(errno));
+    return false;
+}
+
 static bool restore_copy(const char *from, const char *to)
 {
     int in = open(from, O_RDONLY | O_CLOEXEC);
@@ -175,7 +194,6 @@ static bool restore_copy(const char *from, const char *to)
         ctl_tell("%s: %s", from, strerror(errno));
         return false;
     }
-    (void)unlink(to); /* of a restore that was interrupted */
     out = open(to, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
     errno = out >= 0 ? 0 : errno;
     done = out >= 0 && restore_pour(in, out);
@@ -190,26 +208,30 @@ static bool restore_copy(const char *from, const char *to)
     return done;
 }
 
-/* Puts `fresh` in the place of `path`; what was there goes aside, its journal with it: SQLite would
- * play that into the new one. */
-static bool restore_swap(const char *folder, const char *fresh, const char *path)
+/* Gives what is at `path` a second name, and its journal, which SQLite would play into the new
+ * store, that name's. restore_is_free has let SQLite play what can be played. */
+static bool restore_set_aside(const char *path)
 {
     CLEANUP(mem_freep) char *aside = mem_printf("%s.before-restore", path);
     CLEANUP(mem_freep) char *journal = mem_printf("%s-journal", path);
     CLEANUP(mem_freep) char *journal_aside = mem_printf("%s-journal", aside);
-    int fd;
 
-    if ((rename(path, aside) != 0 && errno != ENOENT) ||
-        (rename(journal, journal_aside) != 0 && errno != ENOENT) || rename(fresh, path) != 0) {
-        ctl_tell("%s: cannot be replaced: %s", path, strerror(errno));
-        return false;
-    }
-    fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (fd >= 0) {
-        (void)fsync(fd);
-        (void)close(fd);
-    }
-    return true;
+    if (!backup_exists(path))
+        return restore_unlink(journal);
+    return restore_unlink(journal_aside) && restore_unlink(aside) && link(path, aside) == 0 &&
+           (rename(journal, journal_aside) == 0 || errno == ENOENT);
+}
+
+/* Puts `fresh` in the place of `path` in one step: whenever this ends, there is a store; without
+ * one mortise-control would make a new mesh. */
+static bool restore_swap(const char *fresh, const char *path)
+{
+    err_t err = restore_set_aside(path) ? file_rename(fresh, path) : FAIL(IO, errno);
+
+    if (err_is_ok(err))
+        return true;
+    ctl_tell("%s: cannot be replaced: %s", path, strerror(err.sub));
+    return false;
 }
 
 static int restore_run(const struct ctl_flags *flags, int num, char **operands)
@@ -221,8 +243,8 @@ static int restore_run(const struct ctl_flags *flags, int num, char **operands)
 
     (void)num;
     if (!files_make_folder(folder) || !restore_is_free(path, flags->force) ||
-        !restore_copy(from, fresh) || !restore_check(fresh, from) ||
-        !restore_swap(folder, fresh, path))
+        !restore_clear(fresh) || !restore_copy(from, fresh) || !restore_check(fresh, from) ||
+        !restore_swap(fresh, path))
         return CTL_FAILED;
     printf("%s is %s now. Start mortise-control on it with the key-encryption key of that time\n",
            path, from);
@@ -244,7 +266,9 @@ const struct ctl_command ctl_restore = {
     .summary = "puts a backup where a control plane will look for its store",
     .about = "Asks no control plane: none may be running on DATA_DIR. The backup is judged before "
              "anything "
-             "is replaced. What was decided after the backup is not in it.\n\n"
+             "is replaced. What was decided after the backup is not in it: sidecars that have seen "
+             "it refuse the store until `mortisectl accept-restore --confirm`. Join tokens are not "
+             "restored.\n\n"
              "Example: mortisectl restore /backups/mesh-2026-11-23.db /var/lib/mortise",
     .options = restore_options,
     .min_operands = 2,

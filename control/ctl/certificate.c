@@ -103,6 +103,10 @@ static bool certificate_read_token(const struct ctl_flags *flags, struct certifi
     token = buf_view(&text);
     while (token.len > 0 && strchr(" \t\r\n", token.ptr[token.len - 1]) != NULL)
         token.len--;
+    if (token.len == 0) {
+        ctl_tell("--token-file: %s: is empty", flags->token_file);
+        return false;
+    }
     ticket->token = mem_strndup((const char *)token.ptr, token.len);
     return true;
 }

@@ -4,9 +4,11 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "certs/secrets.h"
 #include "lib/base/buf.h"
 #include "lib/base/file.h"
 #include "lib/base/mem.h"
+#include "lib/base/str.h"
 
 #define CTL_FILE_MAX ((size_t)4 << 20)
 
@@ -21,6 +23,16 @@ void ctl_tell(const char *format, ...)
     vfprintf(stderr, format, args);
     va_end(args);
     fputc('\n', stderr);
+}
+
+void ctl_print(FILE *to, const char *text)
+{
+    size_t size = strlen(text) * 6 + 1, len = 0;
+    char *escaped = mem_alloc(size);
+
+    CHECK(str_escape(escaped, size, &len, bytes_of_str(text), false));
+    fputs(escaped, to);
+    mem_free(escaped);
 }
 
 void ctl_tell_faults(const struct faults *faults)
@@ -47,14 +59,18 @@ static bool ctl_read_stdin(struct buf *out)
 
 bool ctl_read(const char *flag, const char *path, bool private, struct buf *out)
 {
+    char why[SECRETS_WHY_MAX] = "";
     err_t err;
 
     if (strcmp(path, "-") == 0)
         return ctl_read_stdin(out);
-    err = private ? file_read_private(path, CTL_FILE_MAX, out) : file_read(path, CTL_FILE_MAX, out);
+    err = private ? secrets_read_file(path, CTL_FILE_MAX, out, why)
+                  : file_read(path, CTL_FILE_MAX, out);
     if (err_is_ok(err))
         return true;
-    if (err_is(err, E_FILE_UNSAFE))
+    if (why[0] != '\0')
+        ctl_tell("%s: %s: %s", flag, path, why);
+    else if (err_is(err, E_FILE_UNSAFE))
         ctl_tell("%s: %s: may be read or changed by others, or is not yours: chmod 600 it", flag,
                  path);
     else if (err_is(err, E_TOO_LARGE))

@@ -1,12 +1,19 @@
 /* mortisectl get: what is in force and who is there. */
 #include <inttypes.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
+#include "certs/tls_profile.h"
 #include "control/ctl/conn.h"
+#include "control/ctl/connections.h"
+#include "control/ctl/crl.h"
+#include "control/ctl/pages.h"
 #include "control/ctl/revoke.h"
 #include "control/ctl/show.h"
 #include "control/ctl/table.h"
+#include "control/ctl/trust.h"
+#include "control/ctl/workload.h"
 #include "control/mesh.h"
 #include "control/msg.h"
 #include "lib/base/clock.h"
@@ -16,10 +23,19 @@
 #include "proto/mesh/operator.pb-c.h"
 
 const char *const ctl_kinds[] = {"mesh",      "subsystems",   "links",       "profiles",
-                                 "workloads", "certificates", "revocations", NULL};
+                                 "workloads", "certificates", "revocations", "connections",
+                                 "crl",       "truststores",  "keystores",   NULL};
+
+static const char *const get_outputs[] = {"table", "wide", "json", "yaml", "pem", NULL};
 
 static const struct option get_options[] = {
-    CTL_OUTPUT_ROW,
+    {.name = "output",
+     .kind = OPTION_ENUM,
+     .offset = offsetof(struct ctl_flags, output),
+     .def = "table",
+     .words = get_outputs,
+     .arg = "FORM",
+     .help = "How to show it; pem: the certificates of keystores or truststores; -o for short."},
     {.name = "expired",
      .kind = OPTION_BOOL,
      .offset = offsetof(struct ctl_flags, expired),
@@ -33,6 +49,42 @@ static const struct option get_options[] = {
      .max = INT64_C(3660) * 86400 * 1000,
      .arg = "TIME",
      .help = "Of certificates: only those that expire within this time; 0s: all."},
+    {.name = "issuer",
+     .kind = OPTION_STR,
+     .offset = offsetof(struct ctl_flags, issuer),
+     .arg = "KEY",
+     .help = "Of crl: only that of the CA with this key (SHA-256, hex)."},
+    {.name = "file",
+     .kind = OPTION_STR,
+     .offset = offsetof(struct ctl_flags, file),
+     .arg = "FILE",
+     .help = "Of crl, with --issuer: where to write the list, in DER; what is there is replaced."},
+    {.name = "link",
+     .kind = OPTION_STR,
+     .offset = offsetof(struct ctl_flags, link),
+     .arg = "NAME",
+     .help = "Of connections: only those of this link."},
+    {.name = "peer",
+     .kind = OPTION_STR,
+     .offset = offsetof(struct ctl_flags, peer),
+     .arg = "ID",
+     .help = "Of connections: only those with this peer: its SPIFFE ID or serial number."},
+    {.name = "limit",
+     .kind = OPTION_INT,
+     .offset = offsetof(struct ctl_flags, limit),
+     .def = "1000",
+     .min = 1,
+     .max = 1000,
+     .arg = "NUMBER",
+     .help = "Of connections: so many of each sidecar are shown; all are counted."},
+    {.name = "timeout",
+     .kind = OPTION_MS,
+     .offset = offsetof(struct ctl_flags, timeout_ms),
+     .def = "5s",
+     .min = 1000,
+     .max = 60000,
+     .arg = "TIME",
+     .help = "Of connections: how long a sidecar has to answer."},
     CTL_CONNECTION_ROWS,
     {.name = NULL},
 };
@@ -98,19 +150,25 @@ static void get_table_subsystems(const struct get *get, const Mortise__V1__Mesh 
     table_print(&table);
 }
 
-static void get_table_links(const struct get *get, const Mortise__V1__Mesh *mesh)
+/* `whole` has the profiles. */
+static void get_table_links(const struct get *get, const Mortise__V1__Mesh *mesh,
+                            const Mortise__V1__Mesh *whole)
 {
-    static const char *const heads[] = {"NAME", "CLIENT", "SERVER", NULL};
-    static const char *const wide[] = {"NAME",           "CLIENT",      "SERVER", "CLIENT PROFILE",
-                                       "SERVER PROFILE", "DESCRIPTION", NULL};
-    struct table table = {.heads = get_is_wide(get) ? wide : heads};
+    static const char *const heads[] = {"NAME", "CLIENT", "SERVER", "WEAK", NULL};
+    static const char *const wide[] = {"NAME",           "CLIENT",         "SERVER",      "WEAK",
+                                       "CLIENT PROFILE", "SERVER PROFILE", "DESCRIPTION", NULL};
+    struct table table = {.heads = get_is_wide(get) ? wide : heads, .red = 4};
 
     for (size_t i = 0; i < mesh->n_links; i++) {
         const Mortise__V1__Link *item = mesh->links[i];
+        struct buf text = {0};
 
         table_add(&table, item->name);
         table_addf(&table, "%s 127.0.0.1:%u", item->client, item->client_port);
         table_addf(&table, "%s 127.0.0.1:%u", item->server, item->server_port);
+        CHECK(err_is_ok(mesh_link_weak(whole, item, clock_wall_s(&clock_system), &text)));
+        CLEANUP(mem_freep) char *weak = buf_take_str(&text);
+        table_add(&table, weak);
         if (get_is_wide(get)) {
             table_add(&table, mesh_client_profile(item));
             table_add(&table, mesh_server_profile(item));
@@ -143,12 +201,31 @@ static void get_add_list(struct table *table, char *const *items, size_t num)
     table_add(table, num > 0 ? joined : "default");
 }
 
+/* One that an older program let be changed stays so until it is applied as it is built in. */
+static const char *get_built_in(int kind, const ProtobufCMessage *item)
+{
+    if (!mesh_is_built_in(kind, mesh_name(item)))
+        return "";
+    return mesh_is_as_built_in(kind, item) ? "yes" : "changed";
+}
+
+static void get_add_weak(struct table *table, const Mortise__V1__TlsProfile *profile)
+{
+    CLEANUP(buf_fini) struct buf text = {0};
+    CLEANUP(mem_freep) char *weak = NULL;
+
+    CHECK(err_is_ok(tls_profile_weak(profile, &text)));
+    weak = buf_take_str(&text);
+    table_add(table, weak);
+}
+
 static void get_table_profiles(const struct get *get, const Mortise__V1__Mesh *mesh)
 {
-    static const char *const heads[] = {"NAME", "ROLE", "VERSIONS", NULL};
-    static const char *const wide[] = {"NAME",   "ROLE",       "VERSIONS",    "SUITES",
-                                       "GROUPS", "SIGNATURES", "DESCRIPTION", NULL};
-    struct table table = {.heads = get_is_wide(get) ? wide : heads};
+    static const char *const heads[] = {"NAME", "ROLE", "VERSIONS", "WEAK", "BUILT IN", NULL};
+    static const char *const wide[] = {"NAME",       "ROLE",        "VERSIONS", "WEAK",
+                                       "BUILT IN",   "SUITES",      "GROUPS",   "SIGNATURES",
+                                       "TRUSTSTORE", "DESCRIPTION", NULL};
+    struct table table = {.heads = get_is_wide(get) ? wide : heads, .red = 4};
 
     for (size_t i = 0; i < mesh->n_profiles; i++) {
         const Mortise__V1__TlsProfile *item = mesh->profiles[i];
@@ -158,11 +235,14 @@ static void get_table_profiles(const struct get *get, const Mortise__V1__Mesh *m
                   item->role == MORTISE__V1__TLS_PROFILE__ROLE__CLIENT ? "client" : "server");
         table_addf(&table, "%s-%s", get_version_name(item->min_version, "TLS1_2"),
                    get_version_name(item->max_version, "TLS1_3"));
+        get_add_weak(&table, item);
+        table_add(&table, get_built_in(MESH_PROFILES, &item->base));
         if (!get_is_wide(get))
             continue;
         get_add_list(&table, item->cipher_suites, item->n_cipher_suites);
         get_add_list(&table, item->groups, item->n_groups);
         get_add_list(&table, item->signature_algorithms, item->n_signature_algorithms);
+        table_add(&table, item->truststore[0] != '\0' ? item->truststore : "default");
         table_add(&table, item->description);
     }
     table_print(&table);
@@ -219,8 +299,14 @@ static int get_mesh_kind(const struct get *get, const Mortise__V1__Mesh *mesh, i
         get_table_subsystems(get, &shown);
     else if (kind == MESH_PROFILES)
         get_table_profiles(get, &shown);
+    else if (get->flags->output == CTL_PEM)
+        all = trust_print_pem(kind == MESH_KEYSTORES, &shown) && all;
+    else if (kind == MESH_KEYSTORES)
+        trust_table_keystores(get_is_wide(get), get->now_s, &shown, mesh);
+    else if (kind == MESH_TRUSTSTORES)
+        trust_table_truststores(get_is_wide(get), get->now_s, &shown, mesh);
     else
-        get_table_links(get, &shown);
+        get_table_links(get, &shown, mesh);
     mem_free(kept);
     return all ? CTL_OK : CTL_FAILED;
 }
@@ -246,25 +332,13 @@ static int get_mesh(const struct get *get, struct conn *conn, int kind)
 
 /* ------------------------------------------------------------------ workloads */
 
-static void get_add_state(struct table *table, const Mortise__V1__Workload *item)
+static void get_add_clock(struct table *table, const Mortise__V1__Workload *item)
 {
-    const Mortise__V1__FieldFault *fault = NULL;
-
-    if (item->refused != NULL) {
-        if (item->refused->n_faults > 0)
-            fault = item->refused->faults[0];
-        table_addf(table, "refuses %" PRIu64 ": %s%s%s", item->refused_version,
-                   fault != NULL ? fault->path : item->refused->code, fault != NULL ? ": " : "",
-                   fault != NULL ? fault->message : "");
-    } else if (item->status == NULL) {
-        table_add(table, "joining");
-    } else if (!item->status->ready) {
-        table_add(table, "not ready");
-    } else if (item->status->renewal_error[0] != '\0') {
-        table_addf(table, "renewal: %s", item->status->renewal_error);
-    } else {
-        table_add(table, "ready");
-    }
+    if (item->clock_known)
+        table_addf(table, "%+.3fs ± %.3fs", (double)item->clock_ahead_ms / 1000,
+                   (double)item->clock_error_ms / 1000);
+    else
+        table_add(table, "");
 }
 
 static void get_table_workloads(const struct get *get,
@@ -274,7 +348,7 @@ static void get_table_workloads(const struct get *get,
                                         "STATE",     "CONNECTED", NULL};
     static const char *const wide[] = {"SUBSYSTEM", "INSTANCE",   "ADDRESS",     "VERSION", "STATE",
                                        "CONNECTED", "SPIFFE ID",  "CERTIFICATE", "EXPIRES", "EPOCH",
-                                       "BUILD",     "GENERATION", NULL};
+                                       "BUILD",     "GENERATION", "WANTED",      "CLOCK",   NULL};
     struct table table = {.heads = get_is_wide(get) ? wide : heads};
 
     for (size_t i = 0; i < reply->n_workloads; i++) {
@@ -287,7 +361,7 @@ static void get_table_workloads(const struct get *get,
         table_addf(&table, get_is_wide(get) ? "%s" : "%.8s", item->instance);
         table_add(&table, item->address);
         table_addf(&table, "%" PRIu64, item->acked_version);
-        get_add_state(&table, item);
+        workload_add_state(&table, item);
         table_time(item->connected_since, get->now_s, text);
         table_add(&table, text);
         if (!get_is_wide(get))
@@ -299,6 +373,8 @@ static void get_table_workloads(const struct get *get,
         table_addf(&table, "%" PRIu64, status->certificate_epoch);
         table_add(&table, item->build);
         table_addf(&table, "%" PRIu64, status->generation);
+        table_addf(&table, "%" PRIu64, item->wanted_version);
+        get_add_clock(&table, item);
     }
     table_print(&table);
 }
@@ -317,8 +393,8 @@ static bool get_has_workload(const void *list, const char *name)
 static int get_workloads(const struct get *get, struct conn *conn)
 {
     Mortise__V1__ListWorkloadsRequest request = MORTISE__V1__LIST_WORKLOADS_REQUEST__INIT;
-    ProtobufCMessage *msg = conn_call(conn, "OperatorService/ListWorkloads", &request.base,
-                                      &mortise__v1__list_workloads_response__descriptor);
+    ProtobufCMessage *msg = pages_call(conn, "OperatorService/ListWorkloads", &request.base,
+                                       &mortise__v1__list_workloads_response__descriptor);
     Mortise__V1__ListWorkloadsResponse shown = MORTISE__V1__LIST_WORKLOADS_RESPONSE__INIT;
     const Mortise__V1__ListWorkloadsResponse *reply;
     bool all;
@@ -369,24 +445,39 @@ static void get_table_certificates(const struct get *get,
     table_print(&table);
 }
 
+/* The newest first. */
+static int get_compare_certificates(const void *a, const void *b)
+{
+    const Mortise__V1__Certificate *one = *(Mortise__V1__Certificate *const *)a;
+    const Mortise__V1__Certificate *two = *(Mortise__V1__Certificate *const *)b;
+
+    if (one->issued_at != two->issued_at)
+        return one->issued_at > two->issued_at ? -1 : 1;
+    return strcmp(one->serial, two->serial);
+}
+
 static int get_certificates_of(const struct get *get, struct conn *conn, const char *subsystem)
 {
     Mortise__V1__ListCertificatesRequest request = MORTISE__V1__LIST_CERTIFICATES_REQUEST__INIT;
+    Mortise__V1__ListCertificatesResponse *reply;
     ProtobufCMessage *msg;
 
     request.subsystem = msg_lend(subsystem);
     request.include_expired = get->flags->expired;
     request.expiring_s = (uint32_t)((get->flags->expiring_ms + 999) / 1000);
-    msg = conn_call(conn, "OperatorService/ListCertificates", &request.base,
-                    &mortise__v1__list_certificates_response__descriptor);
+    msg = pages_call(conn, "OperatorService/ListCertificates", &request.base,
+                     &mortise__v1__list_certificates_response__descriptor);
     if (msg == NULL)
         return CTL_FAILED;
+    reply = MSG_AS(Mortise__V1__ListCertificatesResponse,
+                   mortise__v1__list_certificates_response__descriptor, msg);
+    if (reply->n_certificates > 0)
+        qsort(reply->certificates, reply->n_certificates, sizeof(*reply->certificates),
+              get_compare_certificates);
     if (get_is_text(get))
         show_message(get->flags->output, msg);
     else
-        get_table_certificates(get,
-                               MSG_AS(Mortise__V1__ListCertificatesResponse,
-                                      mortise__v1__list_certificates_response__descriptor, msg));
+        get_table_certificates(get, reply);
     pb_free(msg);
     return CTL_OK;
 }
@@ -400,6 +491,17 @@ static int get_certificates(const struct get *get, struct conn *conn)
     return get_certificates_of(get, conn, get->num_names == 1 ? get->names[0] : "");
 }
 
+/* ---------------------------------------------------------------- connections */
+
+static int get_connections(const struct get *get, struct conn *conn)
+{
+    if (get->num_names != 1) {
+        ctl_tell("connections: of one subsystem: mortisectl get connections SUBSYSTEM");
+        return CTL_USAGE;
+    }
+    return connections_get(conn, get->flags, get->names[0]);
+}
+
 /* ---------------------------------------------------------------------- whole */
 
 enum {
@@ -410,6 +512,10 @@ enum {
     GET_WORKLOADS,
     GET_CERTIFICATES,
     GET_REVOCATIONS,
+    GET_CONNECTIONS,
+    GET_CRL,
+    GET_TRUSTSTORES,
+    GET_KEYSTORES,
 };
 
 static int get_kind(const char *word)
@@ -424,7 +530,7 @@ static int get_kind(const char *word)
     nearest = str_nearest(word, ctl_kinds, num);
     ctl_tell(
         "get: no \"%s\"; there are: mesh, subsystems, links, profiles, workloads, certificates, "
-        "revocations%s%s%s",
+        "revocations, connections, crl, truststores, keystores%s%s%s",
         word, nearest >= 0 ? " (meant was " : "", nearest >= 0 ? ctl_kinds[nearest] : "",
         nearest >= 0 ? "?)" : "");
     return -1;
@@ -439,12 +545,20 @@ static int get_ask(const struct get *get, struct conn *conn, int kind)
         return get_mesh(get, conn, MESH_LINKS);
     case GET_PROFILES:
         return get_mesh(get, conn, MESH_PROFILES);
+    case GET_TRUSTSTORES:
+        return get_mesh(get, conn, MESH_TRUSTSTORES);
+    case GET_KEYSTORES:
+        return get_mesh(get, conn, MESH_KEYSTORES);
     case GET_WORKLOADS:
         return get_workloads(get, conn);
     case GET_CERTIFICATES:
         return get_certificates(get, conn);
     case GET_REVOCATIONS:
         return revocations_show(get->flags, conn);
+    case GET_CRL:
+        return crls_show(get->flags, conn);
+    case GET_CONNECTIONS:
+        return get_connections(get, conn);
     default:
         return get_mesh(get, conn, MESH_KINDS);
     }
@@ -459,6 +573,10 @@ static int get_run(const struct ctl_flags *flags, int num, char **operands)
 
     if (kind < 0)
         return CTL_USAGE;
+    if (flags->output == CTL_PEM && kind != GET_KEYSTORES && kind != GET_TRUSTSTORES) {
+        ctl_tell("--output: pem is for keystores and truststores");
+        return CTL_USAGE;
+    }
     conn = conn_open(flags);
     if (conn != NULL)
         status = get_ask(&get, conn, kind);
@@ -469,11 +587,14 @@ static int get_run(const struct ctl_flags *flags, int num, char **operands)
 const struct ctl_command ctl_get = {
     .name = "get",
     .operands = "KIND [NAME…]",
-    .summary = "mesh, subsystems, links, profiles, workloads, certificates, revocations",
+    .summary = "mesh, links, workloads, certificates, connections and more",
     .about =
         "Shows what is in force and who is connected. KIND is mesh, subsystems, links, profiles, "
         "workloads (sidecars; by subsystem), certificates (issued ones, newest first; of one "
-        "subsystem) or revocations.\n\n"
+        "subsystem), revocations, crl (the revocation lists of this mesh's CAs), truststores (who "
+        "vouches for peers; wide: a line for each certificate), keystores (what links show) or "
+        "connections (live ones of one "
+        "subsystem: each of its sidecars is asked now).\n\n"
         "Example: mortisectl get links -o wide",
     .options = get_options,
     .min_operands = 1,

@@ -3,9 +3,11 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "certs/secrets.h"
 #include "control/build.h"
 #include "control/ctl/ctl.h"
 #include "control/ctl/table.h"
+#include "lib/base/man.h"
 #include "lib/base/mem.h"
 #include "lib/base/process.h"
 #include "lib/base/str.h"
@@ -15,6 +17,13 @@
 #define CTL_HELP_COLUMN 24       /* where the summaries of commands begin */
 
 /* ---------------------------------------------------------------------- help */
+
+static const char ctl_exit_status[] = "0 done; 1 refused or not reached; 2 wrong use.";
+static const char ctl_about[] =
+    "`mortisectl COMMAND --help` shows a command's settings and an example.\n\n"
+    "The control plane is reached over its operator socket (--socket PATH, or the variable\n"
+    "MORTISE_SOCKET; default " CTL_SOCKET_DEFAULT "), or from elsewhere with --server\n"
+    "HOST:PORT, --cert, --key, --roots and --trust-domain.";
 
 static void ctl_help(FILE *out)
 {
@@ -28,22 +37,67 @@ static void ctl_help(FILE *out)
         fprintf(out, "  %s%*s %s\n", name, CTL_HELP_COLUMN - (int)table_width(name), "",
                 command->summary);
     }
-    fprintf(
-        out,
-        "\n`mortisectl COMMAND --help` shows a command's settings and an example.\n\n"
-        "The control plane is reached over its operator socket (--socket PATH, or the variable\n"
-        "MORTISE_SOCKET; default " CTL_SOCKET_DEFAULT "), or from elsewhere with --server\n"
-        "HOST:PORT, --cert, --key, --roots and --trust-domain.\n\n"
-        "Exit codes: 0 done, 1 refused or not reached, 2 wrong use.\n");
+    fprintf(out, "\n%s\n\nExit codes: %s\n", ctl_about, ctl_exit_status);
 }
 
-static void ctl_command_help(const struct ctl_command *command, FILE *out)
+static void ctl_command_help(const struct ctl_command *command, bool man, FILE *out)
 {
     CLEANUP(mem_freep)
     char *usage = mem_printf("mortisectl %s %s%s[SETTING…]", command->name, command->operands,
                              command->operands[0] != '\0' ? " " : "");
+    CLEANUP(mem_freep) char *name = mem_printf("mortisectl-%s", command->name);
+    const struct options_page page = {.name = name,
+                                      .section = 1,
+                                      .summary = command->summary,
+                                      .usage = usage,
+                                      .about = command->about,
+                                      .exit_status = ctl_exit_status};
 
-    options_help(command->options, usage, command->about, out);
+    for (char *space = strchr(name, ' '); space != NULL; space = strchr(space, ' '))
+        *space = '-';
+    options_help(command->options, &page, man, out);
+}
+
+/* The page of all of it, and what the page of each command is called. */
+static void ctl_man(FILE *out)
+{
+    man_begin(out, "mortisectl", 1, "the operator's command line of a Mortise mesh");
+    man_section(out, "SYNOPSIS");
+    man_text(out, "mortisectl [SETTING…] COMMAND …");
+    man_section(out, "DESCRIPTION");
+    man_text(out, ctl_about);
+    man_section(out, "COMMANDS");
+    for (size_t i = 0; ctl_commands[i] != NULL; i++) {
+        CLEANUP(mem_freep)
+        char *head = mem_printf("%s %s", ctl_commands[i]->name, ctl_commands[i]->operands);
+        CLEANUP(mem_freep) char *text = mem_printf("%s.", ctl_commands[i]->summary);
+
+        if (ctl_commands[i]->operands[0] == '\0')
+            head[strlen(head) - 1] = '\0';
+        man_item(out, head);
+        man_text(out, text);
+    }
+    man_section(out, "EXIT STATUS");
+    man_text(out, ctl_exit_status);
+    man_section(out, "SEE ALSO");
+    man_text(out, "mortisectl-COMMAND(1), with - for a space in the command; mortise-control(8), "
+                  "mortise-proxy(8)");
+}
+
+/* What stands alone: --help, --help=man, --help=names. False: it is something else. */
+static bool ctl_help_of(const char *arg)
+{
+    if (strcmp(arg, "--help") == 0 || strcmp(arg, "-h") == 0) {
+        ctl_help(stdout);
+    } else if (strcmp(arg, "--help=man") == 0) {
+        ctl_man(stdout);
+    } else if (strcmp(arg, "--help=names") == 0) { /* for what makes a page of each */
+        for (size_t i = 0; ctl_commands[i] != NULL; i++)
+            printf("%s\n", ctl_commands[i]->name);
+    } else {
+        return false;
+    }
+    return true;
 }
 
 /* ------------------------------------------------------------------ dispatch */
@@ -97,11 +151,11 @@ static const struct ctl_command *ctl_find(int argc, char **argv, int at, int *ou
 
 static void ctl_unknown(const char *word)
 {
-    const char *names[32];
+    const char *names[64];
     size_t num = 0;
     int nearest;
 
-    for (; ctl_commands[num] != NULL; num++)
+    for (; num < ARRAY_LEN(names) && ctl_commands[num] != NULL; num++)
         names[num] = ctl_commands[num]->name;
     nearest = str_nearest(word, names, num);
     if (nearest >= 0)
@@ -165,6 +219,23 @@ static int ctl_check_operands(const struct ctl_command *command, int num, char *
     return CTL_USAGE;
 }
 
+/* Has encrypted files opened, where the command has the rows for it; the key's variable is wiped:
+ * an editor is started with our environment. False: told. */
+static bool ctl_use_secrets(const struct option *table, struct ctl_flags *flags)
+{
+    const struct secret_source source = {.name = "secrets-key",
+                                         .file = flags->secrets_key_file,
+                                         .value = flags->secrets_key,
+                                         .command = &flags->secrets_key_command};
+    CLEANUP(faults_fini) struct faults faults = {0};
+    bool used = secrets_use(&source, &faults);
+
+    if (source.value != NULL)
+        options_forget(table, "secrets-key", flags, environ);
+    ctl_tell_faults(&faults);
+    return used;
+}
+
 static int ctl_run(const struct ctl_command *command, int argc, char **argv, int words)
 {
     struct ctl_flags flags = {0};
@@ -180,7 +251,7 @@ static int ctl_run(const struct ctl_command *command, int argc, char **argv, int
     if (!err_is_ok(err))
         ctl_tell_faults(&faults);
     else if (result.help)
-        ctl_command_help(command, stdout);
+        ctl_command_help(command, result.man, stdout);
     else if (result.version)
         build_print("mortisectl", stdout);
     else
@@ -191,27 +262,37 @@ static int ctl_run(const struct ctl_command *command, int argc, char **argv, int
     } else if (status == CTL_OK && !process_has_descriptors(CTL_DESCRIPTORS_LEAST, reason)) {
         ctl_tell("%s", reason);
         status = CTL_USAGE;
+    } else if (status == CTL_OK && !ctl_use_secrets(command->options, &flags)) {
+        status = CTL_USAGE;
     } else if (status == CTL_OK) {
         status = command->run(&flags, argc - result.first_operand - words,
                               argv + result.first_operand + words);
     }
+    secrets_end();
     options_free(command->options, &flags);
     faults_fini(&faults);
     mem_free(environment);
     return status;
 }
 
-/* -o and -f are the two short ones. */
+/* -o, -f and -m are the short ones; of `audit tail`, which has no file, -f is --follow. */
 static void ctl_expand_short(int argc, char **argv)
 {
     static char output[] = "--output";
     static char file[] = "--file";
+    static char follow[] = "--follow";
+    static char message[] = "--message";
+    int at = ctl_find_word(argc, argv);
+    bool tail =
+        at + 1 < argc && strcmp(argv[at], "audit") == 0 && strcmp(argv[at + 1], "tail") == 0;
 
     for (int i = 1; i < argc && strcmp(argv[i], "--") != 0; i++) {
         if (strcmp(argv[i], "-o") == 0)
             argv[i] = output;
         else if (strcmp(argv[i], "-f") == 0)
-            argv[i] = file;
+            argv[i] = tail ? follow : file;
+        else if (strcmp(argv[i], "-m") == 0)
+            argv[i] = message;
     }
 }
 
@@ -223,20 +304,16 @@ static int ctl_main(int argc, char **argv)
 
     ctl_expand_short(argc, argv);
     at = ctl_find_word(argc, argv);
-    if (argc > 1 && (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0)) {
-        ctl_help(stdout);
+    if (argc > 1 && ctl_help_of(argv[1]))
         return CTL_OK;
-    }
     if (argc > 1 && strcmp(argv[1], "--version") == 0) {
         build_print("mortisectl", stdout);
         return CTL_OK;
     }
     if (at >= argc) {
         for (int i = 1; i < argc; i++) {
-            if (strcmp(argv[i], "--help") == 0 || strcmp(argv[i], "-h") == 0) {
-                ctl_help(stdout);
+            if (ctl_help_of(argv[i]))
                 return CTL_OK;
-            }
         }
         ctl_help(stderr);
         return CTL_USAGE;
@@ -252,6 +329,7 @@ static int ctl_main(int argc, char **argv)
 int main(int argc, char **argv)
 {
     process_begin();
+    process_protect("mortisectl");
     process_ignore_signals();
     return process_end("mortisectl", ctl_main(argc, argv));
 }

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "certs/revoke.h"
+#include "control/ctl/connections.h"
 #include "control/ctl/rollout.h"
 #include "control/ctl/show.h"
 #include "control/ctl/table.h"
@@ -31,6 +32,11 @@ static const struct option revoke_options[] = {
      .offset = offsetof(struct ctl_flags, reason),
      .arg = "TEXT",
      .help = "Why, for people; get revocations shows it."},
+    {.name = "dry-run",
+     .kind = OPTION_BOOL,
+     .offset = offsetof(struct ctl_flags, dry_run),
+     .def = "false",
+     .help = "Only tell which live connections would end."},
     {.name = "wait",
      .kind = OPTION_BOOL,
      .offset = offsetof(struct ctl_flags, wait),
@@ -120,7 +126,7 @@ static int revoke_told(struct conn *conn, const struct ctl_flags *flags, Protobu
     printf("revocation %" PRIu64 " is %s\n", reply->id, what);
     (void)fflush(stdout);
     pb_free(msg);
-    return flags->wait ? rollout_wait(conn, flags, version) : CTL_OK;
+    return flags->wait ? rollout_wait(conn, flags, version, NULL) : CTL_OK;
 }
 
 static int revoke_send(struct conn *conn, const struct ctl_flags *flags, int kind,
@@ -128,6 +134,7 @@ static int revoke_send(struct conn *conn, const struct ctl_flags *flags, int kin
 {
     Mortise__V1__RevokeRequest request = MORTISE__V1__REVOKE_REQUEST__INIT;
     Mortise__V1__Revocation revocation = MORTISE__V1__REVOCATION__INIT;
+    Mortise__V1__PreviewRequest preview = MORTISE__V1__PREVIEW_REQUEST__INIT;
     CLEANUP(mem_freep) char *id = NULL;
 
     if (kind == KIND_SUBSYSTEM) {
@@ -138,6 +145,10 @@ static int revoke_send(struct conn *conn, const struct ctl_flags *flags, int kin
     }
     *revoke_field(&revocation, kind) = msg_lend(value);
     revocation.grace_ms = (uint32_t)flags->grace_ms;
+    if (flags->dry_run) {
+        preview.revocation = &revocation;
+        return connections_preview(conn, &preview);
+    }
     request.revocation = &revocation;
     if (flags->reason != NULL)
         request.reason = flags->reason;

@@ -4,10 +4,11 @@
 #include <stdio.h>
 
 #include "control/msg.h"
+#include "lib/base/mem.h"
 #include "proto/mesh/operator.pb-c.h"
 
 struct rollout {
-    bool refused;
+    char *refuser;
 };
 
 static void rollout_on_progress(void *arg, const ProtobufCMessage *msg)
@@ -23,7 +24,9 @@ static void rollout_on_progress(void *arg, const ProtobufCMessage *msg)
         printf("%u/%u %s (%.8s) has it\n", progress->acked, progress->total, workload->subsystem,
                workload->instance);
     } else {
-        rollout->refused = true;
+        if (rollout->refuser == NULL)
+            rollout->refuser =
+                mem_printf("%s refuses it (%s)", workload->subsystem, workload->refused->code);
         ctl_tell("%s (%.8s) refuses it and keeps version %" PRIu64 ": %s", workload->subsystem,
                  workload->instance, workload->acked_version, workload->refused->code);
         for (size_t i = 0; i < workload->refused->n_faults; i++)
@@ -33,15 +36,22 @@ static void rollout_on_progress(void *arg, const ProtobufCMessage *msg)
     (void)fflush(stdout);
 }
 
-int rollout_wait(struct conn *conn, const struct ctl_flags *flags, uint64_t version)
+int rollout_wait(struct conn *conn, const struct ctl_flags *flags, uint64_t version,
+                 char **out_refuser)
 {
     Mortise__V1__WatchRolloutRequest request = MORTISE__V1__WATCH_ROLLOUT_REQUEST__INIT;
-    struct rollout rollout = {.refused = false};
+    struct rollout rollout = {.refuser = NULL};
+    bool ended;
+    bool refused;
 
     request.version = version;
     request.timeout_s = (uint32_t)((flags->timeout_ms + 999) / 1000);
-    if (!conn_stream(conn, "OperatorService/WatchRollout", &request.base,
-                     &mortise__v1__rollout_progress__descriptor, rollout_on_progress, &rollout))
-        return CTL_FAILED;
-    return rollout.refused ? CTL_FAILED : CTL_OK;
+    ended = conn_stream(conn, "OperatorService/WatchRollout", &request.base,
+                        &mortise__v1__rollout_progress__descriptor, rollout_on_progress, &rollout);
+    refused = rollout.refuser != NULL;
+    if (out_refuser != NULL)
+        *out_refuser = rollout.refuser;
+    else
+        mem_free(rollout.refuser);
+    return ended && !refused ? CTL_OK : CTL_FAILED;
 }

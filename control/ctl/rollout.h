@@ -5,7 +5,9 @@
 #include "control/ctl/conn.h"
 
 /* rollout_wait tells of each sidecar that has `version`, and of each that refuses it; CTL_OK when
- * all have it within the time that the flags give, else CTL_FAILED. */
-int rollout_wait(struct conn *conn, const struct ctl_flags *flags, uint64_t version);
+ * all have it within the time that the flags give, else CTL_FAILED. `out_refuser` (may be NULL) is
+ * the first that refuses it and why, owned; NULL: none does. */
+int rollout_wait(struct conn *conn, const struct ctl_flags *flags, uint64_t version,
+                 char **out_refuser);
 
 #endif

@@ -1,4 +1,6 @@
-/* mortisectl rotate root and rotate status: a new root for the mesh. */
+/* mortisectl rotate root, rotate issuer and rotate status: a new root or issuer for the mesh. */
+#include "control/ctl/rotate_root.h"
+
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
@@ -36,9 +38,18 @@ static bool root_is_idle(const Mortise__V1__RootRotation *rotation)
     return strcmp(rotation->stage, "idle") == 0;
 }
 
+static bool root_is_of_issuer(const Mortise__V1__RootRotation *rotation)
+{
+    return strcmp(rotation->kind, "issuer") == 0;
+}
+
 static void root_print_line(const Mortise__V1__RootRotation *rotation)
 {
-    if (root_is_idle(rotation))
+    if (root_is_idle(rotation) && root_is_of_issuer(rotation))
+        printf("done: the issuer with key %s signs\n"
+               "if the old one may be in other hands: mortisectl revoke issuer %s\n",
+               rotation->issuer_key_sha256, rotation->retired_issuer_key_sha256);
+    else if (root_is_idle(rotation))
         printf("done: root %.*s signs\n", ROOT_SHA256_SHOWN, rotation->signing_sha256);
     else
         printf("%s%s: %s (%u of %u)\n", rotation->going_back ? "back, " : "", rotation->stage,
@@ -89,7 +100,7 @@ static const struct option rotate_root_options[] = {
      .kind = OPTION_BOOL,
      .offset = offsetof(struct ctl_flags, abort),
      .def = "false",
-     .help = "Go back to the root of before; possible until a root is being retired."},
+     .help = "Go back to the one of before; possible until it is being retired."},
     CTL_SPREAD_ROW,
     {.name = "wait",
      .kind = OPTION_BOOL,
@@ -101,32 +112,49 @@ static const struct option rotate_root_options[] = {
     {.name = NULL},
 };
 
-static int rotate_root_run(const struct ctl_flags *flags, int num, char **operands)
+int rotate_root_told(struct conn *conn, const struct ctl_flags *flags, ProtobufCMessage *msg)
+{
+    Mortise__V1__RootRotation *rotation = root_reply(msg);
+
+    if (rotation == NULL)
+        return CTL_FAILED;
+    printf("rotation %" PRIu64 "\n", rotation->number);
+    root_print_line(rotation);
+    if (flags->wait)
+        return root_follow(conn, rotation, flags->timeout_ms);
+    pb_free(&rotation->base);
+    return CTL_OK;
+}
+
+static int root_begin(const struct ctl_flags *flags, bool issuer_only)
 {
     Mortise__V1__RotateRootRequest request = MORTISE__V1__ROTATE_ROOT_REQUEST__INIT;
-    Mortise__V1__RootRotation *rotation = NULL;
     struct conn *conn = conn_open(flags);
     int status = CTL_FAILED;
 
-    (void)num;
-    (void)operands;
+    request.issuer_only = issuer_only;
     request.abort = flags->abort;
     request.spread_ms = (uint32_t)flags->spread_ms;
     if (conn != NULL)
-        rotation = root_reply(conn_call(conn, "OperatorService/RotateRoot", &request.base,
-                                        &mortise__v1__root_rotation__descriptor));
-    if (rotation != NULL) {
-        printf("rotation %" PRIu64 "\n", rotation->number);
-        root_print_line(rotation);
-        if (flags->wait) {
-            status = root_follow(conn, rotation, flags->timeout_ms);
-        } else {
-            status = CTL_OK;
-            pb_free(&rotation->base);
-        }
-    }
+        status = rotate_root_told(conn, flags,
+                                  conn_call(conn, "OperatorService/RotateRoot", &request.base,
+                                            &mortise__v1__root_rotation__descriptor));
     conn_close(conn);
     return status;
+}
+
+static int rotate_root_run(const struct ctl_flags *flags, int num, char **operands)
+{
+    (void)num;
+    (void)operands;
+    return root_begin(flags, false);
+}
+
+static int rotate_issuer_run(const struct ctl_flags *flags, int num, char **operands)
+{
+    (void)num;
+    (void)operands;
+    return root_begin(flags, true);
 }
 
 const struct ctl_command ctl_rotate_root = {
@@ -138,10 +166,24 @@ const struct ctl_command ctl_rotate_root = {
         "acknowledged that has all certificates made anew under it; when each has its own, the old "
         "root is retired and its key destroyed. A sidecar that refuses or does not answer stops "
         "the advance; rotate status names it. A control plane that is restarted goes on where it "
-        "was.\n\n"
-        "Example: mortisectl rotate root --wait",
+        "was. It takes an elevation.\n\n"
+        "Example: mortisectl elevate --for 30m --reason \"it is due\" && mortisectl rotate root "
+        "--wait",
     .options = rotate_root_options,
     .run = rotate_root_run,
+};
+
+const struct ctl_command ctl_rotate_issuer = {
+    .name = "rotate issuer",
+    .operands = "",
+    .summary = "a new issuing key below the same root",
+    .about = "Makes a new issuing key and certificate, signs with it, and has all certificates "
+             "made anew; when each connected sidecar has its own, the old key is destroyed. "
+             "Everybody trusts the root, so no trust changes. When the old key may be in other "
+             "hands, revoke it after that: the last line tells how.\n\n"
+             "Example: mortisectl rotate issuer --wait",
+    .options = rotate_root_options,
+    .run = rotate_issuer_run,
 };
 
 static const struct option rotate_status_options[] = {
@@ -156,18 +198,28 @@ static void root_print(const Mortise__V1__RootRotation *rotation)
     table_time(rotation->stage_since, now_s, since);
     table_time(rotation->ended_at, now_s, ended);
     if (rotation->number == 0)
-        printf("the root was never rotated\n");
+        printf("neither root nor issuer was ever rotated\n");
     else if (root_is_idle(rotation))
-        printf("rotation %" PRIu64 "  ended %s%s\n", rotation->number, ended,
-               rotation->going_back ? ", went back" : "");
+        printf("rotation %" PRIu64 ", of the %s: ended %s%s\n", rotation->number, rotation->kind,
+               ended, rotation->going_back ? ", went back" : "");
     else
-        printf("rotation %" PRIu64 "  %sstage %s since %s, begun %s\n"
+        printf("rotation %" PRIu64 ", of the %s: %sstage %s since %s, begun %s\n"
                "waits until %s: %u of %u\n",
-               rotation->number, rotation->going_back ? "goes back, " : "", rotation->stage, since,
-               began, rotation->waits_for, rotation->done, rotation->total);
-    printf("signs       %s\n", rotation->signing_sha256);
+               rotation->number, rotation->kind, rotation->going_back ? "goes back, " : "",
+               rotation->stage, since, began, rotation->waits_for, rotation->done, rotation->total);
+    printf("root               %s\n", rotation->signing_sha256);
     if (rotation->other_sha256[0] != '\0')
-        printf("trusted too %s\n", rotation->other_sha256);
+        printf("trusted too        %s\n", rotation->other_sha256);
+    printf("issuer key         %s\n", rotation->issuer_key_sha256);
+    if (rotation->other_issuer_key_sha256[0] != '\0')
+        printf("other issuer key   %s\n", rotation->other_issuer_key_sha256);
+    if (rotation->retired_issuer_key_sha256[0] != '\0')
+        printf("retired issuer key %s\n", rotation->retired_issuer_key_sha256);
+    if (rotation->key != NULL && rotation->key->done)
+        printf("store's key        %s\n", rotation->key->key);
+    else if (rotation->key != NULL)
+        printf("store's key        %s; %" PRIu64 " records are still under another\n",
+               rotation->key->key, rotation->key->stale);
     for (size_t i = 0; i < rotation->n_waiting; i++)
         printf("waiting for %s (%.8s): %s\n", rotation->waiting[i]->subsystem,
                rotation->waiting[i]->instance, rotation->waiting[i]->reason);
@@ -196,8 +248,8 @@ static int rotate_status_run(const struct ctl_flags *flags, int num, char **oper
 const struct ctl_command ctl_rotate_status = {
     .name = "rotate status",
     .operands = "",
-    .summary = "how far the rotation of the root is, and whom it waits for",
-    .about = "Names each sidecar that holds the stage up, and why.\n\n"
+    .summary = "how far the rotation of root or issuer is, and whom it waits for",
+    .about = "Names each sidecar that holds the stage up, and why, and the keys that sign.\n\n"
              "Example: mortisectl rotate status",
     .options = rotate_status_options,
     .run = rotate_status_run,

@@ -42,7 +42,14 @@ static void status_print(const Mortise__V1__StatusResponse *status)
     printf("program       %s, started %s\n", status->build, started);
     printf("mesh          version %" PRIu64 ": %u subsystems, %u links\n", status->version,
            status->subsystems, status->links);
-    printf("sidecars      %u connected, %u in sync\n", status->connected, status->in_sync);
+    printf("sidecars      %u connected, %u in sync", status->connected, status->in_sync);
+    if (status->skewed > 0)
+        printf(", %u with a clock that is off (mortisectl get workloads)", status->skewed);
+    printf("\n");
+    if (status->rolled_back > 0)
+        printf(
+            "store         is older than what %u sidecars have seen: mortisectl accept-restore\n",
+            status->rolled_back);
     printf("root          expires %s\n", root);
     printf("              sha256 %s\n", status->root_sha256);
     printf("issuer        expires %s\n", issuer);

@@ -53,13 +53,16 @@ size_t table_width(const char *text)
     return width;
 }
 
-static void table_row(const char *const *cells, size_t num, const size_t *widths)
+/* `red`: the column, from 1, whose cells are, but for empty ones; 0: none. */
+static void table_row(const char *const *cells, size_t num, const size_t *widths, size_t red)
 {
     for (size_t i = 0; i < num; i++) {
         /* Nothing behind the last: no spaces at the end of a line. */
         int pad = i + 1 < num ? (int)(widths[i] - table_width(cells[i]) + 2) : 0;
 
-        printf("%s%*s", cells[i], pad, "");
+        bool is_red = i + 1 == red && strcmp(cells[i], "-") != 0;
+
+        printf("%s%s%s%*s", is_red ? "\033[31m" : "", cells[i], is_red ? "\033[0m" : "", pad, "");
     }
 }
 
@@ -81,10 +84,10 @@ void table_print(struct table *table)
             widths[i % num] = width;
     }
     printf("%s", bold ? "\033[1m" : "");
-    table_row(table->heads, num, widths);
+    table_row(table->heads, num, widths, 0);
     printf("%s\n", bold ? "\033[0m" : "");
     for (size_t i = 0; i < table->num_cells; i += num) {
-        table_row((const char *const *)&table->cells[i], num, widths);
+        table_row((const char *const *)&table->cells[i], num, widths, bold ? table->red : 0);
         printf("\n");
     }
     for (size_t i = 0; i < table->num_cells; i++)
@@ -116,7 +119,9 @@ void table_time(int64_t unix_s, int64_t now_s, char out[TABLE_TIME_MAX])
         return;
     clock_format_utc(unix_s, utc);
     table_span(unix_s >= now_s ? unix_s - now_s : now_s - unix_s, span);
-    if (unix_s >= now_s)
+    if (unix_s == now_s)
+        (void)snprintf(out, TABLE_TIME_MAX, "%s (just now)", utc);
+    else if (unix_s > now_s)
         (void)snprintf(out, TABLE_TIME_MAX, "%s (in %s)", utc, span);
     else
         (void)snprintf(out, TABLE_TIME_MAX, "%s (%s ago)", utc, span);

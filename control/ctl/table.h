@@ -13,6 +13,7 @@ struct table {
     const char *const *heads; /* borrowed; NULL-ended */
     char **cells;             /* num_cells, row by row */
     size_t num_cells;
+    size_t red; /* the column, from 1, whose cells are red on a terminal; 0: none */
 };
 
 /* table_add adds the next cell, a row is full when it has a cell for each head; `text` is copied

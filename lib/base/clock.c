@@ -1,6 +1,7 @@
 #include "lib/base/clock.h"
 
 #include <stdio.h>
+#include <string.h>
 #include <time.h>
 
 #include "lib/base/err.h"
@@ -65,4 +66,18 @@ void clock_format_utc(int64_t unix_s, char out[21])
                    (unsigned)(tm.tm_mon + 1) % 100, (unsigned)tm.tm_mday % 100,
                    (unsigned)tm.tm_hour % 100, (unsigned)tm.tm_min % 100,
                    (unsigned)tm.tm_sec % 100);
+}
+
+bool clock_parse_utc(const char *text, int64_t *out_unix_s)
+{
+    struct tm tm = {.tm_sec = 0};
+    const char *end = strptime(text, "%Y-%m-%dT%H:%M:%SZ", &tm);
+    char again[21];
+
+    if (end == NULL || *end != '\0')
+        return false;
+    *out_unix_s = timegm(&tm);
+    /* The library takes February 30th, and fewer digits. */
+    clock_format_utc(*out_unix_s, again);
+    return strcmp(again, text) == 0;
 }

@@ -2,6 +2,7 @@
 #ifndef MORTISE_LIB_BASE_CLOCK_H
 #define MORTISE_LIB_BASE_CLOCK_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 /* clock is borrowed by its users and outlives them. mono_ms never goes back; wall_s is Unix time.
@@ -30,5 +31,7 @@ uint64_t clock_mono_us(void);
 
 /* clock_format_utc writes "2026-11-23T01:35:24Z" (21 bytes with NUL) for `unix_s`. */
 void clock_format_utc(int64_t unix_s, char out[21]);
+/* clock_parse_utc reads just that form (RFC 3339 with "Z", whole seconds, year 1 to 9999). */
+bool clock_parse_utc(const char *text, int64_t *out_unix_s);
 
 #endif

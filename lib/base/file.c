@@ -21,9 +21,9 @@ static void file_closep(int *fd)
 }
 
 /* O_NONBLOCK: opening a pipe that nobody writes to must not hang before fstat can refuse it. */
-static err_t file_open(const char *path, int *out_fd, struct stat *out_stat)
+static err_t file_open(const char *path, int flags, int *out_fd, struct stat *out_stat)
 {
-    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK | flags);
 
     if (fd < 0)
         return FAIL(FILE_OPEN, errno);
@@ -76,7 +76,9 @@ static err_t file_read_fd(int fd, size_t max, struct buf *out)
     return err;
 }
 
-static err_t file_read_as(const char *path, size_t max, bool is_private, struct buf *out)
+enum file_kind { FILE_KIND_ANY, FILE_KIND_PRIVATE, FILE_KIND_OWN };
+
+static err_t file_read_as(const char *path, size_t max, enum file_kind kind, struct buf *out)
 {
     CLEANUP(file_closep) int fd = -1;
     size_t before = buf_size(out);
@@ -84,9 +86,11 @@ static err_t file_read_as(const char *path, size_t max, bool is_private, struct 
     err_t err;
 
     CHECK(max <= BUF_MAX_DEFAULT);
-    TRY(file_open(path, &fd, &stat));
-    if (is_private)
+    TRY(file_open(path, kind == FILE_KIND_OWN ? O_NOFOLLOW : 0, &fd, &stat));
+    if (kind != FILE_KIND_ANY)
         TRY(file_judge(&stat));
+    if (kind == FILE_KIND_OWN && stat.st_uid != geteuid())
+        return FAIL(FILE_UNSAFE, 0);
     err = file_read_fd(fd, max, out);
     if (!err_is_ok(err))
         buf_truncate(out, before);
@@ -95,12 +99,17 @@ static err_t file_read_as(const char *path, size_t max, bool is_private, struct 
 
 err_t file_read(const char *path, size_t max, struct buf *out)
 {
-    return file_read_as(path, max, false, out);
+    return file_read_as(path, max, FILE_KIND_ANY, out);
 }
 
 err_t file_read_private(const char *path, size_t max, struct buf *out)
 {
-    return file_read_as(path, max, true, out);
+    return file_read_as(path, max, FILE_KIND_PRIVATE, out);
+}
+
+err_t file_read_own(const char *path, size_t max, struct buf *out)
+{
+    return file_read_as(path, max, FILE_KIND_OWN, out);
 }
 
 err_t file_check_private(const char *path)
@@ -108,7 +117,7 @@ err_t file_check_private(const char *path)
     CLEANUP(file_closep) int fd = -1;
     struct stat stat;
 
-    TRY(file_open(path, &fd, &stat));
+    TRY(file_open(path, 0, &fd, &stat));
     return file_judge(&stat);
 }
 
@@ -184,4 +193,11 @@ err_t file_write_atomic(const char *path, struct bytes content, mode_t mode)
         return err;
     }
     return file_sync_folder(path);
+}
+
+err_t file_rename(const char *from, const char *to)
+{
+    if (rename(from, to) != 0)
+        return FAIL(IO, errno);
+    return file_sync_folder(to);
 }

@@ -18,6 +18,10 @@ MUST_CHECK err_t file_read(const char *path, size_t max, struct buf *out);
  * mode's bits, 0 if the owner is wrong). Release `out` with buf_wipe_fini. */
 MUST_CHECK err_t file_read_private(const char *path, size_t max, struct buf *out);
 
+/* file_read_own is file_read_private for what we wrote ourselves: it must be ours, not root's, and
+ * no symbolic link (FILE_OPEN, sub ELOOP). */
+MUST_CHECK err_t file_read_own(const char *path, size_t max, struct buf *out);
+
 /* file_check_private is the same judgement without reading. Errors: FILE_OPEN, FILE_UNSAFE. */
 MUST_CHECK err_t file_check_private(const char *path);
 
@@ -26,5 +30,9 @@ MUST_CHECK err_t file_check_private(const char *path);
  * synced. After OK the content survives a power cut. A symbolic link at `path` is replaced, not
  * followed. Errors: FILE_OPEN (sub: errno) when nothing can be created there, IO (sub: errno). */
 MUST_CHECK err_t file_write_atomic(const char *path, struct bytes content, mode_t mode);
+
+/* file_rename gives `from` the name `to`, in the place of what had it, durably. Both are on one
+ * file system. Errors: IO (sub: errno). */
+MUST_CHECK err_t file_rename(const char *from, const char *to);
 
 #endif

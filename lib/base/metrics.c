@@ -480,3 +480,27 @@ err_t metrics_write(struct metrics *metrics, struct buf *out)
         buf_truncate(out, before);
     return err;
 }
+
+err_t metrics_write_gauge(struct buf *out, const char *family, const char *help)
+{
+    return buf_printf(out, "# HELP %s %s\n# TYPE %s gauge\n", family, help, family);
+}
+
+err_t metrics_write_value(struct buf *out, const char *family, const char *const *labels,
+                          double value)
+{
+    struct buf values = {.data = NULL};
+    err_t err = OK;
+
+    for (size_t i = 0; labels[i] != NULL && err_is_ok(err); i += 2) {
+        err = buf_printf(&values, "%s%s=\"", i > 0 ? "," : "", labels[i]);
+        metrics_put_value(&values, labels[i + 1]);
+        if (err_is_ok(err))
+            err = buf_add_str(&values, "\"");
+    }
+    if (err_is_ok(err))
+        err = buf_printf(out, "%s{%.*s} %.15g\n", family, (int)buf_size(&values),
+                         (const char *)buf_view(&values).ptr, value);
+    buf_fini(&values);
+    return err;
+}

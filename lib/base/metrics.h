@@ -55,4 +55,12 @@ int64_t metrics_read(struct metrics *metrics, metric_id id);
  * HELP and TYPE only. */
 MUST_CHECK err_t metrics_write(struct metrics *metrics, struct buf *out);
 
+/* What comes and goes with what it is about, as a certificate, is no series here: it is written
+ * when it is asked for. metrics_write_gauge appends the head of a family of gauges,
+ * metrics_write_value one sample of it; `labels` are names and values in turn, ended by NULL,
+ * values escaped and cut as those of a series. */
+MUST_CHECK err_t metrics_write_gauge(struct buf *out, const char *family, const char *help);
+MUST_CHECK err_t metrics_write_value(struct buf *out, const char *family, const char *const *labels,
+                                     double value);
+
 #endif

@@ -302,6 +302,8 @@ static bool options_asks(const struct option *table, size_t num, int argc, char 
     for (int i = 1; i < argc && strcmp(argv[i], "--") != 0; i++) {
         if (strcmp(argv[i], "--help") == 0 || strcmp(argv[i], "-h") == 0)
             result->help = true;
+        if (strcmp(argv[i], "--help=man") == 0)
+            result->help = result->man = true;
         if (strcmp(argv[i], "--version") == 0)
             result->version = true;
     }

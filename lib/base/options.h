@@ -79,6 +79,7 @@ struct options_seen {
 struct options_result {
     struct options_seen seen;
     bool help;         /* --help was given */
+    bool man;          /* as --help=man: the same as a manual page */
     bool version;      /* --version was given */
     int first_operand; /* index in argv of the first operand, argc when none */
 };
@@ -121,8 +122,19 @@ void options_check_required(const struct option *table, void *config, struct fau
 
 /* options_free releases what the struct owns; secrets are overwritten first. */
 void options_free(const struct option *table, void *config);
+/* What --help says beside the rows. `about` may end with "\n\nExample: " and examples, a line each,
+ * those behind the first indented as deep. */
+struct options_page {
+    const char *name; /* mortise-proxy; of a command mortisectl-apply */
+    int section;      /* of the manual */
+    const char *summary;
+    const char *usage;
+    const char *about;
+    const char *exit_status; /* for the manual; NULL: none */
+};
+
 /* options_help writes the usage line, `about`, then each row under its heading with default, range
- * and variable, wrapped at 90 columns. */
-void options_help(const struct option *table, const char *usage, const char *about, FILE *out);
+ * and variable, wrapped at 90 columns; with `man` the same as a manual page. */
+void options_help(const struct option *table, const struct options_page *page, bool man, FILE *out);
 
 #endif

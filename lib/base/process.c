@@ -7,12 +7,21 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <unistd.h>
 
 #include "lib/base/mem.h"
 
 #define PROCESS_EXIT_UNUSABLE 2
+
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define PROCESS_IS_SANITIZED 1
+#elif defined(__has_feature)
+#define PROCESS_IS_SANITIZED (__has_feature(address_sanitizer) || __has_feature(thread_sanitizer))
+#else
+#define PROCESS_IS_SANITIZED 0
+#endif
 
 void process_begin(void)
 {
@@ -29,6 +38,19 @@ void process_ignore_signals(void)
 {
     (void)signal(SIGPIPE, SIG_IGN);
     (void)signal(SIGXFSZ, SIG_IGN);
+}
+
+void process_protect(const char *program)
+{
+    const struct rlimit none = {0, 0};
+
+    if (setrlimit(RLIMIT_CORE, &none) != 0)
+        (void)fprintf(stderr, "%s: cannot switch core files off: %s\n", program, strerror(errno));
+#if !PROCESS_IS_SANITIZED /* their leak checks look into the process with ptrace */
+    /* The limit does not hold where core files are piped to a program. */
+    if (prctl(PR_SET_DUMPABLE, 0) != 0)
+        (void)fprintf(stderr, "%s: cannot protect memory: %s\n", program, strerror(errno));
+#endif
 }
 
 bool process_has_descriptors(size_t num, char out_reason[PROCESS_REASON_MAX])

@@ -17,6 +17,12 @@ void process_begin(void);
  */
 void process_ignore_signals(void);
 
+/* process_protect: no core file of this process, by whichever way the kernel would make one, and no
+ * other process of our user looks into it (ptrace, /proc): it holds keys. Not in sanitized builds,
+ * which look into themselves. Tells standard error what the kernel refuses, in the name of
+ * `program`. */
+void process_protect(const char *program);
+
 /* process_has_descriptors tries whether `num` more descriptors can be had. If not, `out_reason` is
  * what to tell: which limit it is and what would be enough. */
 #define PROCESS_REASON_MAX 128

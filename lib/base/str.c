@@ -62,9 +62,8 @@ size_t str_utf8_cut(struct bytes in, size_t max)
     return max;
 }
 
-/* Control characters, and format characters that make a line read as what it is not (Unicode UTR
- * 36): marks and overrides of direction, separators of lines, the invisible ones. */
-static bool str_is_unsafe(uint32_t c)
+/* Source: Unicode UTR 36. */
+bool str_is_unsafe(uint32_t c)
 {
     return c < 0x20 || (c >= 0x7f && c <= 0x9f) || c == 0xad || c == 0x061c ||
            (c >= 0x200b && c <= 0x200f) || (c >= 0x2028 && c <= 0x202e) ||

@@ -17,6 +17,10 @@ size_t str_utf8(struct bytes in, uint32_t *out_char);
  * valid character in two. */
 size_t str_utf8_cut(struct bytes in, size_t max);
 
+/* str_is_unsafe is true of control characters, and of format characters that make a line read as
+ * what it is not: marks and overrides of direction, separators of lines, the invisible ones. */
+bool str_is_unsafe(uint32_t c);
+
 /* str_escape appends `in` at out[*len], always ended by NUL, and moves *len: control characters and
  * those that reorder or hide text on a screen as \n \r \t or \uXXXX, bytes that are no UTF-8 as
  * U+FFFD; with `quoted` also \" and \\, so that the result between quotes is a JSON string.

@@ -17,6 +17,7 @@
 /* Of what a peer had sent when we closed. */
 #define TCP_IGNORED_MAX ((size_t)64 << 10)
 /* Small writes behind a blocked one share blocks of this size. */
+#define TCP_PEEK_MAX 8
 #define TCP_BLOCK_MIN ((size_t)4 << 10)
 
 /* Bytes taken by write that the kernel has not: data[pos .. len). */
@@ -32,6 +33,8 @@ struct tcp {
     struct poll poll;
     struct tcp_block *first, *last; /* the queue; base.queued is its length */
     struct tcp_connect *connect;    /* until connected */
+    tcp_peek_cb peek;               /* NULL: nobody waits for the first bytes */
+    void *peek_arg;
     size_t read_size;
     err_t broken; /* why, once the kernel or we know; what was received before is read first */
     bool is_unix; /* a short read does not prove its queue empty (passed rights) */
@@ -207,6 +210,29 @@ static void tcp_read(struct tcp *tcp)
     poll_again(loop, &tcp->poll);
 }
 
+/* What is left in the socket keeps it readable, for who reads next. */
+static void tcp_look(struct tcp *tcp)
+{
+    tcp_peek_cb cb = tcp->peek;
+    uint8_t first[TCP_PEEK_MAX];
+    ssize_t got;
+
+    do {
+        got = recv(tcp->poll.fd, first, sizeof(first), MSG_PEEK);
+    } while (got < 0 && errno == EINTR);
+    if (got < 0 && errno == EAGAIN)
+        return;
+    tcp->peek = NULL;
+    /* The socket's error was taken already: what it shows then is an end. */
+    if (got > 0 || (got == 0 && err_is_ok(tcp->broken))) {
+        cb(tcp->peek_arg, bytes_of(first, (size_t)got));
+        return;
+    }
+    if (err_is_ok(tcp->broken))
+        tcp->broken = tcp_err(errno);
+    tcp_tell_broken(tcp);
+}
+
 static void tcp_send_fin(struct tcp *tcp)
 {
     tcp->sent_fin = true;
@@ -288,8 +314,26 @@ static void tcp_on_ready(void *arg, unsigned ready)
         return;
     if (tcp->reading)
         tcp_read(tcp);
+    else if (tcp->peek != NULL)
+        tcp_look(tcp);
     else if (!err_is_ok(tcp->broken) && (tcp->got_eof || !tcp_has_input(tcp)))
         tcp_tell_broken(tcp);
+}
+
+void tcp_peek(struct stream *stream, tcp_peek_cb cb, void *arg)
+{
+    struct tcp *tcp = tcp_of(stream);
+
+    CHECK(!tcp->reading && !tcp->closed && tcp->peek == NULL);
+    tcp->peek = cb;
+    tcp->peek_arg = arg;
+    if (tcp->poll.ready != 0 || !err_is_ok(tcp->broken))
+        poll_again(tcp->base.loop, &tcp->poll);
+}
+
+void tcp_peek_cancel(struct stream *stream)
+{
+    tcp_of(stream)->peek = NULL;
 }
 
 static void tcp_op_read_start(struct stream *stream)
@@ -415,6 +459,7 @@ static void tcp_op_close(struct stream *stream, bool reset)
     CHECK(!tcp->closed);
     tcp->closed = true;
     tcp->reading = false;
+    tcp->peek = NULL;
     if (reset)
         (void)setsockopt(tcp->poll.fd, SOL_SOCKET, SO_LINGER, &abort_it, sizeof(abort_it));
     else if ((tcp->poll.ready & POLL_READABLE) != 0) /* unread, it would make a reset of our end */

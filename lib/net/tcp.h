@@ -35,6 +35,14 @@ void tcp_connect_cancel(struct tcp_connect *connect);
  * which are no doing of ours (sub: errno), NO_MEMORY, and IO for what only we can bring about. */
 err_t tcp_err(int value);
 
+/* tcp_peek calls once, from the loop, with the first bytes that have come, at least one, without
+ * taking them: they are read later as if nothing had been. Nothing came before the peer's end: with
+ * none. A connection that breaks says on_error instead. Not while it is read. The stream's user may
+ * go another way meanwhile (tcp_peek_cancel), as when it has waited long enough. */
+typedef void (*tcp_peek_cb)(void *arg, struct bytes first);
+void tcp_peek(struct stream *stream, tcp_peek_cb cb, void *arg);
+void tcp_peek_cancel(struct stream *stream);
+
 /* The descriptor, for addresses and socket options; stays the stream's. */
 int tcp_fd(const struct stream *stream);
 

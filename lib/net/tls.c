@@ -38,6 +38,7 @@ struct tls {
     struct record *record; /* NULL: BoringSSL's record layer */
     struct tls_io io;
     struct tls_kept *kept; /* ciphertext not yet wanted */
+    struct tls_kept *held; /* plaintext that waits for the end of a renegotiation */
     struct tls_info info;
     err_t broken;
     tls_handshake_cb cb; /* until called */
@@ -45,6 +46,8 @@ struct tls {
     uint64_t key_update_records;
     uint64_t key_updates_since_ms; /* of the peer: begin of the second being counted */
     unsigned num_key_updates;
+    uint64_t renegotiations_since_ms; /* likewise */
+    unsigned num_renegotiations;
     size_t num_ignored; /* bytes behind close_notify */
     uint8_t first[2];   /* the first bytes of the peer tell TLS from anything else */
     uint8_t num_first;
@@ -52,11 +55,13 @@ struct tls {
     bool server;
     bool tls13;
     bool reading;
-    bool pump_due;  /* more is to be delivered without new input */
-    bool got_eof;   /* close_notify was told */
-    bool shut;      /* ours was sent */
-    bool told;      /* of `broken` */
-    bool scheduled; /* tls_on_deferred will come */
+    bool pump_due;    /* more is to be delivered without new input */
+    bool got_eof;     /* close_notify was told */
+    bool shut;        /* ours was sent */
+    bool shut_due;    /* it is to be, when a renegotiation is over */
+    bool told;        /* of `broken` */
+    bool drained_due; /* the queue is to be told empty */
+    bool scheduled;   /* tls_on_deferred will come */
 };
 
 static const struct stream_ops tls_ops;
@@ -90,6 +95,13 @@ static void tls_set_state(struct tls *tls, enum tls_state state)
 /* Output. The loop's tx buffer is empty whenever control is outside this file and the lower write.
  */
 
+static void tls_set_queued(struct tls *tls)
+{
+    /* An end that waits counts, too. */
+    tls->base.queued =
+        tls->lower->queued + (tls->held != NULL ? tls->held->len : 0) + (tls->shut_due ? 1 : 0);
+}
+
 static err_t tls_flush(struct tls *tls)
 {
     struct loop_bufs *bufs = loop_bufs(tls->base.loop);
@@ -100,7 +112,7 @@ static err_t tls_flush(struct tls *tls)
         return OK;
     bufs->tx_len = 0;
     err = stream_write(tls->lower, bytes_of(bufs->tx, len));
-    tls->base.queued = tls->lower->queued;
+    tls_set_queued(tls);
     if (bufs->tx_cap > LOOP_TX_SIZE) {
         bufs->tx = mem_realloc(bufs->tx, LOOP_TX_SIZE);
         bufs->tx_cap = LOOP_TX_SIZE;
@@ -141,7 +153,7 @@ static err_t tls_uncork(struct tls *tls)
     tls->io.cork = NULL;
     if (cork != NULL) {
         err = stream_write(tls->lower, bytes_of(cork->data, cork->len));
-        tls->base.queued = tls->lower->queued;
+        tls_set_queued(tls);
         mem_free(cork);
     }
     return err;
@@ -173,7 +185,8 @@ static void tls_break_quietly(struct tls *tls, err_t err)
     tls->pump_due = false;
     tls->io.in.len = 0;
     mem_free(tls->kept);
-    tls->kept = NULL;
+    mem_free(tls->held);
+    tls->kept = tls->held = NULL;
     stream_read_stop(tls->lower);
 }
 
@@ -183,6 +196,14 @@ static void tls_break(struct tls *tls, err_t err)
         return;
     tls_break_quietly(tls, err);
     tls_tell(tls);
+}
+
+static void tls_tell_drained(struct tls *tls)
+{
+    tls->drained_due = false;
+    if (tls->state == TLS_STATE_OPEN && tls->base.events != NULL &&
+        tls->base.events->on_drained != NULL)
+        tls->base.events->on_drained(tls->base.arg);
 }
 
 /* Input. */
@@ -223,11 +244,17 @@ static void tls_send_alert(struct tls *tls, uint8_t description)
     ERR_clear_error();
 }
 
+static bool tls_too_many_renegotiations(const struct tls *tls)
+{
+    return tls->num_renegotiations > TLS_RENEGOTIATIONS_PER_MIN;
+}
+
 static err_t tls_decrypt_library(struct tls *tls, uint8_t *px, size_t *out_num)
 {
     err_t err = OK;
 
-    while (err_is_ok(err) && *out_num < LOOP_PX_SIZE && !tls_too_many_key_updates(tls)) {
+    while (err_is_ok(err) && *out_num < LOOP_PX_SIZE && !tls_too_many_key_updates(tls) &&
+           !tls_too_many_renegotiations(tls)) {
         int got = SSL_read(tls->ssl, px + *out_num, (int)(LOOP_PX_SIZE - *out_num));
 
         if (got > 0)
@@ -238,6 +265,10 @@ static err_t tls_decrypt_library(struct tls *tls, uint8_t *px, size_t *out_num)
     if (tls_too_many_key_updates(tls) && (err_is_ok(err) || err_is(err, E_AGAIN))) {
         tls_send_alert(tls, SSL_AD_UNEXPECTED_MESSAGE);
         err = FAIL(TLS_KEY_UPDATES, tls->num_key_updates);
+    }
+    if (tls_too_many_renegotiations(tls) && (err_is_ok(err) || err_is(err, E_AGAIN))) {
+        tls_send_alert(tls, SSL_AD_NO_RENEGOTIATION);
+        err = FAIL(TLS_PROTOCOL, SSL_R_NO_RENEGOTIATION);
     }
     return err;
 }
@@ -256,6 +287,38 @@ static err_t tls_decrypt(struct tls *tls, size_t *out_num, uint8_t *out_alert)
                        out_num, out_alert);
 }
 
+static err_t tls_write_parts(struct tls *tls, struct bytes data);
+static err_t tls_end(struct tls *tls);
+
+static bool tls_is_renegotiating(const struct tls *tls)
+{
+    return tls->record == NULL && SSL_renegotiate_pending(tls->ssl) == 1;
+}
+
+/* A renegotiation may be over: then what waited for that goes on. */
+static err_t tls_renegotiated(struct tls *tls)
+{
+    struct tls_kept *held = tls->held;
+    err_t err = OK;
+
+    if ((held == NULL && !tls->shut_due) || tls_is_renegotiating(tls))
+        return OK;
+    tls->held = NULL;
+    if (held != NULL)
+        err = tls_write_parts(tls, bytes_of(held->data, held->len));
+    mem_free(held);
+    TRY(err);
+    if (tls->shut_due) {
+        tls->shut_due = false;
+        TRY(tls_end(tls));
+    }
+    tls_set_queued(tls);
+    tls->drained_due = tls->base.queued == 0; /* else the lower stream tells */
+    if (tls->drained_due)
+        tls_schedule(tls);
+    return OK;
+}
+
 static void tls_pump(struct tls *tls)
 {
     while (tls->state == TLS_STATE_OPEN && tls->reading) {
@@ -266,6 +329,11 @@ static void tls_pump(struct tls *tls)
 
         if (!err_is_ok(sent) && (err_is_ok(err) || err_is(err, E_AGAIN)))
             err = sent;
+        if (err_is_ok(err) || err_is(err, E_AGAIN)) {
+            sent = tls_renegotiated(tls);
+            if (!err_is_ok(sent))
+                err = sent;
+        }
         tls->pump_due = !err_is(err, E_AGAIN);
         if (num > 0) {
             tls->base.bytes_read += num;
@@ -429,10 +497,9 @@ static void tls_on_lower_drained(void *arg)
 {
     struct tls *tls = tls_of_arg(arg);
 
-    tls->base.queued = 0;
-    if (tls->state == TLS_STATE_OPEN && tls->base.events != NULL &&
-        tls->base.events->on_drained != NULL)
-        tls->base.events->on_drained(tls->base.arg);
+    tls_set_queued(tls);
+    if (tls->base.queued == 0)
+        tls_tell_drained(tls);
 }
 
 static void tls_on_lower_error(void *arg, err_t err)
@@ -464,7 +531,9 @@ static void tls_on_deferred(void *arg)
         tls_tell(tls);
         return;
     }
-    if (tls->state == TLS_STATE_OPEN && !tls->reading)
+    if (tls->drained_due && tls->base.queued == 0)
+        tls_tell_drained(tls);
+    if (tls->state == TLS_STATE_CLOSED || (tls->state == TLS_STATE_OPEN && !tls->reading))
         return; /* behind close_notify the lower stream is read already */
     kept = tls->kept;
     tls->kept = NULL;
@@ -528,6 +597,36 @@ static err_t tls_encrypt(struct tls *tls, struct bytes data)
     return tls_flush(tls);
 }
 
+static err_t tls_write_parts(struct tls *tls, struct bytes data)
+{
+    while (data.len > 0) {
+        size_t num = data.len < LOOP_TX_PART ? data.len : LOOP_TX_PART;
+
+        TRY(tls_encrypt(tls, bytes_of(data.ptr, num)));
+        data.ptr += num;
+        data.len -= num;
+    }
+    return OK;
+}
+
+/* What is written in a renegotiation; the writer keeps it small, as it is queued. */
+static err_t tls_hold(struct tls *tls, struct bytes data)
+{
+    size_t len = tls->held != NULL ? tls->held->len : 0;
+    struct tls_kept *more = mem_try_alloc(sizeof(*more) + len + data.len);
+
+    if (more == NULL)
+        return FAIL(NO_MEMORY, 0);
+    if (len > 0)
+        memcpy(more->data, tls->held->data, len);
+    memcpy(more->data + len, data.ptr, data.len);
+    more->len = len + data.len;
+    mem_free(tls->held);
+    tls->held = more;
+    tls_set_queued(tls);
+    return OK;
+}
+
 static err_t tls_op_write(struct stream *stream, struct bytes data)
 {
     struct tls *tls = tls_of(stream);
@@ -537,23 +636,16 @@ static err_t tls_op_write(struct stream *stream, struct bytes data)
         tls->told = true;
         return tls->broken;
     }
-    if (tls->state != TLS_STATE_OPEN || tls->shut)
+    if (tls->state != TLS_STATE_OPEN || tls->shut || tls->shut_due)
         return FAIL(BUG, tls->state);
     tls->base.bytes_written += data.len;
-    while (data.len > 0) {
-        size_t num = data.len < LOOP_TX_PART ? data.len : LOOP_TX_PART;
-
-        err = tls_encrypt(tls, bytes_of(data.ptr, num));
-        if (!err_is_ok(err)) {
-            loop_bufs(tls->base.loop)->tx_len = 0;
-            tls_break_quietly(tls, err);
-            tls->told = true;
-            return err;
-        }
-        data.ptr += num;
-        data.len -= num;
+    err = tls_is_renegotiating(tls) ? tls_hold(tls, data) : tls_write_parts(tls, data);
+    if (!err_is_ok(err)) {
+        loop_bufs(tls->base.loop)->tx_len = 0;
+        tls_break_quietly(tls, err);
+        tls->told = true;
     }
-    return OK;
+    return err;
 }
 
 static err_t tls_send_close_notify(struct tls *tls)
@@ -561,6 +653,12 @@ static err_t tls_send_close_notify(struct tls *tls)
     tls->shut = true;
     tls_send_alert(tls, SSL_AD_CLOSE_NOTIFY);
     return tls_flush(tls);
+}
+
+static err_t tls_end(struct tls *tls)
+{
+    TRY(tls_send_close_notify(tls));
+    return stream_shutdown(tls->lower);
 }
 
 static err_t tls_op_shutdown(struct stream *stream)
@@ -573,10 +671,14 @@ static err_t tls_op_shutdown(struct stream *stream)
     }
     if (tls->state != TLS_STATE_OPEN)
         return FAIL(BUG, tls->state);
-    if (tls->shut)
+    if (tls->shut || tls->shut_due)
         return OK;
-    TRY(tls_send_close_notify(tls));
-    return stream_shutdown(tls->lower);
+    if (tls_is_renegotiating(tls)) {
+        tls->shut_due = true;
+        tls_set_queued(tls);
+        return OK;
+    }
+    return tls_end(tls);
 }
 
 static size_t tls_op_room(const struct stream *stream)
@@ -607,7 +709,8 @@ static void tls_op_close(struct stream *stream, bool reset)
     struct tls *tls = tls_of(stream);
 
     /* Only behind all data: a close_notify would tell the peer that nothing is missing. */
-    if (!reset && tls->state == TLS_STATE_OPEN && !tls->shut && tls->lower->queued == 0)
+    if (!reset && tls->state == TLS_STATE_OPEN && !tls->shut && tls->lower->queued == 0 &&
+        tls->held == NULL)
         (void)tls_send_close_notify(tls);
     tls_set_state(tls, TLS_STATE_CLOSED);
     tls->reading = false;
@@ -621,8 +724,9 @@ static void tls_op_close(struct stream *stream, bool reset)
     record_free(tls->record);
     tls->record = NULL;
     mem_free(tls->kept);
+    mem_free(tls->held);
     mem_free(tls->io.cork);
-    tls->kept = tls->io.cork = NULL;
+    tls->kept = tls->held = tls->io.cork = NULL;
     loop_defer(tls->base.loop, tls_free, tls);
 }
 
@@ -653,25 +757,33 @@ static const struct stream_ops tls_ops = {
 
 /* Making one. */
 
+/* One more in the time being counted. */
+static void tls_count(const struct tls *tls, uint64_t window_ms, uint64_t *since_ms, unsigned *num)
+{
+    uint64_t now_ms = loop_now_ms(tls->base.loop);
+
+    if (now_ms - *since_ms >= window_ms) {
+        *since_ms = now_ms;
+        *num = 0;
+    }
+    ++*num;
+}
+
 static void tls_on_message(int is_write, int version, int type, const void *message, size_t len,
                            SSL *ssl, void *arg)
 {
     struct tls *tls = tls_of_arg(arg);
-    uint64_t now_ms;
 
     (void)version;
     (void)ssl;
-    if (is_write || type != SSL3_RT_HANDSHAKE || tls->state != TLS_STATE_OPEN || len == 0 ||
-        *(const uint8_t *)message != SSL3_MT_KEY_UPDATE)
+    if (is_write || type != SSL3_RT_HANDSHAKE || tls->state != TLS_STATE_OPEN || len == 0)
         return;
     /* BoringSSL limits those without data between them; each costs us a key schedule, data or not.
      */
-    now_ms = loop_now_ms(tls->base.loop);
-    if (now_ms - tls->key_updates_since_ms >= TLS_SECOND_MS) {
-        tls->key_updates_since_ms = now_ms;
-        tls->num_key_updates = 0;
-    }
-    tls->num_key_updates++;
+    if (*(const uint8_t *)message == SSL3_MT_KEY_UPDATE)
+        tls_count(tls, TLS_SECOND_MS, &tls->key_updates_since_ms, &tls->num_key_updates);
+    if (*(const uint8_t *)message == SSL3_MT_HELLO_REQUEST && !tls->tls13)
+        tls_count(tls, TLS_MINUTE_MS, &tls->renegotiations_since_ms, &tls->num_renegotiations);
 }
 
 static err_t tls_configure(struct tls *tls, const struct tls_params *params)
@@ -771,6 +883,11 @@ const char *tls_records_engine(enum tls_records records)
         return "library";
     return records == TLS_RECORDS_AUTO ? record_aead_fast(RECORD_AES_128_GCM)->engine
                                        : record_aead_portable(RECORD_AES_128_GCM)->engine;
+}
+
+bool tls_is_open(const struct stream *stream)
+{
+    return tls_of_const(stream)->state == TLS_STATE_OPEN;
 }
 
 SSL *tls_ssl(const struct stream *stream)

@@ -4,6 +4,10 @@
  * into the loop's tx buffer. After a TLS 1.3 handshake our record layer (record.h) takes over and
  * BoringSSL's session is freed; TLS 1.2 stays with BoringSSL. Either way: one recv and one send for
  * a batch of records, no copy kept per connection, no allocation per record.
+ *
+ * A client of TLS 1.2 may be told (SSL_set_renegotiate_mode) to grant its server another handshake.
+ * Meanwhile what is written, and the end of it, are kept back; what the server sends of the old
+ * connection behind its request ends it: the library has no place for that.
  * Source: RFC 8446, RFC 5246. */
 #ifndef MORTISE_LIB_NET_TLS_H
 #define MORTISE_LIB_NET_TLS_H
@@ -17,6 +21,11 @@
  * one comes after 2^23 records, which at 10 GB/s is every 14 s. */
 #define TLS_KEY_UPDATES_PER_S 100
 #define TLS_SECOND_MS 1000
+
+/* Of a server that may renegotiate at all (TLS 1.2); more in a minute end the connection. Each
+ * costs a handshake. */
+#define TLS_RENEGOTIATIONS_PER_MIN 20
+#define TLS_MINUTE_MS 60000
 
 /* What a peer may send behind its close_notify: it is thrown away (RFC 8446 section 6.1), so that
  * its end or its reset is seen and ours is no reset. More ends the connection. */
@@ -67,6 +76,9 @@ const char *tls_records_engine(enum tls_records records);
  * bytes are still queued, or our direction has ended, with a reset. What the peer sends meanwhile
  * can make the kernel reset it before the alert is read. */
 void tls_abort(struct stream *stream, uint8_t alert);
+
+/* tls_is_open: the handshake is done, and the session neither broken nor closed. */
+bool tls_is_open(const struct stream *stream);
 
 /* The SSL, for peer facts; stays the stream's. NULL from when the callback of tls_handshake has
  * returned, if our record layer took over. */

@@ -77,6 +77,8 @@ static void admin_metrics(void *arg, const struct http1_request *request,
     response->content_type = "text/plain; version=0.0.4; charset=utf-8";
     if (admin->params.metrics != NULL)
         admin_say(response, metrics_write(admin->params.metrics, &response->body));
+    if (admin->params.more_metrics != NULL && response->status != 500)
+        admin_say(response, admin->params.more_metrics(admin->params.arg, &response->body));
 }
 
 static void admin_say_spec(struct http1_response *response)
@@ -155,6 +157,14 @@ static void admin_index(void *arg, const struct http1_request *request,
     admin_index_of(door->admin->params.pages, door->public_only, response);
 }
 
+static bool admin_is_at(const char *page, const char *path)
+{
+    size_t len = strlen(page);
+
+    return len > 1 && page[len - 1] == '/' ? strncmp(path, page, len) == 0
+                                           : strcmp(path, page) == 0;
+}
+
 /* The page for path and method; *out_get and *out_post say what the path has. */
 static const struct admin_page *admin_find(const struct admin_page *pages, bool public_only,
                                            const struct http1_request *request, bool *out_get,
@@ -165,7 +175,7 @@ static const struct admin_page *admin_find(const struct admin_page *pages, bool 
     const struct admin_page *found = NULL;
 
     for (; pages != NULL && pages->path != NULL; pages++) {
-        if (strcmp(pages->path, request->path) != 0 || (public_only && !pages->public))
+        if (!admin_is_at(pages->path, request->path) || (public_only && !pages->public))
             continue;
         *(pages->post ? out_post : out_get) = true;
         if (pages->post ? post : get)

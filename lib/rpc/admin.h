@@ -10,9 +10,9 @@
 #include "lib/rpc/http1.h"
 
 struct admin_page {
-    const char *path;
-    bool post;   /* POST changes something; else GET and HEAD */
-    bool public; /* also on TCP */
+    const char *path; /* one that ends with a slash is for every path that begins so */
+    bool post;        /* POST changes something; else GET and HEAD */
+    bool public;      /* also on TCP */
     void (*handle)(void *arg, const struct http1_request *request, struct http1_response *response);
     const char *help; /* one line for the index page "/" */
 };
@@ -21,6 +21,9 @@ struct admin_params {
     const char *listen;      /* "unix:/run/mortise/admin.sock"; NULL: none */
     const char *http_listen; /* "127.0.0.1:15020"; NULL: none; public pages only */
     struct metrics *metrics;
+    /* Appends what is written behind them when they are asked for (metrics_write_value); may be
+     * NULL. */
+    err_t (*more_metrics)(void *arg, struct buf *out);
     /* Fills in why the program is not ready, a fault a reason; none: ready. */
     void (*ready)(void *arg, struct faults *reasons);
     const struct admin_page *pages; /* static; ended by path NULL; may be NULL */

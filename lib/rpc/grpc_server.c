@@ -126,6 +126,7 @@ static void grpc_call_on_deadline(void *arg);
 
 void grpc_call_finish(struct grpc_call *call, enum grpc_status status, const char *message)
 {
+    const struct grpc_server_params *params = &call->conn->server->params;
     struct loop *loop = call->conn->server->loop;
     char cut[GRPC_SERVER_MESSAGE_MAX + 1];
 
@@ -137,6 +138,8 @@ void grpc_call_finish(struct grpc_call *call, enum grpc_status status, const cha
         message = cut;
     }
     call->status = status;
+    if (call->method != NULL && params->on_answer != NULL)
+        params->on_answer(params->arg, &call->conn->peer, call->method, status, message);
     grpc_call_set_state(call, GRPC_CALL_ANSWERED);
     grpc_decoder_fini(&call->decoder);
     buf_fini(&call->message);
@@ -619,5 +622,30 @@ void grpc_server_close_if(struct grpc_server *server,
 
         if (match(arg, &conn->peer))
             grpc_conn_close(conn);
+    }
+}
+
+static void grpc_call_recheck(struct grpc_call *call)
+{
+    const struct grpc_server_params *params = &call->conn->server->params;
+    const char *reason = NULL;
+    enum grpc_status status;
+
+    if (call->method == NULL || !grpc_call_is_open(call))
+        return;
+    status = params->authorize(params->arg, &call->conn->peer, call->method, &reason);
+    if (status != GRPC_OK)
+        grpc_call_finish(call, status, reason);
+}
+
+void grpc_server_recheck(struct grpc_server *server)
+{
+    struct list *pos, *tmp, *call_pos, *call_tmp;
+
+    /* Finishing sends, and what was sent is dealt with later: no call and no connection goes
+     * meanwhile. */
+    LIST_EACH (pos, tmp, &server->conns) {
+        LIST_EACH (call_pos, call_tmp, &LIST_ITEM(pos, struct grpc_conn, link)->calls)
+            grpc_call_recheck(LIST_ITEM(call_pos, struct grpc_call, link));
     }
 }

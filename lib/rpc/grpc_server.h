@@ -31,7 +31,6 @@ struct grpc_method {
     const ProtobufCMessageDescriptor *out;
     size_t max_message;    /* bytes of one request message */
     bool client_streaming; /* else just one request message is taken */
-    int permission;        /* the program's own meaning, for authorize */
     /* The call began (client_streaming only; may be NULL). */
     void (*on_start)(struct grpc_call *call, void *service);
     /* A message came; borrowed for the call. */
@@ -46,11 +45,16 @@ struct grpc_method {
 struct grpc_server_params {
     const struct h2_limits *limits; /* NULL: the defaults */
     unsigned max_connections;       /* more are closed at once; default 4096 */
-    /* Asked before a call begins; anything but GRPC_OK refuses it with that status and
-     * `*out_reason` (a constant, may be NULL). NULL function: everything is refused. */
+    /* Asked before a call begins, and by grpc_server_recheck; anything but GRPC_OK refuses it with
+     * that status and `*out_reason` (copied at once, may be NULL). NULL function: everything is
+     * refused. */
     enum grpc_status (*authorize)(void *arg, const struct grpc_peer *peer,
                                   const struct grpc_method *method, const char **out_reason);
     void (*free_identity)(void *arg, void *identity);
+    /* What a call that was let in is answered with, before its caller hears it (may be NULL);
+     * `message` may be NULL. */
+    void (*on_answer)(void *arg, const struct grpc_peer *peer, const struct grpc_method *method,
+                      enum grpc_status status, const char *message);
     /* For metrics and logs, at the end of each call (may be NULL). */
     void (*on_finished)(void *arg, const struct grpc_peer *peer, const char *path,
                         enum grpc_status status, uint64_t duration_us);
@@ -72,6 +76,10 @@ size_t grpc_server_num_connections(const struct grpc_server *server);
 /* grpc_server_close_if ends each connection for whose peer `match` is true. */
 void grpc_server_close_if(struct grpc_server *server,
                           bool (*match)(void *arg, const struct grpc_peer *peer), void *arg);
+
+/* grpc_server_recheck asks authorize again about every call that is open, and ends those that may
+ * not be any more with what it says: to be called when rights have changed, or may have. */
+void grpc_server_recheck(struct grpc_server *server);
 
 /* grpc_call_send sends a message (copied). Errors: LIMIT when the client does not read (the call
  * should then be finished with RESOURCE_EXHAUSTED), CLOSED when the call is over on the wire. */

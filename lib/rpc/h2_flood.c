@@ -24,7 +24,9 @@ bool h2_flood_reset(struct h2_flood *flood, uint64_t now_ms)
 void h2_flood_answered(struct h2_flood *flood)
 {
     flood->ping_credit = true;
-    flood->window_credit = H2_FLOOD_WINDOW_CREDIT;
+    flood->window_credit += H2_FLOOD_WINDOW_CREDIT;
+    if (flood->window_credit > H2_FLOOD_WINDOW_CREDIT_MAX)
+        flood->window_credit = H2_FLOOD_WINDOW_CREDIT_MAX;
 }
 
 /* gRPC peers measure the path with a PING for what they receive: one for each answer of ours is

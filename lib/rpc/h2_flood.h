@@ -12,6 +12,8 @@
 /* PRIORITY, WINDOW_UPDATE, empty DATA and their like, a second: beyond any need. */
 #define H2_FLOOD_SMALL_PER_S 1000
 #define H2_FLOOD_WINDOW_CREDIT 4 /* WINDOW_UPDATE that go with one frame of ours */
+/* Answers of many streams leave in one write: their WINDOW_UPDATE come back together. */
+#define H2_FLOOD_WINDOW_CREDIT_MAX 2048
 
 /* Events in a window of a second. */
 struct h2_flood_rate {

@@ -19,12 +19,10 @@ static err_t json_pb_indent(struct json_pb_writer *writer, unsigned depth)
     return OK;
 }
 
-/* Characters that JSON or YAML want escaped, or that a screen would not show: controls, the line
- * and paragraph separators, the byte order mark, the last two of the plane. */
+/* Characters that JSON or YAML want escaped, or that a screen would not show as what they are. */
 static bool json_pb_must_escape(uint32_t c)
 {
-    return c < 0x20 || c == '"' || c == '\\' || (c >= 0x7f && c <= 0x9f) || c == 0x2028 ||
-           c == 0x2029 || c == 0xfeff || c == 0xfffe || c == 0xffff;
+    return c == '"' || c == '\\' || c == 0xfffe || c == 0xffff || str_is_unsafe(c);
 }
 
 /* In double quotes both languages agree. */

@@ -452,6 +452,14 @@ static err_t node_yaml_document(struct node_reader *reader, yaml_parser_t *parse
     return reader->tree->root != NULL ? OK : node_too_large(reader);
 }
 
+/* libyaml would count it as a column, and know no mark of a document behind it. */
+static struct bytes node_behind_bom(struct bytes text)
+{
+    if (text.len >= 3 && memcmp(text.ptr, "\xef\xbb\xbf", 3) == 0)
+        return bytes_of(text.ptr + 3, text.len - 3);
+    return text;
+}
+
 err_t node_parse_yaml(const char *name, struct bytes text, struct faults *faults,
                       struct node_tree *out)
 {
@@ -460,6 +468,7 @@ err_t node_parse_yaml(const char *name, struct bytes text, struct faults *faults
     err_t err;
 
     *out = (struct node_tree){.blocks = NULL};
+    text = node_behind_bom(text);
     if (!yaml_parser_initialize(&parser))
         return FAIL(NO_MEMORY, 0);
     yaml_parser_set_encoding(&parser, YAML_UTF8_ENCODING); /* else a BOM would choose UTF-16 */

@@ -52,13 +52,19 @@ static void verify_check_peer(const struct peer *peer)
 static void verify_run(const STACK_OF(CRYPTO_BUFFER) * chain, const struct bundle *bundle,
                        enum verify_role role)
 {
+    static struct verify_cache *kept; /* over all inputs: it knows issuers of leaves of before */
     struct verify_cache *cache = verify_cache_new(2);
-    struct peer *peers[3] = {NULL, NULL, NULL};
-    enum err_code codes[3];
+    struct peer *peers[4] = {NULL, NULL, NULL, NULL};
+    enum err_code codes[4];
 
-    for (size_t i = 0; i < 3; i++) {
-        err_t err =
-            verify_chain(chain, bundle, role, CERTGEN_NOW, i == 0 ? NULL : cache, &peers[i]);
+    if (kept == NULL)
+        kept = verify_cache_new(2);
+    for (size_t i = 0; i < 4; i++) {
+        err_t err = verify_chain(chain, bundle, role, CERTGEN_NOW,
+                                 i == 0   ? NULL
+                                 : i == 3 ? kept
+                                          : cache,
+                                 &peers[i]);
         codes[i] = err.code;
         CHECK(ERR_peek_error() == 0);
         CHECK(err_is_ok(err) == (peers[i] != NULL));
@@ -67,9 +73,9 @@ static void verify_run(const STACK_OF(CRYPTO_BUFFER) * chain, const struct bundl
         else
             CHECK(verify_alert(err) >= 40);
     }
-    CHECK(codes[0] == codes[1] && codes[1] == codes[2]);
+    CHECK(codes[0] == codes[1] && codes[1] == codes[2] && codes[2] == codes[3]);
     CHECK(verify_cache_hits(cache) == (codes[0] == E_OK ? 1U : 0U));
-    for (size_t i = 0; i < 3; i++)
+    for (size_t i = 0; i < 4; i++)
         peer_unref(peers[i]);
     verify_cache_free(cache);
 }

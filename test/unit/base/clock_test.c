@@ -101,6 +101,43 @@ static void test_dates_at_the_edges(void **state)
     }
 }
 
+static void test_dates_are_read_in_one_form(void **state)
+{
+    static const char *const others[] = {
+        "",
+        "tomorrow",
+        "2026-11-24",
+        "2026-11-24T01:35:24",
+        "2026-11-24T01:35:24z",
+        "2026-11-24T01:35:24+00:00",
+        "2026-11-24 01:35:24Z",
+        " 2026-11-24T01:35:24Z",
+        "2026-11-24T01:35:24Z ",
+        "2026-11-24T01:35:24.5Z",
+        "2026-11-24T1:35:24Z",
+        "2026-02-30T00:00:00Z",
+        "2026-13-01T00:00:00Z",
+        "2026-11-24T24:00:00Z",
+        "2026-11-24T23:59:60Z",
+        "2026-11-24T23:60:00Z",
+        "99999-01-01T00:00:00Z",
+        "-001-01-01T00:00:00Z",
+    };
+    static const int64_t times[] = {0, -1, 951782400, 1795484124, 253402300799};
+    int64_t read = 7;
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(others) / sizeof(others[0]); i++)
+        assert_false(clock_parse_utc(others[i], &read));
+    for (size_t i = 0; i < sizeof(times) / sizeof(times[0]); i++) {
+        char text[21];
+
+        clock_format_utc(times[i], text);
+        assert_true(clock_parse_utc(text, &read));
+        assert_int_equal(read, times[i]);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -108,6 +145,7 @@ int main(void)
         cmocka_unit_test(test_the_system_clock_tells_the_kernels_time),
         cmocka_unit_test(test_monotonic_time_never_goes_back),
         cmocka_unit_test(test_dates_at_the_edges),
+        cmocka_unit_test(test_dates_are_read_in_one_form),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

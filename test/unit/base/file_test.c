@@ -211,6 +211,25 @@ static void test_a_link_to_a_private_file_is_as_private(void **state)
     buf_wipe_fini(&out);
 }
 
+static void test_our_own_file_is_no_link_and_nobody_elses(void **state)
+{
+    struct folder *folder = *state;
+    struct buf out = {0};
+    char *link = mem_printf("%s/link", folder->path);
+
+    put(folder->file, "key", 3, 0600);
+    assert_ok(file_read_own(folder->file, 3, &out));
+    assert_int_equal(chmod(folder->file, 0640), 0);
+    assert_err(file_read_own(folder->file, 3, &out), E_FILE_UNSAFE);
+    assert_int_equal(chmod(folder->file, 0600), 0);
+    assert_int_equal(symlink(folder->file, link), 0);
+    assert_ok(file_read_private(link, 3, &out));
+    assert_err(file_read_own(link, 3, &out), E_FILE_OPEN);
+    assert_int_equal(file_read_own(link, 3, &out).sub, ELOOP);
+    mem_free(link);
+    buf_wipe_fini(&out);
+}
+
 static void test_a_file_of_another_user_is_unsafe_but_roots_is_not(void **state)
 {
     struct folder *folder = *state;
@@ -401,6 +420,7 @@ int main(void)
         TEST(test_what_is_no_file_is_refused_at_once),
         TEST(test_a_private_file_is_nobody_elses_to_read_or_change),
         TEST(test_a_link_to_a_private_file_is_as_private),
+        TEST(test_our_own_file_is_no_link_and_nobody_elses),
         TEST(test_a_file_of_another_user_is_unsafe_but_roots_is_not),
         TEST(test_write_makes_and_replaces_with_the_mode_given),
         TEST(test_write_in_the_folder_one_is_in),

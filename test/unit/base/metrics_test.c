@@ -551,6 +551,26 @@ static void test_registries_in_turn_do_not_mix(void **state)
     metrics_free(NULL);
 }
 
+static void test_what_is_written_when_asked_for_is_escaped_like_a_series(void **state)
+{
+    static const char *const labels[] = {"serial", "ab", "name", "a\"b\\c\nd", NULL};
+    static const char *const none[] = {NULL};
+    struct buf out = {0};
+    char *text;
+
+    (void)state;
+    assert_true(err_is_ok(metrics_write_gauge(&out, "mortise_ends_seconds", "When.")));
+    assert_true(err_is_ok(metrics_write_value(&out, "mortise_ends_seconds", labels, 1800000000)));
+    assert_true(err_is_ok(metrics_write_value(&out, "mortise_ends_seconds", none, -0.25)));
+    text = buf_take_str(&out);
+    assert_string_equal(text, "# HELP mortise_ends_seconds When.\n"
+                              "# TYPE mortise_ends_seconds gauge\n"
+                              "mortise_ends_seconds{serial=\"ab\",name=\"a\\\"b\\\\c\\nd\"} "
+                              "1800000000\n"
+                              "mortise_ends_seconds{} -0.25\n");
+    mem_free(text);
+}
+
 int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, registry_make, registry_free)
@@ -573,6 +593,7 @@ int main(void)
         TEST(test_threads_that_set_a_gauge_leave_the_value_that_was_set),
         TEST(test_what_ended_threads_counted_stays),
         TEST(test_registries_in_turn_do_not_mix),
+        cmocka_unit_test(test_what_is_written_when_asked_for_is_escaped_like_a_series),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -780,16 +780,58 @@ static void test_help_and_version_come_before_all_faults(void **state)
 
 /* ---- help ---- */
 
-static char *help_of(const struct option *rows)
+static char *help_as(const struct option *rows, bool man)
 {
+    const struct options_page page = {
+        .name = "prog",
+        .section = 8,
+        .summary = "does this",
+        .usage = "prog [FLAGS] [COMMAND]",
+        .about = man ? "Does this.\nAnd that\\.\n\nExample: prog -x 1\n         .prog"
+                     : "Does this.\nAnd that.",
+        .exit_status = "0 done.",
+    };
     char *text = NULL;
     size_t size = 0;
     FILE *out = open_memstream(&text, &size);
 
     assert_non_null(out);
-    options_help(rows, "prog [FLAGS] [COMMAND]", "Does this.\nAnd that.", out);
+    options_help(rows, &page, man, out);
     assert_int_equal(fclose(out), 0);
     return text;
+}
+
+static char *help_of(const struct option *rows)
+{
+    return help_as(rows, false);
+}
+
+/* Its rows are those of --help; what has a meaning to the formatter is escaped. */
+static void test_help_as_a_manual_page(void **state)
+{
+    static const char *const parts[] = {
+        ".TH PROG 8 ",
+        "\n.SH NAME\nprog \\- does this\n.SH SYNOPSIS\nprog [FLAGS] [COMMAND]\n",
+        ".SH DESCRIPTION\nDoes this.\n.br\nAnd that\\e.\n.SH OPTIONS\n",
+        ".TP\n.B \"\\-\\-config FILE\"\nThe settings file. (MORTISE_CONFIG)\n",
+        ".SS \"Limits\"\n.TP\n.B \"\\-\\-workers NUMBER\"\n",
+        ".SH EXIT STATUS\n0 done.\n",
+        ".SH EXAMPLES\n.nf\nprog \\-x 1\n\\&.prog\n.fi\n",
+    };
+    char *text = help_as(table, true);
+    const char *at = text;
+    struct run run;
+
+    (void)state;
+    for (size_t i = 0; i < ARRAY_LEN(parts); i++) {
+        at = strstr(at, parts[i]);
+        if (at == NULL)
+            fail_msg("%s is not there, or too early, in:\n%s", parts[i], text);
+    }
+    free(text);
+    assert_good(&run, ARGS("--help=man"), NULL);
+    assert_true(run.result.help && run.result.man);
+    run_free(&run, table);
 }
 
 static void test_help_is_exactly_this(void **state)
@@ -839,7 +881,7 @@ static void test_help_is_exactly_this(void **state)
         "\n"
         "Help:\n"
         "  --help\n"
-        "        Show this and exit.\n"
+        "        Show this and exit; --help=man as a manual page.\n"
         "  --version\n"
         "        Show the version and exit.\n"
         "\n"
@@ -938,6 +980,7 @@ int main(void)
         cmocka_unit_test(test_operands_are_moved_behind_the_flags_in_order),
         cmocka_unit_test(test_no_arguments_at_all),
         cmocka_unit_test(test_help_and_version_come_before_all_faults),
+        cmocka_unit_test(test_help_as_a_manual_page),
         cmocka_unit_test(test_help_is_exactly_this),
         cmocka_unit_test(test_help_stays_within_90_columns),
         cmocka_unit_test(test_a_table_that_makes_no_sense_stops_the_process),

@@ -1,7 +1,7 @@
 /* What a program finds when its parent was careless: closed descriptors, too few of them, a limit
  * of file sizes, a full disk behind its output.
  *
- * Drives: R14, R71. */
+ * Drives: R14, R21, R25, R71. */
 #include "lib/base/process.h"
 
 #include <errno.h>
@@ -14,6 +14,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -213,6 +214,27 @@ static void test_an_answer_that_was_not_written_is_no_success(void **state)
     assert_int_equal(in_child(refused_to_full), 2); /* it has told another reason */
 }
 
+/* Neither by the limit, nor where the kernel pipes core files to a program. */
+static int protected_process(void)
+{
+    struct rlimit core;
+
+    process_protect("test");
+    if (getrlimit(RLIMIT_CORE, &core) != 0 || core.rlim_cur != 0 || core.rlim_max != 0)
+        return 1;
+#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__) && !defined(__has_feature)
+    if (prctl(PR_GET_DUMPABLE) != 0)
+        return 2;
+#endif
+    return 0;
+}
+
+static void test_no_core_file_of_what_holds_keys(void **state)
+{
+    (void)state;
+    assert_int_equal(in_child(protected_process), 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -221,6 +243,7 @@ int main(void)
         cmocka_unit_test(test_signals_that_kill_become_errors),
         cmocka_unit_test(test_descriptors_are_tried_to_the_last),
         cmocka_unit_test(test_an_answer_that_was_not_written_is_no_success),
+        cmocka_unit_test(test_no_core_file_of_what_holds_keys),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

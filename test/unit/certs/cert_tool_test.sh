@@ -101,7 +101,32 @@ refused "a file that is there" 1 'exists' "$tool" new-root --trust-domain exampl
 chmod 644 ca.key
 refused "a key that others can read" 1 'file_unsafe' "$tool" issue --issuer-cert ca.pem \
     --issuer-key ca.key --spiffe-id spiffe://example.org/a --cert no.pem --key no.key
+refused "no issuer" 1 'no-such.pem' "$tool" new-intermediate --issuer-cert no-such.pem \
+    --issuer-key root.key --trust-domain example.org --cert no.pem --key no.key
+refused "a key in the place of a certificate" 1 'pem_empty' "$tool" new-intermediate \
+    --issuer-cert root.key --issuer-key root.key --trust-domain example.org --cert no.pem --key no.key
+refused "an intermediate of another trust domain" 1 'trust_domain' "$tool" new-intermediate \
+    --issuer-cert root.pem --issuer-key root.key --trust-domain example.com --cert no.pem --key no.key
+refused "an intermediate's key that is there" 1 'exists' "$tool" new-intermediate \
+    --issuer-cert root.pem --issuer-key root.key --trust-domain example.org --cert no.pem --key root.key
+chmod 600 ca.key
+refused "a certificate as a request" 1 'pem_empty' "$tool" issue --issuer-cert ca.pem \
+    --issuer-key ca.key --csr ca.pem --spiffe-id spiffe://example.org/a --cert no.pem
+refused "a leaf's key that is there" 1 'exists' "$tool" issue --issuer-cert ca.pem \
+    --issuer-key ca.key --spiffe-id spiffe://example.org/a --cert no.pem --key root.key
+refused "a key and a request" 2 'one of --key and --csr' "$tool" issue --issuer-cert ca.pem \
+    --issuer-key ca.key --csr req.pem --spiffe-id spiffe://example.org/a --cert no.pem --key no.key
+refused "nobody" 2 '--spiffe-id or --dns' "$tool" issue --issuer-cert ca.pem --issuer-key ca.key \
+    --cert no.pem --key no.key
+refused "too many names" 2 'too many --dns' sh -c 'for i in $(seq 64); do set -- "$@" --dns "n$i"; done
+    exec "$@"' sh "$tool" issue
+ok "nothing was left behind by these, either" sh -c '! test -e no.pem && ! test -e no.key'
 refused "no such file" 1 'file_open' "$tool" show missing.pem
+refused "nothing to show" 2 'show needs files' "$tool" show
+refused "one word too many" 2 'one argument too many: twice' "$tool" new-root twice
+refused "no version" 2 'not a version' "$tool" profile --min TLS9
+refused "no role" 2 '--role is client or server' "$tool" profile --role both
+refused "no profile" 2 'no built-in profile is called' "$tool" profile --name none
 refused "no PEM" 1 'pem_empty' "$tool" show ext
 refused "no command" 2 'a command is missing' "$tool"
 refused "an unknown command" 2 'no such command: sing' "$tool" sing
@@ -118,6 +143,23 @@ ok "it shows the identity" grep -q 'spiffe id: spiffe://example.org/ns/apim/sa/p
 # B25: nothing of the private key is in what is shown.
 ok "it shows no secret" sh -c 'for line in $(grep -v -e ----- portal.key); do
     ! grep -q -F -e "$line" shown || exit 1; done'
+# What others made: a key of another kind, no name that would do here, something else altogether.
+ok "openssl makes another" openssl req -x509 -newkey rsa:2048 -nodes -keyout rsa.key -out rsa.pem \
+    -subj /CN=old -days 1
+ok "openssl makes its public key" openssl pkey -in rsa.key -pubout -out rsa.pub
+ok "show others'" "$tool" show rsa.pem rsa.pub
+cp out others
+ok "it shows an RSA key" grep -q 'RSA 2048' others
+ok "it shows that there is no name" grep -q 'names: none that can be used (san_none)' others
+ok "it shows what it does not know" grep -q 'PUBLIC KEY: [0-9]* bytes' others
+ok "another root" "$tool" new-root --trust-domain example.org --cert root2.pem \
+    --key root2.key
+cp root2.pem before
+ok "another one in its place" "$tool" new-root --trust-domain example.org --cert root2.pem --key root2.key --force
+ok "it is another one" sh -c '! cmp -s root2.pem before'
+ok "version" "$tool" --version
+cp out version
+ok "it says its name" grep -q '^mortise-cert ' version
 ok "profile" "$tool" profile --name default-tls-server
 ok "help" "$tool" --help
 

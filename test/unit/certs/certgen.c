@@ -104,6 +104,8 @@ static const uint8_t oid_basic[] = {0x55, 0x1d, 0x13};
 static const uint8_t oid_usage[] = {0x55, 0x1d, 0x0f};
 static const uint8_t oid_eku[] = {0x55, 0x1d, 0x25};
 static const uint8_t oid_constraints[] = {0x55, 0x1d, 0x1e};
+static const uint8_t oid_policies[] = {0x55, 0x1d, 0x20};
+static const uint8_t oid_policy_rules[] = {0x55, 0x1d, 0x24};
 static const uint8_t oid_skid[] = {0x55, 0x1d, 0x0e};
 static const uint8_t oid_akid[] = {0x55, 0x1d, 0x23};
 
@@ -448,6 +450,16 @@ static void certgen_add_ids(CBB *list, const struct certgen_params *params,
     certgen_put(list, CERTGEN_USUAL, oid_akid, sizeof oid_akid, false, &value);
 }
 
+static void certgen_add_policies(CBB *list, const struct certgen_params *params)
+{
+    if (params->policies) /* 1.2.3.4 */
+        certgen_extension(list, oid_policies, sizeof oid_policies, false,
+                          (const uint8_t *)"\x30\x07\x30\x05\x06\x03\x2a\x03\x04", 9);
+    if (params->explicit_policy) /* requireExplicitPolicy 0 */
+        certgen_extension(list, oid_policy_rules, sizeof oid_policy_rules, true,
+                          (const uint8_t *)"\x30\x03\x80\x01\x00", 5);
+}
+
 static void certgen_add_unknown(CBB *list, const struct certgen_params *params)
 {
     uint8_t oid[sizeof oid_unknown + 1];
@@ -584,6 +596,7 @@ static void certgen_add_extensions(CBB *tbs, const struct certgen_params *params
     certgen_add_ids(&list, params, self, issuer);
     certgen_add_constraints(&list, params);
     certgen_add_sans(&list, params);
+    certgen_add_policies(&list, params);
     certgen_add_unknown(&list, params);
     CHECK(CBB_flush(tbs));
 }

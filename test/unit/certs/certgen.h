@@ -107,6 +107,8 @@ struct certgen_params {
     size_t num_excluded; /* so many excluded DNS names */
     bool constraints_malformed;
     bool constraints_empty; /* a list of permitted names with none in it */
+    bool policies;          /* certificatePolicies with one of them, always the same */
+    bool explicit_policy;   /* policyConstraints: below it no certificate without */
     bool unknown_critical;
     bool unknown_plain;
     size_t num_extensions;       /* so many unknown ones */

@@ -286,6 +286,51 @@ static void test_issuer_must_be_a_ca_with_its_key(void **state)
     X509_free(cert);
 }
 
+/* A list that nobody would take is not signed at all. */
+static void test_a_list_is_signed_within_the_issuers_life(void **state)
+{
+    struct issuer wrong_key = {pki.intermediate.cert, pki.root.key};
+    struct issue_crl list = {.number = 1, .now_s = PKI_NOW, .ttl_s = DAY};
+    struct buf der = {0};
+    int64_t before = 0, after = 0;
+
+    (void)state;
+    assert_ok(cert_times(pki.intermediate.cert, &before, &after));
+    assert_int_equal(issue_crl(&wrong_key, &list, &der).code, E_CA_CANNOT_SIGN);
+    list.now_s = before - 1;
+    assert_int_equal(issue_crl(&pki.intermediate, &list, &der).code, E_CA_CANNOT_SIGN);
+    list.now_s = after;
+    assert_int_equal(issue_crl(&pki.intermediate, &list, &der).code, E_CA_CANNOT_SIGN);
+    assert_int_equal(buf_size(&der), 0);
+    list.now_s = after - 1;
+    assert_ok(issue_crl(&pki.intermediate, &list, &der));
+    buf_fini(&der);
+}
+
+/* Roots of other tools may not name their key: what they sign does, all the same, and as RFC 5280
+ * would have it, so that a verifier finds the one among several roots of a name. */
+static void test_a_key_without_a_name_gets_one(void **state)
+{
+    X509 *nameless = X509_dup(pki.root.cert);
+    int at = X509_get_ext_by_NID(nameless, NID_subject_key_identifier, -1);
+    struct issuer issuer = {nameless, pki.root.key};
+    struct issue_leaf leaf = good();
+    struct issued issued;
+
+    (void)state;
+    X509_EXTENSION_free(X509_delete_ext(nameless, at));
+    assert_true(X509_sign(nameless, pki.root.key, EVP_sha384()) > 0);
+    assert_null(X509_get0_subject_key_id(nameless));
+    assert_ok(issue_leaf(&issuer, &leaf, &issued));
+    X509 *cert = cert_of(&issued);
+    assert_int_equal(ASN1_OCTET_STRING_cmp(X509_get0_authority_key_id(cert),
+                                           X509_get0_subject_key_id(pki.root.cert)),
+                     0);
+    X509_free(cert);
+    X509_free(nameless);
+    issued_fini(&issued);
+}
+
 static int compare_serials(const void *a, const void *b)
 {
     return strcmp(a, b);
@@ -499,6 +544,8 @@ int main(void)
         cmocka_unit_test(test_lives_stay_within_the_issuers),
         cmocka_unit_test(test_what_is_not_signed),
         cmocka_unit_test(test_issuer_must_be_a_ca_with_its_key),
+        cmocka_unit_test(test_a_list_is_signed_within_the_issuers_life),
+        cmocka_unit_test(test_a_key_without_a_name_gets_one),
         cmocka_unit_test(test_serials),
         cmocka_unit_test(test_all_kinds_of_keys),
         cmocka_unit_test(test_a_root_vouches_for_its_successors),

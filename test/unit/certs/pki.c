@@ -121,6 +121,16 @@ void pki_message(const struct pki_profile *in, Mortise__V1__TlsProfile *out)
                            : MORTISE__V1__TLS_PROFILE__ROLE__CLIENT;
     out->min_version = in->min;
     out->max_version = in->max;
+    out->ignore_unavailable = in->ignore_unavailable;
+    if (in->server_name != NULL)
+        out->server_name = (char *)(uintptr_t)in->server_name; /* borrowed */
+    out->send_sni = in->send_sni;
+    out->allow_legacy = in->allow_legacy;
+    out->insecure_skip_verify = in->skip_verify;
+    out->renegotiation = in->renegotiation;
+    out->client_auth = in->client_auth;
+    out->handshake_timeout_ms = in->handshake_timeout_ms;
+    out->idle_timeout_s = in->idle_timeout_s;
     out->cipher_suites = pki_list(in->suites, ARRAY_LEN(in->suites), &out->n_cipher_suites);
     out->groups = pki_list(in->groups, ARRAY_LEN(in->groups), &out->n_groups);
     out->signature_algorithms =

@@ -35,7 +35,18 @@ struct pki_profile {
     const char *suites[8];
     const char *groups[4];
     const char *sigalgs[4];
+    bool ignore_unavailable;
+    bool allow_legacy;
+    const char *server_name; /* NULL: none */
+    Mortise__V1__TlsProfile__SendSni send_sni;
+    bool skip_verify;
+    Mortise__V1__TlsProfile__Renegotiation renegotiation;
+    Mortise__V1__TlsProfile__ClientAuth client_auth;
+    uint32_t handshake_timeout_ms;
+    uint32_t idle_timeout_s;
 };
+#define PKI_TLS1_0 MORTISE__V1__TLS_VERSION__TLS1_0
+#define PKI_TLS1_1 MORTISE__V1__TLS_VERSION__TLS1_1
 #define PKI_TLS1_2 MORTISE__V1__TLS_VERSION__TLS1_2
 #define PKI_TLS1_3 MORTISE__V1__TLS_VERSION__TLS1_3
 /* pki_message fills `out` with borrowed strings; release its lists with pki_message_fini. */

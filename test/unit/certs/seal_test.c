@@ -213,6 +213,75 @@ static void test_key_forms(void **state)
     }
 }
 
+#define HEX_OTHER "ff0102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f"
+
+/* The first closes, all open; what is no key is told by its place, and nothing is taken then. */
+static void test_several_keys(void **state)
+{
+    static const struct {
+        const char *text;
+        size_t num; /* 0: refused */
+        int sub;
+    } rows[] = {
+        {HEX_KEY, 1, 0},
+        {HEX_KEY "\n" HEX_OTHER "\n", 2, 0},
+        {" " HEX_KEY ",\t" HEX_OTHER ",", 2, 0},
+        {HEX_KEY "\n" HEX_KEY "\n" HEX_OTHER, 2, 0},
+        {HEX_KEY "\nAAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=\n", 1,
+         0}, /* the same, in base64 */
+        {"", 0, 0},
+        {" \n,\n", 0, 0},
+        {HEX_KEY " x", 0, 2},
+        {"x " HEX_KEY, 0, 1},
+        {HEX_KEY HEX_OTHER, 0, 1},
+    };
+    struct seal_keys keys;
+
+    (void)state;
+    for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+        err_t err = seal_keys_parse(bytes_of_str(rows[i].text), &keys);
+
+        assert_int_equal(err.code, rows[i].num > 0 ? E_OK : E_KEK_UNAVAILABLE);
+        assert_int_equal(err.sub, rows[i].sub);
+        if (rows[i].num == 0)
+            continue;
+        assert_int_equal(keys.num, rows[i].num);
+        assert_memory_equal(keys.keys[0].key, key.key, 32);
+    }
+    assert_ok(seal_keys_parse(bytes_of_str(HEX_KEY " " HEX_OTHER), &keys));
+    for (size_t i = 0; i < 2; i++) {
+        CLEANUP(buf_fini) struct buf sealed = {0};
+        char name[SEAL_NAME], again[SEAL_NAME];
+
+        assert_ok(seal_close(i == 0 ? &key : &other, "a", bytes_of_str("x"), &sealed));
+        assert_ptr_equal(seal_keys_of(&keys, buf_view(&sealed)), &keys.keys[i]);
+        seal_name(buf_view(&sealed), name);
+        seal_key_name(&keys.keys[i], again);
+        assert_string_equal(name, again);
+        seal_name(bytes_of(buf_view(&sealed).ptr, 20), name);
+        assert_string_equal(name, "?");
+        keys.num = 1;
+        assert_true((seal_keys_of(&keys, buf_view(&sealed)) != NULL) == (i == 0));
+        keys.num = 2;
+    }
+    seal_keys_fini(&keys);
+    assert_int_equal(keys.keys[1].key[0], 0); /* wiped */
+}
+
+static void test_five_keys_are_too_many(void **state)
+{
+    CLEANUP(buf_fini) struct buf text = {0};
+    struct seal_keys keys;
+
+    (void)state;
+    for (int i = 0; i < SEAL_KEYS_MAX; i++)
+        assert_ok(buf_printf(&text, "%064d\n", i));
+    assert_ok(seal_keys_parse(buf_view(&text), &keys));
+    assert_ok(buf_printf(&text, "%064d\n", 9));
+    assert_int_equal(seal_keys_parse(buf_view(&text), &keys).code, E_KEK_UNAVAILABLE);
+    seal_keys_fini(&keys);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -225,6 +294,8 @@ int main(void)
         cmocka_unit_test(test_parts_of_two_records_do_not_mix),
         cmocka_unit_test(test_wrong_key_is_told),
         cmocka_unit_test(test_key_forms),
+        cmocka_unit_test(test_several_keys),
+        cmocka_unit_test(test_five_keys_are_too_many),
     };
 
     return cmocka_run_group_tests(tests, setup, NULL);

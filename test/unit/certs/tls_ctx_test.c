@@ -200,9 +200,9 @@ static struct tls_ctx *our_client(struct svid *svid, struct tls_profile *profile
 static struct tls_ctx *our_server(struct svid *svid, struct tls_profile *profile)
 {
     struct tls_ctx *ctx = NULL;
-    struct tls_ctx_entry entry = {NULL, profile, pki.bundle};
+    struct tls_ctx_entry entry = {NULL, profile, pki.bundle, TLS_CLIENT_REQUIRED, NULL};
 
-    assert_ok(tls_ctx_server(svid, &entry, 1, false, &ctx));
+    assert_ok(tls_ctx_server(svid, &entry, 1, &ctx));
     return ctx;
 }
 
@@ -229,7 +229,7 @@ static err_t on_authorize(void *arg, int entry, const struct peer *peer)
 
     asked->times++;
     asked->entry = entry;
-    (void)snprintf(asked->id, sizeof asked->id, "%s", peer->spiffe_id);
+    (void)snprintf(asked->id, sizeof asked->id, "%s", peer != NULL ? peer->spiffe_id : "nobody");
     return asked->answer == E_OK ? OK : (err_t){asked->answer, 0, "test"};
 }
 
@@ -364,11 +364,11 @@ static void refused_check(const struct refusal *one, const char *role, const str
 
 static void refused_by_server(const struct refusal *one, struct refused *r, uint16_t version)
 {
-    struct tls_ctx_entry entry = {NULL, server_profile, r->bundle};
+    struct tls_ctx_entry entry = {NULL, server_profile, r->bundle, TLS_CLIENT_REQUIRED, NULL};
     struct tls_ctx *server = NULL;
     struct wire wire;
 
-    assert_ok(tls_ctx_server(svid_b, &entry, 1, false, &server));
+    assert_ok(tls_ctx_server(svid_b, &entry, 1, &server));
     wire_init(&wire, r->raw, true, tls_ctx_ssl(server), false);
     set_version(wire.client.ssl, version);
     wire.clock.now_s += one->later_s;
@@ -418,10 +418,10 @@ static void test_good_certificate_passes_the_same_fixture(void **state)
     (void)state;
     refused_init(&r, &fine);
     for (size_t v = 0; v < ARRAY_LEN(both_versions); v++) {
-        struct tls_ctx_entry entry = {NULL, server_profile, r.bundle};
+        struct tls_ctx_entry entry = {NULL, server_profile, r.bundle, TLS_CLIENT_REQUIRED, NULL};
         struct tls_ctx *server = NULL;
         struct wire wire;
-        assert_ok(tls_ctx_server(svid_b, &entry, 1, false, &server));
+        assert_ok(tls_ctx_server(svid_b, &entry, 1, &server));
         wire_init(&wire, r.raw, true, tls_ctx_ssl(server), false);
         set_version(wire.client.ssl, both_versions[v]);
         wire_run(&wire);
@@ -494,7 +494,7 @@ static void test_no_client_certificate_is_refused(void **state)
 static void test_optional_means_none_or_a_good_one(void **state)
 {
     struct refusal bad = {.name = "for e-mail", .leaf = {.eku_bits = CERTGEN_EKU_EMAIL}};
-    struct tls_ctx_entry entry = {NULL, server_profile, pki.bundle};
+    struct tls_ctx_entry entry = {NULL, server_profile, pki.bundle, TLS_CLIENT_OPTIONAL, NULL};
     struct tls_ctx *anonymous = our_client(NULL, client_profile);
     struct tls_ctx *known = our_client(svid_a, client_profile);
     struct tls_ctx *server = NULL;
@@ -502,7 +502,7 @@ static void test_optional_means_none_or_a_good_one(void **state)
 
     (void)state;
     refused_init(&r, &bad);
-    assert_ok(tls_ctx_server(svid_b, &entry, 1, true, &server));
+    assert_ok(tls_ctx_server(svid_b, &entry, 1, &server));
     for (size_t i = 0; i < ARRAY_LEN(both_versions); i++) {
         struct asked asked = {0};
         struct wire wire;
@@ -514,7 +514,17 @@ static void test_optional_means_none_or_a_good_one(void **state)
         wire_assert_up(&wire);
         assert_ok(tls_check_finish(&wire.server.check, wire.server.ssl));
         assert_null(wire.server.check.peer);
-        assert_int_equal(asked.times, 0); /* nobody to ask about: the caller must look at peer */
+        assert_int_equal(asked.times, 1); /* at the end, as there was no chain to verify */
+        assert_string_equal(asked.id, "nobody");
+        wire_fini(&wire);
+
+        wire_init(&wire, tls_ctx_ssl(anonymous), false, tls_ctx_ssl(server), false);
+        set_version(wire.client.ssl, both_versions[i]);
+        asked.answer = E_PEER_DENIED;
+        wire.server.check.authorize = on_authorize;
+        wire.server.check.arg = &asked;
+        wire_run(&wire);
+        assert_int_equal(tls_check_finish(&wire.server.check, wire.server.ssl).code, E_PEER_DENIED);
         wire_fini(&wire);
 
         wire_init(&wire, tls_ctx_ssl(known), false, tls_ctx_ssl(server), false);
@@ -535,6 +545,48 @@ static void test_optional_means_none_or_a_good_one(void **state)
     tls_ctx_unref(anonymous);
     tls_ctx_unref(known);
     tls_ctx_unref(server);
+}
+
+/* Each entry asks for a certificate as it says, whatever its neighbours do; without a name, and
+ * with entries that differ in it, none is chosen. */
+static void test_entries_ask_for_certificates_each_as_it_says(void **state)
+{
+    struct tls_ctx_entry entries[] = {
+        {"required.link", server_profile, pki.bundle, TLS_CLIENT_REQUIRED, NULL},
+        {"optional.link", server_profile, pki.bundle, TLS_CLIENT_OPTIONAL, NULL},
+        {"none.link", server_profile, pki.bundle, TLS_CLIENT_NONE, NULL},
+    };
+    struct tls_ctx *clients[] = {our_client(NULL, client_profile),
+                                 our_client(svid_a, client_profile)};
+    struct tls_ctx *server = NULL;
+    struct wire wire;
+
+    (void)state;
+    assert_ok(tls_ctx_server(svid_b, entries, ARRAY_LEN(entries), &server));
+    for (size_t i = 0; i < 12; i++) {
+        size_t entry = i % 3;
+        bool shows = i / 3 % 2 != 0;
+
+        wire_init(&wire, tls_ctx_ssl(clients[shows]), false, tls_ctx_ssl(server), false);
+        SSL_set_tlsext_host_name(wire.client.ssl, entries[entry].server_name);
+        set_version(wire.client.ssl, both_versions[i / 6]);
+        wire_run(&wire);
+        if (entry == 0 && !shows) {
+            assert_true(wire.server.failed && !wire.server.done);
+        } else {
+            wire_assert_up(&wire);
+            assert_ok(tls_check_finish(&wire.server.check, wire.server.ssl));
+            assert_int_equal(wire.server.check.peer != NULL, shows && entry != 2);
+        }
+        wire_fini(&wire);
+    }
+    wire_init(&wire, tls_ctx_ssl(clients[1]), false, tls_ctx_ssl(server), false);
+    wire_run(&wire);
+    assert_int_equal(wire.server.check.err.code, E_TLS_SNI_UNKNOWN);
+    wire_fini(&wire);
+    tls_ctx_unref(server);
+    tls_ctx_unref(clients[0]);
+    tls_ctx_unref(clients[1]);
 }
 
 /* Somebody else's certificate without its key: F10. */
@@ -680,10 +732,12 @@ static void sni_run(struct tls_ctx *server, struct tls_profile *profile, const s
 static void test_sni_selects_exactly(void **state)
 {
     struct tls_profile *p13 = pki_profile(&(struct pki_profile){.server = true, .min = PKI_TLS1_3});
-    struct tls_ctx_entry same[] = {{"one.link", server_profile, pki.bundle},
-                                   {"Two.Link", server_profile, pki.bundle}};
-    struct tls_ctx_entry differ[] = {{"one.link", server_profile, pki.bundle},
-                                     {"two.link", p13, pki.bundle}};
+    struct tls_ctx_entry same[] = {
+        {"one.link", server_profile, pki.bundle, TLS_CLIENT_REQUIRED, NULL},
+        {"Two.Link", server_profile, pki.bundle, TLS_CLIENT_REQUIRED, NULL}};
+    struct tls_ctx_entry differ[] = {
+        {"one.link", server_profile, pki.bundle, TLS_CLIENT_REQUIRED, NULL},
+        {"two.link", p13, pki.bundle, TLS_CLIENT_REQUIRED, NULL}};
     static const struct sni_case known[] = {
         {"one.link", 0}, {"two.link", 1}, {"TWO.LINK", 1}, {"oNe.LiNk", 0}};
     static const struct sni_case unknown[] = {
@@ -696,12 +750,13 @@ static void test_sni_selects_exactly(void **state)
     struct bytes anchors[2] = {pki.root_der, pki.intermediate_der};
 
     (void)state;
-    assert_ok(tls_ctx_server(svid_b, same, 2, false, &servers[0]));
+    assert_ok(tls_ctx_server(svid_b, same, 2, &servers[0]));
     assert_ok(bundle_of_der(anchors, 2, PKI_DOMAIN, &other));
-    struct tls_ctx_entry trust_differs[] = {{"one.link", server_profile, pki.bundle},
-                                            {"two.link", server_profile, other}};
-    assert_ok(tls_ctx_server(svid_b, differ, 2, false, &servers[1]));
-    assert_ok(tls_ctx_server(svid_b, trust_differs, 2, false, &servers[2]));
+    struct tls_ctx_entry trust_differs[] = {
+        {"one.link", server_profile, pki.bundle, TLS_CLIENT_REQUIRED, NULL},
+        {"two.link", server_profile, other, TLS_CLIENT_REQUIRED, NULL}};
+    assert_ok(tls_ctx_server(svid_b, differ, 2, &servers[1]));
+    assert_ok(tls_ctx_server(svid_b, trust_differs, 2, &servers[2]));
     for (size_t s = 0; s < 3; s++) {
         for (size_t i = 0; i < ARRAY_LEN(known); i++)
             sni_run(servers[s], client_profile, &known[i]);
@@ -745,10 +800,11 @@ static void test_entries_keep_their_own_profile_and_bundle(void **state)
 
     (void)state;
     pki_init(&other);
-    struct tls_ctx_entry entries[] = {{"old.link", p12, pki.bundle},
-                                      {"new.link", p13, pki.bundle},
-                                      {"foreign.link", server_profile, other.bundle}};
-    assert_ok(tls_ctx_server(svid_b, entries, 3, false, &server));
+    struct tls_ctx_entry entries[] = {
+        {"old.link", p12, pki.bundle, TLS_CLIENT_REQUIRED, NULL},
+        {"new.link", p13, pki.bundle, TLS_CLIENT_REQUIRED, NULL},
+        {"foreign.link", server_profile, other.bundle, TLS_CLIENT_REQUIRED, NULL}};
+    assert_ok(tls_ctx_server(svid_b, entries, 3, &server));
 
     wire_init(&wire, tls_ctx_ssl(client), false, tls_ctx_ssl(server), false);
     SSL_set_tlsext_host_name(wire.client.ssl, "old.link");
@@ -795,15 +851,16 @@ static void test_entries_keep_their_own_profile_and_bundle(void **state)
 static void test_split_hello_selects_the_same_entry(void **state)
 {
     struct tls_profile *p13 = pki_profile(&(struct pki_profile){.server = true, .min = PKI_TLS1_3});
-    struct tls_ctx_entry entries[] = {{"one.link", server_profile, pki.bundle},
-                                      {"two.link", p13, pki.bundle}};
+    struct tls_ctx_entry entries[] = {
+        {"one.link", server_profile, pki.bundle, TLS_CLIENT_REQUIRED, NULL},
+        {"two.link", p13, pki.bundle, TLS_CLIENT_REQUIRED, NULL}};
     struct tls_ctx *client = our_client(svid_a, client_profile);
     struct tls_ctx *server = NULL;
     uint8_t hello[4096];
     struct wire wire;
 
     (void)state;
-    assert_ok(tls_ctx_server(svid_b, entries, 2, false, &server));
+    assert_ok(tls_ctx_server(svid_b, entries, 2, &server));
     wire_init(&wire, tls_ctx_ssl(client), false, tls_ctx_ssl(server), false);
     SSL_set_tlsext_host_name(wire.client.ssl, "two.link");
     assert_int_equal(SSL_do_handshake(wire.client.ssl), -1);
@@ -1264,25 +1321,27 @@ static void test_contexts_that_could_not_work_are_not_made(void **state)
         .server = true, .max = PKI_TLS1_2, .suites = {"TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256"}});
     struct tls_profile *rsa_sigs =
         pki_profile(&(struct pki_profile){.server = true, .sigalgs = {"rsa_pss_rsae_sha256"}});
-    struct tls_ctx_entry fine = {NULL, server_profile, pki.bundle};
+    struct tls_ctx_entry fine = {NULL, server_profile, pki.bundle, TLS_CLIENT_REQUIRED, NULL};
     struct tls_ctx_entry two_unnamed[] = {fine, fine};
-    struct tls_ctx_entry twice[] = {{"a.link", server_profile, pki.bundle},
-                                    {"A.LINK", server_profile, pki.bundle}};
-    struct tls_ctx_entry empty = {"", server_profile, pki.bundle};
-    struct tls_ctx_entry client_role = {NULL, client_profile, pki.bundle};
-    struct tls_ctx_entry suites = {NULL, rsa_only, pki.bundle};
-    struct tls_ctx_entry sigs = {NULL, rsa_sigs, pki.bundle};
+    struct tls_ctx_entry twice[] = {
+        {"a.link", server_profile, pki.bundle, TLS_CLIENT_REQUIRED, NULL},
+        {"A.LINK", server_profile, pki.bundle, TLS_CLIENT_REQUIRED, NULL}};
+    struct tls_ctx_entry empty = {"", server_profile, pki.bundle, TLS_CLIENT_REQUIRED, NULL};
+    struct tls_ctx_entry client_role = {NULL, client_profile, pki.bundle, TLS_CLIENT_REQUIRED,
+                                        NULL};
+    struct tls_ctx_entry suites = {NULL, rsa_only, pki.bundle, TLS_CLIENT_REQUIRED, NULL};
+    struct tls_ctx_entry sigs = {NULL, rsa_sigs, pki.bundle, TLS_CLIENT_REQUIRED, NULL};
     struct tls_ctx *ctx = NULL;
 
     (void)state;
-    assert_int_equal(tls_ctx_server(NULL, &fine, 1, false, &ctx).code, E_SVID_MISSING);
-    assert_int_equal(tls_ctx_server(svid_b, &fine, 0, false, &ctx).code, E_TLS_CONFIG);
-    assert_int_equal(tls_ctx_server(svid_b, two_unnamed, 2, false, &ctx).code, E_TLS_CONFIG);
-    assert_int_equal(tls_ctx_server(svid_b, twice, 2, false, &ctx).code, E_TLS_CONFIG);
-    assert_int_equal(tls_ctx_server(svid_b, &empty, 1, false, &ctx).code, E_TLS_CONFIG);
-    assert_int_equal(tls_ctx_server(svid_b, &client_role, 1, false, &ctx).code, E_TLS_CONFIG);
-    assert_int_equal(tls_ctx_server(svid_b, &suites, 1, false, &ctx).code, E_TLS_CONFIG);
-    assert_int_equal(tls_ctx_server(svid_b, &sigs, 1, false, &ctx).code, E_TLS_CONFIG);
+    assert_int_equal(tls_ctx_server(NULL, &fine, 1, &ctx).code, E_SVID_MISSING);
+    assert_int_equal(tls_ctx_server(svid_b, &fine, 0, &ctx).code, E_TLS_CONFIG);
+    assert_int_equal(tls_ctx_server(svid_b, two_unnamed, 2, &ctx).code, E_TLS_CONFIG);
+    assert_int_equal(tls_ctx_server(svid_b, twice, 2, &ctx).code, E_TLS_CONFIG);
+    assert_int_equal(tls_ctx_server(svid_b, &empty, 1, &ctx).code, E_TLS_CONFIG);
+    assert_int_equal(tls_ctx_server(svid_b, &client_role, 1, &ctx).code, E_TLS_CONFIG);
+    assert_int_equal(tls_ctx_server(svid_b, &suites, 1, &ctx).code, E_TLS_CONFIG);
+    assert_int_equal(tls_ctx_server(svid_b, &sigs, 1, &ctx).code, E_TLS_CONFIG);
     assert_int_equal(tls_ctx_client(svid_a, pki.bundle, server_profile, &ctx).code, E_TLS_CONFIG);
     assert_null(ctx);
     tls_profile_unref(rsa_only);
@@ -1322,6 +1381,7 @@ int main(void)
         cmocka_unit_test(test_authorize_refuses_with_access_denied),
         cmocka_unit_test(test_no_client_certificate_is_refused),
         cmocka_unit_test(test_optional_means_none_or_a_good_one),
+        cmocka_unit_test(test_entries_ask_for_certificates_each_as_it_says),
         cmocka_unit_test(test_stolen_certificate_without_its_key),
         cmocka_unit_test(test_without_a_check_nobody_gets_in),
         cmocka_unit_test(test_finish_insists_on_a_verified_peer),

@@ -537,12 +537,12 @@ static void verify_check_peer(const struct verify_case *one, const struct built 
 }
 
 static bool verify_run(const struct verify_case *one, const struct built *built,
-                       enum verify_role role)
+                       enum verify_role role, struct verify_cache *cache)
 {
     struct peer *peer = NULL;
     const char *role_name = role == VERIFY_CLIENT_CERT ? "client" : "server";
     err_t err =
-        verify_chain(built->chain, built->bundle, role, CERTGEN_NOW + one->now_s, NULL, &peer);
+        verify_chain(built->chain, built->bundle, role, CERTGEN_NOW + one->now_s, cache, &peer);
     bool right =
         err.code == one->want && (one->sub == SUB_ANY || err.code == E_OK || err.sub == one->sub);
 
@@ -635,13 +635,78 @@ static void test_verify_table(void **state)
         if (corpus != NULL)
             corpus_write(corpus, one, &built);
         if (one->role != ROLE_CLIENT)
-            wrong += !verify_run(one, &built, VERIFY_SERVER_CERT);
+            wrong += !verify_run(one, &built, VERIFY_SERVER_CERT, NULL);
         if (one->role != ROLE_SERVER)
-            wrong += !verify_run(one, &built, VERIFY_CLIENT_CERT);
+            wrong += !verify_run(one, &built, VERIFY_CLIENT_CERT, NULL);
         built_fini(&built);
     }
     print_message("%zu cases\n", ARRAY_LEN(verify_cases));
     assert_true(ARRAY_LEN(verify_cases) >= 180);
+    assert_int_equal(wrong, 0);
+}
+
+/* verify_meet_siblings has the cache meet other leaves under the same CAs, sent with the same
+ * certificates, at times before and after: the issuer is known wherever that can be. */
+static void verify_meet_siblings(const struct verify_case *one, const struct built *built,
+                                 enum verify_role role, struct verify_cache *cache)
+{
+    static const struct certgen_params leaves[] = {
+        {.subject = "sibling"},
+        {.subject = "sibling", .sans = {CERTGEN_URI("spiffe://example.com/ns/a/sa/b")}},
+        {.subject = "sibling", .sans = {CERTGEN_DNS("a.example.com")}},
+    };
+    static const int64_t times[] = {0, -3000, 80000};
+    const struct certgen *issuer = built->signing_leaf != NULL ? built->signing_leaf
+                                   : one->num_cas > 0          ? built->cas[0]
+                                                               : built->root;
+
+    for (size_t i = 0; i < ARRAY_LEN(leaves) * ARRAY_LEN(times); i++) {
+        struct certgen *leaf = certgen_make(issuer, &leaves[i / ARRAY_LEN(times)]);
+        STACK_OF(CRYPTO_BUFFER) *chain = sk_CRYPTO_BUFFER_new_null();
+        struct peer *peer = NULL;
+        struct built sent = {.chain = chain};
+
+        built_send(&sent, certgen_der(leaf));
+        for (size_t at = 1; at < sk_CRYPTO_BUFFER_num(built->chain); at++) {
+            CRYPTO_BUFFER *cert = sk_CRYPTO_BUFFER_value(built->chain, at);
+            built_send(&sent, bytes_of(CRYPTO_BUFFER_data(cert), CRYPTO_BUFFER_len(cert)));
+        }
+        (void)!err_is_ok(verify_chain(chain, built->bundle, role,
+                                      CERTGEN_NOW + times[i % ARRAY_LEN(times)], cache, &peer));
+        peer_unref(peer);
+        sk_CRYPTO_BUFFER_pop_free(chain, CRYPTO_BUFFER_free);
+        certgen_free(leaf);
+    }
+}
+
+/* Under an issuer that was met before each verdict is the same. Where the case has no CA between
+ * leaf and root it gets one, so that there is an issuer to be remembered. */
+static void test_verify_table_with_a_known_issuer(void **state)
+{
+    size_t wrong = 0;
+    size_t hits = 0;
+
+    (void)state;
+    for (size_t i = 0; i < 2 * ARRAY_LEN(verify_cases); i++) {
+        struct verify_case one = verify_cases[i / 2];
+        enum verify_role role = i % 2 == 0 ? VERIFY_SERVER_CERT : VERIFY_CLIENT_CERT;
+        struct verify_cache *cache;
+        struct built built;
+
+        if (one.role == (role == VERIFY_SERVER_CERT ? ROLE_CLIENT : ROLE_SERVER))
+            continue;
+        if (one.num_cas == 0 && one.shape == 0)
+            one.num_cas = 1;
+        cache = verify_cache_new(64);
+        built_init(&built, &one);
+        verify_meet_siblings(&one, &built, role, cache);
+        wrong += !verify_run(&one, &built, role, cache);
+        hits += verify_cache_issuer_hits(cache) > 0;
+        verify_cache_free(cache);
+        built_fini(&built);
+    }
+    print_message("an issuer was known to a sibling in %zu\n", hits);
+    assert_true(hits >= ARRAY_LEN(verify_cases));
     assert_int_equal(wrong, 0);
 }
 
@@ -947,6 +1012,192 @@ static void test_cache_remembers_no_refusal(void **state)
     cache_fini(&f);
 }
 
+/* --- the issuers that a cache knows --- */
+
+/* Another leaf of the fixture's issuer takes the place of its own. */
+static void cache_other_leaf(struct cache_fixture *f, const struct certgen_params *params)
+{
+    CRYPTO_BUFFER *buffer;
+
+    certgen_free(f->built.leaf);
+    f->built.leaf = certgen_make(f->built.cas[0], params);
+    buffer = CRYPTO_BUFFER_new(f->built.leaf->der, f->built.leaf->len, NULL);
+    CRYPTO_BUFFER_free(sk_CRYPTO_BUFFER_value(f->built.chain, 0));
+    assert_non_null(sk_CRYPTO_BUFFER_set(f->built.chain, 0, buffer));
+}
+
+static void test_issuer_is_checked_once_for_many_leaves(void **state)
+{
+    struct verify_case one = {.num_cas = 2};
+    struct cache_fixture f;
+
+    (void)state;
+    cache_init(&f, &one, 4);
+    assert_true(err_is_ok(cache_ask(&f, VERIFY_SERVER_CERT, CERTGEN_NOW)));
+    assert_int_equal(verify_cache_issuer_hits(f.cache), 0);
+    for (size_t i = 1; i <= 10; i++) {
+        cache_other_leaf(&f, &one.leaf);
+        assert_true(err_is_ok(cache_ask(&f, VERIFY_SERVER_CERT, CERTGEN_NOW)));
+        assert_int_equal(verify_cache_issuer_hits(f.cache), i);
+    }
+    assert_int_equal(verify_cache_hits(f.cache), 0);
+    cache_fini(&f);
+}
+
+/* What the path is made of is that of the whole path: a revocation asks for the issuers. */
+static void test_issuer_known_gives_the_same_peer(void **state)
+{
+    struct verify_case one = {.num_cas = 2, .cas = {{.to_s = -80000}, {0}}};
+    struct cache_fixture f;
+    struct peer *whole = NULL;
+    struct peer *under = NULL;
+
+    (void)state;
+    cache_init(&f, &one, 4);
+    assert_true(err_is_ok(cache_ask(&f, VERIFY_SERVER_CERT, CERTGEN_NOW)));
+    cache_other_leaf(&f, &one.leaf);
+    assert_true(err_is_ok(verify_chain(f.built.chain, f.built.bundle, VERIFY_SERVER_CERT,
+                                       CERTGEN_NOW, NULL, &whole)));
+    assert_true(err_is_ok(verify_chain(f.built.chain, f.built.bundle, VERIFY_SERVER_CERT,
+                                       CERTGEN_NOW, f.cache, &under)));
+    assert_int_equal(verify_cache_issuer_hits(f.cache), 1);
+    assert_int_equal(whole->num_issuers, 3);
+    assert_int_equal(under->num_issuers, 3);
+    assert_memory_equal(under->issuers, whole->issuers, 3 * sizeof whole->issuers[0]);
+    assert_string_equal(under->serial, whole->serial);
+    assert_int_equal(under->not_after, CERTGEN_NOW + 86400 - 80000); /* the issuer's */
+    assert_int_equal(whole->not_after, under->not_after);
+    peer_unref(whole);
+    peer_unref(under);
+    /* And when the issuer has expired, none of its leaves is let in. */
+    cache_other_leaf(&f, &one.leaf);
+    assert_int_equal(cache_ask(&f, VERIFY_SERVER_CERT, CERTGEN_NOW + 6400).code, E_CERT_EXPIRED);
+    cache_fini(&f);
+}
+
+static void test_issuer_constrains_names_of_later_leaves(void **state)
+{
+    static const struct certgen_params stranger = {
+        .sans = {CERTGEN_URI("spiffe://example.com/ns/a/sa/b")}};
+    struct verify_case issuer = {.num_cas = 1,
+                                 .cas = {{.permitted = {CERTGEN_URI("example.org")}}}};
+    struct verify_case root = {.num_cas = 1, .root = {.permitted = {CERTGEN_URI("example.org")}}};
+    struct cache_fixture f;
+
+    (void)state;
+    cache_init(&f, &issuer, 4);
+    assert_true(err_is_ok(cache_ask(&f, VERIFY_SERVER_CERT, CERTGEN_NOW)));
+    cache_other_leaf(&f, &issuer.leaf);
+    assert_true(err_is_ok(cache_ask(&f, VERIFY_SERVER_CERT, CERTGEN_NOW)));
+    assert_int_equal(verify_cache_issuer_hits(f.cache), 1);
+    cache_other_leaf(&f, &stranger);
+    assert_int_equal(cache_ask(&f, VERIFY_SERVER_CERT, CERTGEN_NOW).code, E_CHAIN_INVALID);
+    cache_fini(&f);
+
+    cache_init(&f, &root, 4);
+    assert_true(err_is_ok(cache_ask(&f, VERIFY_SERVER_CERT, CERTGEN_NOW)));
+    cache_other_leaf(&f, &stranger);
+    assert_int_equal(cache_ask(&f, VERIFY_SERVER_CERT, CERTGEN_NOW).code, E_CHAIN_INVALID);
+    assert_int_equal(verify_cache_issuer_hits(f.cache), 0); /* such are not remembered */
+    cache_fini(&f);
+}
+
+/* A CA, or the leaf itself, may ask for a policy all the way down to the leaf: that is a question
+ * to the whole path. */
+static void test_issuer_asks_later_leaves_for_a_policy(void **state)
+{
+    static const struct certgen_params without = {0}, with = {.policies = true};
+    static const struct certgen_params asks = {.policies = true, .explicit_policy = true};
+    struct verify_case issuer = {
+        .num_cas = 1, .leaf = with, .cas = {{.policies = true, .explicit_policy = true}}};
+    struct verify_case above = {
+        .num_cas = 2, .leaf = with, .cas = {with, {.policies = true, .explicit_policy = true}}};
+    struct verify_case plain = {.num_cas = 1};
+    struct cache_fixture f;
+
+    (void)state;
+    cache_init(&f, &issuer, 4);
+    assert_true(err_is_ok(cache_ask(&f, VERIFY_SERVER_CERT, CERTGEN_NOW)));
+    cache_other_leaf(&f, &without);
+    assert_int_equal(cache_ask(&f, VERIFY_SERVER_CERT, CERTGEN_NOW).code, E_CHAIN_INVALID);
+    cache_other_leaf(&f, &with);
+    assert_true(err_is_ok(cache_ask(&f, VERIFY_SERVER_CERT, CERTGEN_NOW)));
+    cache_fini(&f);
+
+    cache_init(&f, &above, 4);
+    assert_true(err_is_ok(cache_ask(&f, VERIFY_SERVER_CERT, CERTGEN_NOW)));
+    cache_other_leaf(&f, &without);
+    assert_int_equal(cache_ask(&f, VERIFY_SERVER_CERT, CERTGEN_NOW).code, E_CHAIN_INVALID);
+    cache_fini(&f);
+
+    /* No CA here has a policy that the leaf could be under. */
+    cache_init(&f, &plain, 4);
+    assert_true(err_is_ok(cache_ask(&f, VERIFY_SERVER_CERT, CERTGEN_NOW)));
+    cache_other_leaf(&f, &asks);
+    assert_int_equal(cache_ask(&f, VERIFY_SERVER_CERT, CERTGEN_NOW).code, E_CHAIN_INVALID);
+    cache_other_leaf(&f, &with);
+    assert_true(err_is_ok(cache_ask(&f, VERIFY_SERVER_CERT, CERTGEN_NOW)));
+    assert_int_equal(verify_cache_issuer_hits(f.cache), 1);
+    cache_fini(&f);
+}
+
+/* Known to one role, bundle or set of sent certificates is known to no other. */
+static void test_issuer_is_known_where_it_was_met(void **state)
+{
+    struct verify_case one = {.num_cas = 1};
+    struct verify_case client_only = {.num_cas = 1, .cas = {{.eku_bits = CERTGEN_EKU_CLIENT}}};
+    struct cache_fixture f;
+    struct bundle *right;
+    struct built strange;
+
+    (void)state;
+    cache_init(&f, &client_only, 4);
+    assert_true(err_is_ok(cache_ask(&f, VERIFY_CLIENT_CERT, CERTGEN_NOW)));
+    cache_other_leaf(&f, &client_only.leaf);
+    assert_int_equal(cache_ask(&f, VERIFY_SERVER_CERT, CERTGEN_NOW).code, E_CERT_USAGE);
+    assert_true(err_is_ok(cache_ask(&f, VERIFY_CLIENT_CERT, CERTGEN_NOW)));
+    assert_int_equal(verify_cache_issuer_hits(f.cache), 1);
+    cache_fini(&f);
+
+    cache_init(&f, &one, 4);
+    assert_true(err_is_ok(cache_ask(&f, VERIFY_SERVER_CERT, CERTGEN_NOW)));
+    cache_other_leaf(&f, &one.leaf);
+    built_init(&strange, &(struct verify_case){.num_cas = 1, .shape = TRUST_OTHER});
+    right = f.built.bundle;
+    f.built.bundle = strange.bundle;
+    assert_int_equal(cache_ask(&f, VERIFY_SERVER_CERT, CERTGEN_NOW).code, E_CHAIN_UNTRUSTED);
+    f.built.bundle = right;
+    built_fini(&strange);
+    /* Without the issuer in the chain nobody vouches for the leaf, known as it may be. */
+    CRYPTO_BUFFER_free(sk_CRYPTO_BUFFER_pop(f.built.chain));
+    assert_int_equal(cache_ask(&f, VERIFY_SERVER_CERT, CERTGEN_NOW).code, E_CHAIN_UNTRUSTED);
+    assert_int_equal(verify_cache_issuer_hits(f.cache), 0);
+    cache_fini(&f);
+}
+
+/* Many issuers in turn: the memory of them is bounded, and each verdict right. */
+static void test_issuers_are_few(void **state)
+{
+    struct verify_case one = {.num_cas = 1};
+    struct cache_fixture f[6];
+    struct verify_cache *cache = verify_cache_new(4);
+
+    (void)state;
+    for (size_t i = 0; i < ARRAY_LEN(f); i++) {
+        built_init(&f[i].built, &one);
+        f[i].cache = cache;
+    }
+    for (size_t i = 0; i < 4 * ARRAY_LEN(f); i++) {
+        struct cache_fixture *at = &f[i % ARRAY_LEN(f)];
+
+        cache_other_leaf(at, &one.leaf);
+        assert_true(err_is_ok(cache_ask(at, VERIFY_SERVER_CERT, CERTGEN_NOW)));
+    }
+    for (size_t i = 0; i < ARRAY_LEN(f); i++)
+        built_fini(&f[i].built);
+    verify_cache_free(cache);
+}
+
 /* --- peer_matches --- */
 
 static void test_match_is_exact(void **state)
@@ -1047,6 +1298,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_verify_table),
+        cmocka_unit_test(test_verify_table_with_a_known_issuer),
         cmocka_unit_test(test_verify_refuses_every_foreign_byte_everywhere),
         cmocka_unit_test(test_verify_refuses_every_bit_flip),
         cmocka_unit_test(test_verify_costs_are_bounded),
@@ -1057,6 +1309,12 @@ int main(void)
         cmocka_unit_test(test_cache_keeps_trust_domains_apart),
         cmocka_unit_test(test_cache_is_bounded_and_forgets_the_oldest),
         cmocka_unit_test(test_cache_remembers_no_refusal),
+        cmocka_unit_test(test_issuer_is_checked_once_for_many_leaves),
+        cmocka_unit_test(test_issuer_known_gives_the_same_peer),
+        cmocka_unit_test(test_issuer_constrains_names_of_later_leaves),
+        cmocka_unit_test(test_issuer_asks_later_leaves_for_a_policy),
+        cmocka_unit_test(test_issuer_is_known_where_it_was_met),
+        cmocka_unit_test(test_issuers_are_few),
         cmocka_unit_test(test_match_is_exact),
         cmocka_unit_test(test_match_needs_an_identity),
         cmocka_unit_test(test_alerts),

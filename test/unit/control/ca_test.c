@@ -8,6 +8,7 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <string.h>
 
 #include <cmocka.h>
@@ -147,6 +148,7 @@ static void test_serials_differ(void **state)
 static void test_a_clock_that_went_back_issues_nothing(void **state)
 {
     struct ca_state *test = *state;
+    bool more = false;
     struct ca_cert cert;
 
     assert_ok(issue(test, 3600, &cert));
@@ -154,7 +156,7 @@ static void test_a_clock_that_went_back_issues_nothing(void **state)
     test->fixture->clock.wall_s -= 1;
     assert_code(issue(test, 3600, &cert), CLOCK_BACKWARDS);
     assert_code(ca_state(test->fixture->ca), CLOCK_BACKWARDS);
-    assert_code(ca_maintain(test->fixture->ca), CLOCK_BACKWARDS);
+    assert_code(ca_maintain(test->fixture->ca, &more), CLOCK_BACKWARDS);
     /* A restart does not make it forget. */
     fixture_stop(test->fixture);
     fixture_start(test->fixture);
@@ -167,30 +169,39 @@ static void test_a_clock_that_went_back_issues_nothing(void **state)
 static void test_an_issuer_that_is_not_valid_now_signs_nothing(void **state)
 {
     struct ca_state *test = *state;
+    bool more = false;
     struct ca_cert cert;
 
     fixture_pass(test->fixture, CA_ISSUER_TTL_S + 1);
     assert_code(issue(test, 3600, &cert), CA_CANNOT_SIGN);
     /* Maintenance makes a new one. */
-    assert_ok(ca_maintain(test->fixture->ca));
+    assert_ok(ca_maintain(test->fixture->ca, &more));
     assert_ok(issue(test, 3600, &cert));
     ca_cert_fini(&cert);
 }
 
-static void test_the_issuer_is_renewed_at_half_its_life_under_the_same_root(void **state)
+static void test_an_issuer_that_has_ended_is_replaced_under_the_same_root(void **state)
 {
     struct ca_state *test = *state;
+    bool more = false;
     int64_t before = ca_issuer_not_after(test->fixture->ca);
     struct ca_cert old, new;
     struct svid *svid = NULL;
 
     assert_ok(issue(test, 604800, &old));
     fixture_pass(test->fixture, CA_ISSUER_TTL_S / 3);
-    assert_ok(ca_maintain(test->fixture->ca));
-    assert_int_equal(ca_issuer_not_after(test->fixture->ca), before);
+    assert_false(ca_issuer_is_old(test->fixture->ca));
     fixture_pass(test->fixture, CA_ISSUER_TTL_S / 3);
-    assert_ok(ca_maintain(test->fixture->ca));
+    assert_true(ca_issuer_is_old(test->fixture->ca)); /* root_rotation's to do */
+    assert_ok(ca_maintain(test->fixture->ca, &more));
+    assert_int_equal(ca_issuer_not_after(test->fixture->ca), before);
+    fixture_pass(test->fixture, CA_ISSUER_TTL_S / 3 - 3600);
+    assert_ok(ca_maintain(test->fixture->ca, &more));
+    assert_int_equal(ca_issuer_not_after(test->fixture->ca), before);
+    fixture_pass(test->fixture, 2 * 3600);
+    assert_ok(ca_maintain(test->fixture->ca, &more));
     assert_true(ca_issuer_not_after(test->fixture->ca) > before);
+    assert_false(ca_issuer_is_old(test->fixture->ca));
     assert_ok(issue(test, 3600, &new));
     assert_ok(svid_of_der(new.chain, new.num_chain, test->key, ca_bundle(test->fixture->ca),
                           test->fixture->clock.wall_s, &svid));
@@ -228,6 +239,7 @@ static void test_lives_out_of_range_are_refused(void **state)
 static void test_old_records_go_but_never_the_last(void **state)
 {
     struct ca_state *test = *state;
+    bool more = false;
     struct store_items items;
     struct ca_cert cert;
 
@@ -237,10 +249,40 @@ static void test_old_records_go_but_never_the_last(void **state)
         fixture_pass(test->fixture, 10);
     }
     fixture_pass(test->fixture, 3600 + CA_KEEP_EXPIRED_S);
-    assert_ok(ca_maintain(test->fixture->ca));
+    assert_ok(ca_maintain(test->fixture->ca, &more));
+    assert_false(more);
     assert_ok(store_list(test->fixture->store, VAULT_CERTS, &items));
     assert_int_equal(items.num, 1);
     store_items_fini(&items);
+}
+
+static void test_many_old_records_go_in_turns(void **state)
+{
+    struct ca_state *test = *state;
+    struct store_items items;
+    struct ca_cert cert;
+    bool more = false;
+    size_t left, turns = 0;
+
+    for (int i = 0; i < 2100; i++) {
+        assert_ok(issue(test, 3600, &cert));
+        ca_cert_fini(&cert);
+    }
+    fixture_pass(test->fixture, 3600 + CA_KEEP_EXPIRED_S);
+    assert_ok(issue(test, 3600, &cert));
+    ca_cert_fini(&cert);
+    fixture_pass(test->fixture, 1);
+    left = 2101;
+    do {
+        assert_ok(ca_maintain(test->fixture->ca, &more));
+        assert_ok(store_list(test->fixture->store, VAULT_CERTS, &items));
+        assert_true(items.num < left);
+        left = items.num;
+        store_items_fini(&items);
+        turns++;
+    } while (more);
+    assert_int_equal(left, 1);
+    assert_int_equal(turns, 3);
 }
 
 /* The root's key under the issuer's path, or another mesh's issuer, must not go unnoticed. */
@@ -378,6 +420,78 @@ static void test_a_new_root_comes_and_the_old_one_goes(void **state)
     bundle_unref(new);
 }
 
+/* Another issuer below the same root: nobody's roots change, what the old one signed stays good for
+ * as long as it lives, and a restart between any two steps changes nothing. */
+static void test_a_new_issuer_comes_and_the_old_one_goes(void **state)
+{
+    struct ca_state *test = *state;
+    char root[CA_SHA256_HEX], first[CA_SHA256_HEX], second[CA_SHA256_HEX], text[CA_SHA256_HEX];
+    struct bundle *roots = roots_of(test);
+    struct ca_cert old_leaf, new_leaf;
+    size_t num;
+
+    ca_root_sha256(test->fixture->ca, false, root);
+    ca_issuer_key_sha256(test->fixture->ca, false, first);
+    keep(test, 604800, &old_leaf);
+
+    step(test, ca_prepare_issuer);
+    restart(test);
+    assert_true(ca_has_other(test->fixture->ca) && !ca_has_other_root(test->fixture->ca));
+    (void)ca_roots(test->fixture->ca, &num);
+    assert_int_equal(num, 1);
+    ca_issuer_key_sha256(test->fixture->ca, false, text);
+    assert_string_equal(text, first); /* the old one signs */
+    ca_issuer_key_sha256(test->fixture->ca, true, second);
+    assert_string_not_equal(first, second);
+    assert_true(ca_has_key(test->fixture->ca, first) && ca_has_key(test->fixture->ca, second));
+
+    step(test, ca_switch);
+    restart(test);
+    ca_issuer_key_sha256(test->fixture->ca, false, text);
+    assert_string_equal(text, second);
+    ca_issuer_key_sha256(test->fixture->ca, true, text);
+    assert_string_equal(text, first);
+    ca_root_sha256(test->fixture->ca, false, text);
+    assert_string_equal(text, root);
+    check_new_leaf(test, roots, OK);
+
+    step(test, ca_switch); /* back, and on again */
+    restart(test);
+    ca_issuer_key_sha256(test->fixture->ca, false, text);
+    assert_string_equal(text, first);
+    step(test, ca_switch);
+
+    step(test, ca_retire);
+    restart(test);
+    assert_false(ca_has_other(test->fixture->ca));
+    assert_true(ca_has_key(test->fixture->ca, second));
+    assert_false(ca_has_key(test->fixture->ca, first)); /* it may be revoked now */
+    keep(test, 604800, &new_leaf);
+    assert_int_equal(new_leaf.num_chain, 2); /* no path is needed to a root that all have */
+    assert_ok(judge(test, roots, &new_leaf));
+    assert_ok(judge(test, roots, &old_leaf));
+    drop(&old_leaf);
+    drop(&new_leaf);
+    bundle_unref(roots);
+}
+
+/* An issuer of another mesh in the place of the coming one is damage. */
+static void test_another_issuer_that_is_not_of_the_root_is_refused(void **state)
+{
+    struct ca_state *test = *state;
+    CLEANUP(vault_batch_fini) struct vault_batch batch = {0};
+    struct authority_pair pair;
+    int64_t now_s = clock_wall_s(&test->fixture->clock.clock);
+
+    assert_ok(authority_make_pair("other.example", now_s, CA_ROOT_TTL_S, CA_ISSUER_TTL_S, &pair));
+    assert_ok(authority_save(test->fixture->vault, &batch, VAULT_OTHER_ISSUER, &pair.issuer,
+                             STORE_ABSENT));
+    authority_pair_fini(&pair);
+    assert_ok(vault_commit(test->fixture->vault, &batch, NULL));
+    assert_code(ca_reload(test->fixture->ca), STORE_CORRUPT);
+    assert_false(ca_has_other(test->fixture->ca));
+}
+
 /* The control plane's own certificate leads back to the three roots before, not to a fourth. */
 static void test_the_lineage_reaches_three_roots_back(void **state)
 {
@@ -472,22 +586,79 @@ static void test_a_step_that_is_not_stored_did_not_happen(void **state)
     assert_true(ca_has_other(test->fixture->ca)); /* memory is as it was */
 }
 
+static void issue_to_admin(struct ca_state *test, const char *id, int64_t ttl_s)
+{
+    CLEANUP(vault_batch_fini) struct vault_batch batch = {0};
+    const struct ca_request request = {
+        .spiffe_id = id,
+        .subsystem = "",
+        .public_key = test->key,
+        .ttl_s = ttl_s,
+        .reason = strcmp(id, "spiffe://mesh.test/mortise/control") == 0 ? "control" : "admin",
+    };
+    struct ca_cert cert;
+
+    assert_ok(ca_issue(test->fixture->ca, &request, &batch, &cert));
+    ca_cert_fini(&cert);
+}
+
+/* Administrators' certificates and the control plane's newest one, also after a restart; of
+ * sidecars none; bounded. */
+static void test_what_stands_beside_the_sidecars_is_known(void **state)
+{
+    struct ca_state *test = *state;
+    const struct ca_standing *standing;
+    struct ca_cert leaf;
+    size_t num;
+    char last[41];
+
+    assert_ok(issue(test, 3600, &leaf));
+    ca_cert_fini(&leaf);
+    issue_to_admin(test, "spiffe://mesh.test/mortise/admin/a", 3600);
+    issue_to_admin(test, "spiffe://mesh.test/mortise/control", 3600);
+    issue_to_admin(test, "spiffe://mesh.test/mortise/control", 7200);
+    fixture_stop(test->fixture);
+    fixture_start(test->fixture);
+    standing = ca_standing(test->fixture->ca, &num);
+    assert_int_equal(num, 2);
+    for (size_t i = 0; i < num; i++) {
+        assert_true(standing[i].not_before < standing[i].not_after);
+        assert_int_equal(strlen(standing[i].serial), 40);
+        if (strcmp(standing[i].role, "control") == 0)
+            assert_true(standing[i].not_after - standing[i].not_before > 7200);
+    }
+    for (size_t i = 0; i < CA_STANDING_MAX + 5; i++)
+        issue_to_admin(test, "spiffe://mesh.test/mortise/admin/b", 4000 + (int64_t)i);
+    standing = ca_standing(test->fixture->ca, &num);
+    assert_int_equal(num, CA_STANDING_MAX);
+    (void)snprintf(last, sizeof(last), "%s", standing[0].serial);
+    issue_to_admin(test, "spiffe://mesh.test/mortise/admin/short", 600); /* all others outlast it */
+    standing = ca_standing(test->fixture->ca, &num);
+    for (size_t i = 0; i < num; i++)
+        assert_null(strstr(standing[i].spiffe_id, "short"));
+    assert_string_equal(standing[0].serial, last);
+}
+
 int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
     const struct CMUnitTest tests[] = {
         TEST(test_a_certificate_is_good_for_its_key_and_on_record),
         TEST(test_no_record_no_certificate),
+        TEST(test_what_stands_beside_the_sidecars_is_known),
         TEST(test_what_goes_with_it_happens_with_it_or_not_at_all),
         TEST(test_serials_differ),
         TEST(test_a_clock_that_went_back_issues_nothing),
         TEST(test_an_issuer_that_is_not_valid_now_signs_nothing),
-        TEST(test_the_issuer_is_renewed_at_half_its_life_under_the_same_root),
+        TEST(test_an_issuer_that_has_ended_is_replaced_under_the_same_root),
         TEST(test_a_leaf_ends_with_its_issuer),
         TEST(test_lives_out_of_range_are_refused),
         TEST(test_old_records_go_but_never_the_last),
+        TEST(test_many_old_records_go_in_turns),
         TEST(test_records_that_do_not_belong_together_are_refused),
         TEST(test_a_new_root_comes_and_the_old_one_goes),
+        TEST(test_a_new_issuer_comes_and_the_old_one_goes),
+        TEST(test_another_issuer_that_is_not_of_the_root_is_refused),
         TEST(test_the_lineage_reaches_three_roots_back),
         TEST(test_going_back),
         TEST(test_a_step_that_is_not_stored_did_not_happen),

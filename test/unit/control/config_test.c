@@ -147,10 +147,13 @@ static void test_variables_of_the_sister_programs_are_no_mistake(void **state)
     assert_true(fixture_has(&place->faults, "MORTISE_LISTN", "unknown"));
 }
 
+#define OTHER_KEY "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff"
+
 static void test_the_key_is_never_a_flag_nor_in_the_file(void **state)
 {
     struct place *place = *state;
     CLEANUP(mem_freep) char *config = mem_printf("--config=%s/control.yaml", place->folder);
+    CLEANUP(mem_freep) char *path = NULL;
     char flag[] = "--kek=" KEK;
     char *flags[] = {config, flag, NULL};
     char *environment[] = {NULL};
@@ -160,6 +163,68 @@ static void test_the_key_is_never_a_flag_nor_in_the_file(void **state)
     for (size_t i = 0; i < place->faults.num; i++)
         assert_null(strstr(place->faults.items[i].message, "0123456789abcdef"));
     assert_true(fixture_has(&place->faults, "--kek", "MORTISE_KEK"));
+    path = mem_printf("%s/control.yaml: kek", place->folder);
+    assert_true(fixture_has(&place->faults, path, "only encrypted"));
+}
+
+static void test_the_key_may_be_encrypted_in_the_file(void **state)
+{
+    struct place *place = *state;
+    CLEANUP(mem_freep) char *config = mem_printf("--config=%s/control.yaml", place->folder);
+    char variable[] = "MORTISE_SECRETS_KEY=" OTHER_KEY;
+    char *flags[] = {config, NULL};
+    char *environment[] = {variable, NULL}, *nothing[] = {NULL};
+    CLEANUP(buf_fini) struct buf text = {0};
+    struct seal_key other;
+    struct seal_keys keys, same;
+
+    assert_ok(seal_key_parse(bytes_of_str(OTHER_KEY), &other));
+    assert_ok(buf_add_str(&text, "data_dir: .\nkek: "));
+    assert_ok(secrets_close(&other, bytes_of_str(KEK), &text));
+    assert_ok(buf_add(&text, "\n", 2));
+    write_file(place, "control.yaml", (const char *)text.data, 0644);
+    assert_ok(load(place, flags, nothing));
+    assert_code(config_kek(&place->config, nothing, &place->faults, &keys), KEK_UNAVAILABLE);
+    assert_true(fixture_has(&place->faults, "MORTISE_KEK", "no key is given: --secrets-key-file"));
+    faults_fini(&place->faults);
+    config_free(&place->config);
+    place->config = (struct config){0};
+    assert_ok(load(place, flags, environment));
+    assert_ok(config_kek(&place->config, environment, &place->faults, &keys));
+    assert_ok(seal_keys_parse(bytes_of_str(KEK), &same));
+    assert_memory_equal(keys.keys[0].key, same.keys[0].key, sizeof(same.keys[0].key));
+    assert_null(memmem(variable, sizeof(variable), "00112233", 8));
+    secrets_end();
+}
+
+static void test_the_key_may_come_from_a_command(void **state)
+{
+    struct place *place = *state;
+    char data[] = "--data-dir=/x", shell[] = "--kek-command=/bin/sh", c[] = "--kek-command=-c";
+    char script[] = "--kek-command=echo " KEK, bad[] = "--kek-command=echo " KEK "; exit 3";
+    char *flags[] = {data, shell, c, script, NULL}, *bad_flags[] = {data, shell, c, bad, NULL};
+    char file[] = "--kek-file=/x/kek";
+    char *both[] = {data, file, shell, NULL};
+    char *environment[] = {NULL};
+    struct seal_keys keys, same;
+
+    assert_ok(load(place, flags, environment));
+    assert_ok(config_kek(&place->config, environment, &place->faults, &keys));
+    assert_ok(seal_keys_parse(bytes_of_str(KEK), &same));
+    assert_memory_equal(keys.keys[0].key, same.keys[0].key, sizeof(same.keys[0].key));
+    assert_code(config_kek_again(&place->config, &place->faults, &keys), KEK_UNAVAILABLE);
+    assert_true(fixture_has(&place->faults, "--kek-command", "the new one first"));
+    faults_fini(&place->faults);
+    config_free(&place->config);
+    place->config = (struct config){0};
+    assert_ok(load(place, bad_flags, environment));
+    assert_code(config_kek(&place->config, environment, &place->faults, &keys), KEK_UNAVAILABLE);
+    assert_true(fixture_has(&place->faults, "--kek-command", "/bin/sh: ended with status 3"));
+    faults_fini(&place->faults);
+    config_free(&place->config);
+    place->config = (struct config){0};
+    assert_code(load(place, both, environment), CONFIG_INVALID);
+    assert_true(fixture_has(&place->faults, "--kek-command", "and --kek-file are both given"));
 }
 
 static void test_the_key_of_a_variable_is_wiped_there(void **state)
@@ -169,34 +234,44 @@ static void test_the_key_of_a_variable_is_wiped_there(void **state)
     char variable[] = "MORTISE_KEK=" KEK;
     char *flags[] = {data, NULL};
     char *environment[] = {variable, NULL};
-    struct seal_key key, same;
+    struct seal_keys key, same, again;
 
     assert_ok(load(place, flags, environment));
     assert_ok(config_kek(&place->config, environment, &place->faults, &key));
-    assert_ok(seal_key_parse(bytes_of_str(KEK), &same));
-    assert_memory_equal(key.key, same.key, sizeof(key.key));
+    assert_ok(seal_keys_parse(bytes_of_str(KEK), &same));
+    assert_int_equal(key.num, 1);
+    assert_memory_equal(key.keys[0].key, same.keys[0].key, sizeof(key.keys[0].key));
     assert_null(place->config.kek);
+    /* It is gone: there is nothing that could be read again. */
+    assert_code(config_kek_again(&place->config, &place->faults, &again), KEK_UNAVAILABLE);
+    assert_true(fixture_has(&place->faults, "MORTISE_KEK", "the new one first"));
     assert_null(memmem(variable, sizeof(variable), "0123456789abcdef", 16));
     assert_memory_equal(variable, "MORTISE_KEK=", 12);
 }
+
+#define KEK2 "ff23456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
 
 struct kek_row {
     const char *content; /* NULL: no file */
     unsigned mode;
     const char *text; /* of the fault; NULL: good */
+    size_t num;       /* keys */
 };
 
 static void test_key_files(void **state)
 {
     static const struct kek_row rows[] = {
-        {KEK "\n", 0600, NULL},
-        {KEK, 0400, NULL},
-        {KEK, 0644, "read or changed by others"},
-        {KEK, 0660, "read or changed by others"},
-        {NULL, 0, "cannot open"},
-        {"", 0600, "not a key-encryption key"},
-        {"abcd", 0600, "not a key-encryption key"},
-        {KEK KEK, 0600, "not a key-encryption key"},
+        {KEK "\n", 0600, NULL, 1},
+        {KEK, 0400, NULL, 1},
+        {KEK2 "\n" KEK "\n", 0600, NULL, 2},
+        {KEK "\n" KEK "\n", 0600, NULL, 1},
+        {KEK, 0644, "read or changed by others", 0},
+        {KEK, 0660, "read or changed by others", 0},
+        {NULL, 0, "cannot open", 0},
+        {"", 0600, "not a key-encryption key", 0},
+        {"abcd", 0600, "not a key-encryption key", 0},
+        {KEK KEK, 0600, "not a key-encryption key", 0},
+        {KEK "\n# the old one\n", 0600, "key 2 of it is not a key-encryption key", 0},
     };
     struct place *place = *state;
 
@@ -205,7 +280,7 @@ static void test_key_files(void **state)
         struct config config = {.kek_file = path};
         char *environment[] = {NULL};
         struct faults faults = {0};
-        struct seal_key key;
+        struct seal_keys key;
         err_t err;
 
         (void)unlink(path);
@@ -214,7 +289,11 @@ static void test_key_files(void **state)
         err = config_kek(&config, environment, &faults, &key);
         if (rows[i].text == NULL) {
             assert_ok(err);
+            assert_int_equal(key.num, rows[i].num);
+            assert_ok(config_kek_again(&config, &faults, &key));
+            assert_int_equal(key.num, rows[i].num);
         } else {
+            assert_null(strstr(faults.items[0].message, "0123456789abcdef"));
             assert_code(err, KEK_UNAVAILABLE);
             assert_true(fixture_has(&faults, path, rows[i].text));
             assert_true(fixture_has(&faults, path, "kek_unavailable"));
@@ -243,6 +322,8 @@ int main(void)
         TEST(test_all_faults_come_at_once),
         TEST(test_variables_of_the_sister_programs_are_no_mistake),
         TEST(test_the_key_is_never_a_flag_nor_in_the_file),
+        TEST(test_the_key_may_be_encrypted_in_the_file),
+        TEST(test_the_key_may_come_from_a_command),
         TEST(test_the_key_of_a_variable_is_wiped_there),
         TEST(test_key_files),
         TEST(test_a_socket_path_that_is_too_long_is_told),

@@ -22,16 +22,18 @@ static int64_t fixture_wall_s(const struct clock *clock)
     return ((const struct fixture_clock *)(const void *)clock)->wall_s;
 }
 
-struct seal_key fixture_key(uint8_t fill)
+struct seal_keys fixture_key(uint8_t fill)
 {
-    struct seal_key key;
+    struct seal_keys key;
     char hex[65];
 
     memset(hex, "0123456789abcdef"[fill % 16], 64);
     hex[64] = '\0';
-    assert_ok(seal_key_parse(bytes_of_str(hex), &key));
+    assert_ok(seal_keys_parse(bytes_of_str(hex), &key));
     return key;
 }
+
+const struct revisions_new fixture_about = {.author = "tester", .message = ""};
 
 struct fixture *fixture_new(void)
 {

@@ -22,7 +22,7 @@ struct fixture_clock {
 
 struct fixture {
     struct fixture_clock clock;
-    struct seal_key key;
+    struct seal_keys key;
     struct store *store; /* the vault's */
     struct vault *vault;
     struct ca *ca;
@@ -36,7 +36,10 @@ void fixture_start(struct fixture *fixture);
 void fixture_stop(struct fixture *fixture);
 void fixture_free(struct fixture *fixture);
 
-struct seal_key fixture_key(uint8_t fill);
+struct seal_keys fixture_key(uint8_t fill);
+/* fixture_about is by "tester", of no message and no changes. */
+extern const struct revisions_new fixture_about;
+
 /* fixture_pass lets time go by. */
 void fixture_pass(struct fixture *fixture, int64_t seconds);
 

@@ -1,7 +1,7 @@
 /* A mesh document: every fault is told, at its place, at once; merging changes what it says and
  * nothing else; what a sidecar gets follows from it. Without it: a typing error is half applied, a
- * link has no cipher in common, or a sidecar may do what no link says. Drives: A1, A8, A9, B2, R10,
- * R61, F2, R13. */
+ * link has no cipher in common, or a sidecar may do what no link says. Drives: A1, A7, A8, A9, A12,
+ * A13, E3, B2, R10, R61, F2, R13. */
 #include "control/mesh.h"
 
 #include <setjmp.h>
@@ -13,9 +13,12 @@
 
 #include <cmocka.h>
 
+#include "certs/tls_profile.h"
 #include "control/mesh_config.h"
 #include "control/mesh_merge.h"
+#include "control/mesh_trust.h"
 #include "lib/rpc/pb.h"
+#include "test/testlib/testca.h"
 #include "test/unit/control/fixture.h"
 
 /* ------------------------------------------------------------------------ check */
@@ -28,6 +31,7 @@
     "  - {name: new-cl, role: CLIENT, min_version: TLS1_3}\n"                            \
     "  - {name: old-sv, role: SERVER, max_version: TLS1_2}\n"
 
+#define KEY_A "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"
 #define LINK(more)                                                                       \
     "links:\n  - {name: l, client: a, server: b, client_port: 1000, server_port: 2000, " \
     "client_profile: cl, server_profile: sv" more "}\n"
@@ -38,13 +42,59 @@ struct row {
     const char *text;
 };
 
+#define ENDS_3 "subsystems: [{name: a}, {name: b}, {name: c}]\n"
+#define L(name, client, port)                                             \
+    "{name: " name ", client: " client ", server: b, client_port: " #port \
+    ", server_port: 2, client_profile: c2, server_profile: s2}"
+
+#define PERMISSIVE(text)                                                                        \
+    GOOD "links: [{name: l, client: a, server: b, client_port: 1, server_port: 2, "             \
+         "client_profile: cl, server_profile: sv, permissive: " text "}, "                      \
+         "{name: m, client: b, server: c, client_port: 7, server_port: 2, client_profile: cl, " \
+         "server_profile: sv}]"
+
 static const struct row rows[] = {
     {GOOD LINK(""), NULL, NULL},
+    /* truststores */
+    {"truststores: [{name: x, mesh_roots: true}]", NULL, NULL},
+    {"truststores: [{name: x, pem: [some]}]", NULL, NULL},
+    {"truststores: [{name: x}]", "truststores[0].pem", "it trusts nobody"},
+    {"truststores: [{name: mesh, mesh_roots: true}]", "truststores[0].name", "own CAs are called"},
+    {"truststores: [{name: x, mesh_roots: true, crl_pem: [some]}]", "truststores[0].crl_pem",
+     "goes without mesh_roots"},
+    {"truststores: [{name: x, mesh_roots: true, pem: [some]}]\ncrls: [{name: c, pem: z}]",
+     "truststores[0].pem", "each CA beside mesh_roots would need one"},
+    {"keystores: [{name: x}, {name: z, issued: true}]\n"
+     "profiles: [{name: p, role: CLIENT, keystore: x}]",
+     NULL, NULL},
+    {"profiles: [{name: p, role: CLIENT, keystore: x}]", "profiles[0].keystore",
+     "no keystore \"x\"; there are: none"},
+    {"keystores: [{name: x, chain_pem: some}]", "keystores[0].key_sha256", "is no fingerprint"},
+    {"keystores: [{name: x, key_sha256: '" KEY_A "'}]", "keystores[0].chain_pem", "is missing"},
+    {"keystores: [{name: x, chain_pem: some, key_sha256: '" KEY_A "', issued: true}]",
+     "keystores[0].issued", "it is issued, or it was uploaded"},
+    {"keystores: [{name: x, chain_pem: some, key_sha256: '" KEY_A "'}]", NULL, NULL},
+    {"profiles: [{name: p, role: CLIENT, truststore: x}]", "profiles[0].truststore",
+     "no truststore \"x\"; there are: none"},
+    {"truststores: [{name: x, pem: [some]}]\nprofiles: [{name: p, role: CLIENT, truststore: x}]",
+     "profiles[0].peer_names", "is missing: truststore \"x\" has CAs of others"},
+    {"truststores: [{name: x, mesh_roots: true}]\n"
+     "profiles: [{name: p, role: CLIENT, truststore: x, peer_names: [a.test]}]",
+     "profiles[0].peer_names", "goes with a truststore that has CAs of others"},
+    {"profiles: [{name: p, role: CLIENT, peer_names: [a.test]}]", "profiles[0].peer_names",
+     "goes with a truststore that has CAs of others"},
+    {"truststores: [{name: x, pem: [some]}]\n"
+     "profiles: [{name: p, role: CLIENT, truststore: x, peer_names: ['*.test']}]",
+     "profiles[0].peer_names", "no wildcard"},
     {GOOD "settings: {leaf_ttl_s: 300}\n", NULL, NULL},
     {GOOD "settings: {leaf_ttl_s: 604800}\n", NULL, NULL},
     {"{}", NULL, NULL},
     {GOOD "settings: {leaf_ttl_s: 299}\n", "settings.leaf_ttl_s", "299"},
     {GOOD "settings: {leaf_ttl_s: 604801}\n", "settings.leaf_ttl_s", "604801"},
+    {GOOD "settings: {rejoin_s: 1}\n", NULL, NULL},
+    {GOOD "settings: {rejoin_s: 604800}\n", NULL, NULL},
+    {GOOD "settings: {rejoin_s: 2}\n", "settings.rejoin_s", "between 60 and 604800"},
+    {GOOD "settings: {rejoin_s: 604801}\n", "settings.rejoin_s", "604801"},
     /* names */
     {"subsystems: [{name: Portal}]", "subsystems[0].name", "\"Portal\" is not a name"},
     {"subsystems: [{name: a}, {name: ''}]", "subsystems[1].name", "is not a name"},
@@ -73,6 +123,22 @@ static const struct row rows[] = {
     {"subsystems: [{name: a}, {name: b, service_account: a}]", "subsystems[1].service_account",
      "subsystem \"a\" is ns/default/sa/a already"},
     {"subsystems: [{name: a, namespace: x}, {name: b, service_account: a}]", NULL, NULL},
+    {GOOD "settings: {plaintext_quiet_s: 60}\n", NULL, NULL},
+    {GOOD "settings: {plaintext_quiet_s: 59}\n", "settings.plaintext_quiet_s",
+     "between 60 and 2592000"},
+    /* plaintext */
+    {PERMISSIVE("{port: 9, until: '2026-12-31T23:59:59Z'}"), NULL, NULL},
+    {PERMISSIVE("{port: 9, until: '2001-01-01T00:00:00Z'}"), NULL, NULL}, /* it has ended */
+    {PERMISSIVE("{port: 9}"), "links[0].permissive.until",
+     "\"\" is not a time: wanted is 2026-12-31T23:59:59Z"},
+    {PERMISSIVE("{port: 9, until: soon}"), "links[0].permissive.until", "\"soon\" is not a time"},
+    {PERMISSIVE("{until: '2026-12-31T23:59:59Z'}"), "links[0].permissive.port", "1 to 65535"},
+    {PERMISSIVE("{port: 65536, until: '2026-12-31T23:59:59Z'}"), "links[0].permissive.port",
+     "65536"},
+    {PERMISSIVE("{port: 2, until: '2026-12-31T23:59:59Z'}"), "links[0].permissive.port",
+     "2 is where the application of \"b\" listens"},
+    {PERMISSIVE("{port: 7, until: '2026-12-31T23:59:59Z'}"), "links[1].client_port",
+     "7 of \"b\" is taken by link \"l\""},
     /* references */
     {GOOD "links: [{name: l, client: z, server: b, client_port: 1, server_port: 2, client_profile: "
           "cl, server_profile: sv}]",
@@ -101,7 +167,7 @@ static const struct row rows[] = {
      "TLS1_2}]\n"
      "links: [{name: l, client: a, server: b, client_port: 1, server_port: 2, client_profile: c2, "
      "server_profile: s2}]",
-     "links[0].client_profile", "has no group P-256"},
+     "links[0].client_profile", "add P-256 to the client profile"},
     {"subsystems: [{name: a}, {name: b}]\n"
      "profiles: [{name: c2, role: CLIENT, groups: [X25519, P-256]}, {name: s2, role: SERVER, "
      "max_version: TLS1_2}]\n"
@@ -114,6 +180,75 @@ static const struct row rows[] = {
      "links: [{name: l, client: a, server: b, client_port: 1, server_port: 2, client_profile: c2, "
      "server_profile: s2}]",
      NULL, NULL},
+    /* who may come without a certificate: profile and link say so together */
+    {ENDS_3
+     "profiles: [{name: c2, role: CLIENT}, {name: s2, role: SERVER}]\n"
+     "links: [{name: l, client: a, server: b, client_port: 1, server_port: 2, client_profile: "
+     "c2, server_profile: s2, allow_anonymous: true}]",
+     "links[0].allow_anonymous", "\"s2\" requires a certificate"},
+    {ENDS_3 "profiles: [{name: c2, role: CLIENT}, {name: s2, role: SERVER, client_auth: NONE}]\n"
+            "links: [" L("l", "a", 1) "]",
+     "links[0].server_profile", "nobody could come in"},
+    {ENDS_3
+     "profiles: [{name: c2, role: CLIENT}, {name: s2, role: SERVER, client_auth: OPTIONAL}]\n"
+     "links: [" L("l", "a", 1) "]",
+     NULL, NULL},
+    {ENDS_3
+     "profiles: [{name: c2, role: CLIENT}, {name: s2, role: SERVER, client_auth: NONE}]\n"
+     "links: [{name: l, client: a, server: b, client_port: 1, server_port: 2, client_profile: "
+     "c2, server_profile: s2, allow_anonymous: true}]",
+     NULL, NULL},
+    /* nobody is verified where the mesh has not said that it may be so */
+    {"profiles: [{name: c2, role: CLIENT, insecure_skip_verify: true}]",
+     "profiles[0].insecure_skip_verify", "needs allow_insecure: true in settings"},
+    {"settings: {allow_insecure: true}\n"
+     "profiles: [{name: c2, role: CLIENT, insecure_skip_verify: true}]",
+     NULL, NULL},
+    /* what servers are asked for */
+    {ENDS_3
+     "profiles: [{name: c2, role: CLIENT, server_name: B.example}, {name: s2, role: SERVER}]\n"
+     "links: [" L("l", "a", 1) ", " L("m", "c", 1) "]",
+     "links[1].client_profile", "asks \"b\" for \"b.example\", as link \"l\" does"},
+    {ENDS_3
+     "profiles: [{name: c2, role: CLIENT, server_name: l.mortise.internal}, {name: s2, role: "
+     "SERVER}, {name: default-tls-client, role: CLIENT}]\n"
+     "links: [{name: l, client: c, server: b, client_port: 1, server_port: 2, server_profile: "
+     "s2}, " L("m", "a", 1) "]",
+     "links[1].client_profile", "as link \"l\" does"},
+    {ENDS_3
+     "profiles: [{name: c2, role: CLIENT, server_name: b.example}, {name: s2, role: SERVER}]\n"
+     "links: [" L("l", "a", 1) "]",
+     NULL, NULL},
+    {ENDS_3 "profiles: [{name: c2, role: CLIENT, send_sni: OMIT}, {name: s2, role: SERVER}]\n"
+            "links: [" L("l", "a", 1) ", " L("m", "c", 1) "]",
+     NULL, NULL},
+    {ENDS_3
+     "profiles: [{name: c2, role: CLIENT, send_sni: OMIT}, {name: s2, role: SERVER}, {name: "
+     "default-tls-client, role: CLIENT}]\n"
+     "links: [{name: l, client: a, server: b, client_port: 1, server_port: 2, server_profile: "
+     "s2}, " L("m", "a", 3) "]",
+     "links[1].client_profile", "link \"l\" joins the same two"},
+    {ENDS_3
+     "profiles: [{name: c2, role: CLIENT, send_sni: OMIT}, {name: s2, role: SERVER}, {name: "
+     "s3, role: SERVER, min_version: TLS1_3}, {name: default-tls-client, role: CLIENT}]\n"
+     "links: [{name: l, client: c, server: b, client_port: 1, server_port: 2, server_profile: "
+     "s3}, " L("m", "a", 3) "]",
+     "links[1].client_profile", "needs a server profile like \"s2\", and link \"l\" has \"s3\""},
+    {ENDS_3
+     "profiles: [{name: c2, role: CLIENT, send_sni: OMIT}, {name: s2, role: SERVER, client_auth: "
+     "OPTIONAL}, {name: default-tls-client, role: CLIENT}]\n"
+     "links: [{name: l, client: c, server: b, client_port: 1, server_port: 2, server_profile: "
+     "s2, allow_anonymous: true}, " L("m", "a", 3) "]",
+     "links[1].client_profile",
+     "needs a server profile like \"s2\", and link \"l\" has \"s2\" and allow_anonymous"},
+    {ENDS_3
+     "truststores: [{name: t, pem: [x]}]\n"
+     "profiles: [{name: c2, role: CLIENT, send_sni: OMIT}, {name: s2, role: SERVER}, {name: s3, "
+     "role: SERVER, truststore: t, peer_names: [p.example]}, {name: default-tls-client, role: "
+     "CLIENT}]\n"
+     "links: [{name: l, client: c, server: b, client_port: 1, server_port: 2, server_profile: "
+     "s3}, " L("m", "a", 3) "]",
+     "links[1].client_profile", "needs a server profile like \"s2\", and link \"l\" has \"s3\""},
     /* ports */
     {GOOD "links: [{name: l, client: a, server: b, server_port: 2, client_profile: cl, "
           "server_profile: sv}]",
@@ -150,7 +285,17 @@ static const struct row rows[] = {
      "profiles[0].cipher_suites[0]", ""},
     {GOOD "links: [{name: l, client: a, server: b, client_port: 1, server_port: 2, client_profile: "
           "new-cl, server_profile: old-sv}]",
-     "links[0]", "TLS1_3"},
+     "links[0].client_profile",
+     "no TLS version in common: let min_version of the one be no higher than max_version of the "
+     "other; client profile \"new-cl\" has TLS1_3; server profile \"old-sv\" has TLS1_2"},
+    {GOOD "  - {name: rsa-sv, role: SERVER, max_version: TLS1_2, cipher_suites: "
+          "[TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256]}\n"
+          "links: [{name: l, client: a, server: b, client_port: 1, server_port: 2, client_profile: "
+          "cl, server_profile: rsa-sv}]",
+     "links[0].client_profile", "profile \"rsa-sv\" is of no use to the mesh's certificates"},
+    {GOOD "  - {name: rsa-sv, role: SERVER, max_version: TLS1_2, cipher_suites: "
+          "[TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256]}\n",
+     NULL, NULL}, /* a profile that no link uses may be anything */
 };
 
 static void test_every_fault_is_told_at_its_place(void **state)
@@ -174,6 +319,33 @@ static void test_every_fault_is_told_at_its_place(void **state)
         faults_fini(&faults);
         pb_free(&mesh->base);
     }
+}
+
+/* A mesh in force that would be refused today: what later programs know better is a warning, all
+ * else a fault still. */
+static void test_a_stored_mesh_is_judged_more_mildly(void **state)
+{
+    static const char apart[] =
+        GOOD "links: [{name: l, client: a, server: b, client_port: 1, server_port: 2, "
+             "client_profile: new-cl, server_profile: old-sv}]";
+    static const char lost[] = GOOD "links: [{name: l, client: z, server: b, client_port: 1, "
+                                    "server_port: 2, client_profile: cl, server_profile: sv}]";
+    Mortise__V1__Mesh *mesh = fixture_mesh(apart);
+    struct faults faults = {0}, warnings = {0};
+
+    (void)state;
+    assert_ok(mesh_check_stored(mesh, &faults, &warnings));
+    assert_int_equal(faults.total, 0);
+    assert_int_equal(warnings.total, 1);
+    assert_true(fixture_has(&warnings, "links[0].client_profile", "no TLS version in common"));
+    pb_free(&mesh->base);
+    faults_fini(&warnings);
+    mesh = fixture_mesh(lost);
+    assert_code(mesh_check_stored(mesh, &faults, &warnings), CONFIG_INVALID);
+    assert_int_equal(warnings.total, 0);
+    assert_true(fixture_has(&faults, "links[0].client", "no subsystem"));
+    pb_free(&mesh->base);
+    faults_fini(&faults);
 }
 
 static void test_all_faults_come_at_once(void **state)
@@ -219,6 +391,30 @@ static void test_the_default_mesh_is_the_four_links(void **state)
     assert_non_null(mesh_profile(mesh, "default-tls-client"));
     assert_non_null(mesh_profile(mesh, "default-tls-server"));
     pb_free(&mesh->base);
+}
+
+/* What is built in takes nobody's place: a full mesh of an older program is still a good one. */
+static void test_the_limit_of_profiles_is_on_ones_own(void **state)
+{
+    (void)state;
+    for (size_t own = MESH_PROFILES_MAX; own <= MESH_PROFILES_MAX + 1; own++) {
+        struct buf yaml = {0};
+        struct faults faults = {0};
+
+        assert_ok(buf_add_str(&yaml, "profiles:\n"));
+        for (size_t i = 0; i < own; i++)
+            assert_ok(buf_printf(&yaml, "  - {name: own-%zu, role: CLIENT}\n", i));
+        CLEANUP(mem_freep) char *text = buf_take_str(&yaml);
+        Mortise__V1__Mesh *mesh = fixture_mesh(text);
+
+        mesh_complete(mesh);
+        assert_int_equal(mesh->n_profiles, own + TLS_PROFILE_DEFAULTS);
+        assert_int_equal(err_is_ok(mesh_check(mesh, NULL, &faults)), own == MESH_PROFILES_MAX);
+        if (own > MESH_PROFILES_MAX)
+            assert_true(fixture_has(&faults, "profiles", "501 are too many: at most 500"));
+        faults_fini(&faults);
+        pb_free(&mesh->base);
+    }
 }
 
 /* ------------------------------------------------------------------------ merge */
@@ -305,7 +501,7 @@ static void test_prune_removes_the_rest_but_built_in_profiles(void **state)
     assert_ok(merged->err);
     assert_int_equal(merged->merge.mesh->n_subsystems, 1);
     assert_int_equal(merged->merge.mesh->n_links, 0);
-    assert_int_equal(merged->merge.mesh->n_profiles, 2);
+    assert_int_equal(merged->merge.mesh->n_profiles, TLS_PROFILE_DEFAULTS);
     assert_true(changed(merged, "link gateway-analytics: removed"));
     assert_true(changed(merged, "subsystem gateway: removed"));
     merged_free(merged);
@@ -321,21 +517,69 @@ static void test_a_name_twice_in_the_document_is_a_fault(void **state)
     merged_free(merged);
 }
 
+#define AS_BUILT_IN                                                                           \
+    "profiles: [{name: default-tls-client, description: 'TLS 1.2 and 1.3, ECDHE with AEAD', " \
+    "role: CLIENT, min_version: TLS1_2, max_version: TLS1_3}]"
+
 static void test_built_in_profiles_are_not_for_changing(void **state)
 {
     struct merged *merged =
         merge("profiles: [{name: default-tls-client, role: CLIENT, min_version: TLS1_3}]", false);
-    struct merged *same =
-        merge("profiles: [{name: default-tls-client, description: 'TLS 1.2 and 1.3, ECDHE with "
-              "AEAD', role: CLIENT, min_version: TLS1_2, max_version: TLS1_3}]",
-              false);
+    struct merged *same = merge(AS_BUILT_IN, false);
+    struct merged *clone =
+        merge("profiles: [{name: mine, role: CLIENT, min_version: TLS1_3}]", false);
 
     (void)state;
     assert_code(merged->err, CONFIG_INVALID);
-    assert_true(fixture_has(&merged->faults, "profiles[0].name", "built in"));
+    assert_true(fixture_has(&merged->faults, "profiles[0].name",
+                            "\"default-tls-client\" is built in and cannot be changed: clone it "
+                            "under another name"));
     assert_ok(same->err); /* what get printed can be applied */
+    assert_ok(clone->err);
+    assert_false(mesh_is_built_in(MESH_PROFILES, "mine"));
     merged_free(merged);
     merged_free(same);
+    merged_free(clone);
+}
+
+/* A store of an older program: what it lacks is added, what was changed may stay or become again
+ * what is built in, and nothing else. */
+static void test_a_mesh_of_an_older_program_is_completed(void **state)
+{
+    static const struct {
+        const char *yaml;
+        bool good;
+    } cases[] = {
+        {"profiles: [{name: default-tls-client, role: CLIENT, min_version: TLS1_3}]", true},
+        {AS_BUILT_IN, true},
+        {"profiles: [{name: default-tls-client, role: CLIENT}]", false},
+        {"subsystems: [{name: x}]", true},
+    };
+    Mortise__V1__Mesh *old = fixture_mesh(cases[0].yaml);
+
+    (void)state;
+    assert_int_equal(old->n_profiles, 1);
+    mesh_complete(old);
+    assert_int_equal(old->n_profiles, TLS_PROFILE_DEFAULTS);
+    assert_true(mesh_is_built_in(MESH_PROFILES, "default-tls-client"));
+    assert_false(
+        mesh_is_as_built_in(MESH_PROFILES, &mesh_profile(old, "default-tls-client")->base));
+    assert_true(mesh_is_as_built_in(MESH_PROFILES, &mesh_profile(old, "default-tls-server")->base));
+    mesh_complete(old); /* once is enough */
+    assert_int_equal(old->n_profiles, TLS_PROFILE_DEFAULTS);
+    for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+        Mortise__V1__Mesh *document = fixture_mesh(cases[i].yaml);
+        struct mesh_merge merge = {.mesh = NULL};
+        struct faults faults = {.num = 0};
+
+        assert_int_equal(err_is_ok(mesh_merge(old, document, true, &faults, &merge)),
+                         cases[i].good);
+        assert_non_null(mesh_profile(merge.mesh, "default-tls-server")); /* pruned or not */
+        mesh_merge_fini(&merge);
+        faults_fini(&faults);
+        pb_free(&document->base);
+    }
+    pb_free(&old->base);
 }
 
 /* A fault in what the document does not name has a name for its place, else the document's index.
@@ -463,21 +707,221 @@ static void test_the_same_mesh_gives_the_same_bytes(void **state)
     pb_free(&mesh->base);
 }
 
+/* ------------------------------------------------------------------ truststores */
+
+#define TRUST                                                                         \
+    "subsystems: [{name: a}, {name: b}]\n"                                            \
+    "truststores:\n"                                                                  \
+    "  - {name: partner, pem: [PARTNER]}\n"                                           \
+    "  - {name: both, mesh_roots: true, pem: [PARTNER]}\n"                            \
+    "  - {name: ours, mesh_roots: true}\n"                                            \
+    "profiles:\n"                                                                     \
+    "  - {name: cl, role: CLIENT, truststore: ours}\n"                                \
+    "  - {name: sv, role: SERVER, truststore: partner, peer_names: [p.test]}\n"       \
+    "  - {name: sv2, role: SERVER, truststore: both, peer_names: [p.test, q.test]}\n" \
+    "links:\n"                                                                        \
+    "  - {name: l, client: a, server: b, client_port: 1, server_port: 2, "            \
+    "client_profile: cl, server_profile: sv}\n"                                       \
+    "  - {name: m, client: a, server: b, client_port: 2, server_port: 2, "            \
+    "client_profile: cl, server_profile: sv2}\n"
+
+/* Below CAs of others no identity of the mesh is even expected; names only there; and what only the
+ * mesh's own CAs is in is the one truststore that every sidecar has. */
+static void test_who_is_expected_follows_from_who_vouches(void **state)
+{
+    Mortise__V1__Mesh *mesh = fixture_mesh(TRUST);
+    Mortise__V1__SidecarConfig *server = config_of(mesh, "b");
+    Mortise__V1__SidecarConfig *client = config_of(mesh, "a");
+    struct faults faults = {0};
+
+    (void)state;
+    assert_ok(mesh_check(mesh, NULL, &faults));
+    assert_int_equal(server->n_truststores, 3);
+    assert_string_equal(server->inbound->links[0]->truststore, "partner");
+    assert_int_equal(server->inbound->links[0]->peers->n_spiffe_ids, 0);
+    assert_int_equal(server->inbound->links[0]->peers->n_dns_names, 1);
+    assert_string_equal(server->inbound->links[0]->peers->dns_names[0], "p.test");
+    assert_string_equal(server->inbound->links[1]->truststore, "both");
+    assert_int_equal(server->inbound->links[1]->peers->n_spiffe_ids, 1);
+    assert_int_equal(server->inbound->links[1]->peers->n_dns_names, 2);
+    for (size_t i = 1; i < 3; i++)
+        assert_string_equal(server->truststores[i]->outside_pem, "PARTNER\n");
+    assert_string_equal(server->truststores[1]->pem, ""); /* not even our roots */
+    assert_string_equal(server->truststores[2]->pem, "PEM");
+    assert_string_equal(server->truststores[1]->trust_domain, "mesh.test");
+
+    assert_int_equal(client->n_truststores, 1); /* it has no use for the others */
+    assert_string_equal(client->outbound[0]->truststore, "mesh");
+    assert_int_equal(client->outbound[0]->peers->n_spiffe_ids, 1);
+    assert_int_equal(client->outbound[0]->peers->n_dns_names, 0);
+    pb_free(&server->base);
+    pb_free(&client->base);
+    pb_free(&mesh->base);
+}
+
+/* A keystore goes to who shows it, and to nobody else; what is issued is nothing to send. */
+static void test_a_keystore_goes_to_those_who_show_it(void **state)
+{
+    Mortise__V1__Mesh *mesh = fixture_mesh(
+        "subsystems: [{name: a}, {name: b}]\n"
+        "keystores:\n"
+        "  - {name: site, chain_pem: CHAIN, key_sha256: '" KEY_A "'}\n"
+        "  - {name: unused, chain_pem: CHAIN, key_sha256: '" KEY_A "'}\n"
+        "  - {name: own, issued: true}\n"
+        "profiles:\n"
+        "  - {name: cl, role: CLIENT, keystore: own}\n"
+        "  - {name: sv, role: SERVER, keystore: site}\n"
+        "links:\n"
+        "  - {name: l, client: a, server: b, client_port: 1, server_port: 2, client_profile: cl, "
+        "server_profile: sv}\n");
+    Mortise__V1__SidecarConfig *server = config_of(mesh, "b");
+    Mortise__V1__SidecarConfig *client = config_of(mesh, "a");
+    struct faults faults = {0};
+
+    (void)state;
+    assert_ok(mesh_check(mesh, NULL, &faults));
+    assert_int_equal(server->n_keystores, 1);
+    assert_string_equal(server->keystores[0]->name, "site");
+    assert_string_equal(server->keystores[0]->chain_pem, "CHAIN");
+    assert_string_equal(server->keystores[0]->key_sha256, KEY_A);
+    assert_string_equal(server->inbound->links[0]->keystore, "site");
+    assert_int_equal(client->n_keystores, 0);
+    assert_string_equal(client->outbound[0]->keystore, "");
+    pb_free(&server->base);
+    pb_free(&client->base);
+    pb_free(&mesh->base);
+}
+
+static void test_built_in_truststores_are_there_and_stay(void **state)
+{
+    static const char *const names[] = {"analytics-ingestion", "portal-director",
+                                        "gateway-management-client"};
+    struct merged *pruned = merge("subsystems: [{name: portal}]", true);
+    struct merged *changed_one = merge("truststores: [{name: portal-director, pem: [X]}]", false);
+    Mortise__V1__Mesh *mesh = mesh_default();
+
+    (void)state;
+    assert_int_equal(mesh->n_truststores, ARRAY_LEN(names));
+    for (size_t i = 0; i < ARRAY_LEN(names); i++) {
+        assert_string_equal(mesh->truststores[i]->name, names[i]);
+        assert_true(mesh->truststores[i]->mesh_roots);
+        assert_true(mesh_is_built_in(MESH_TRUSTSTORES, names[i]));
+    }
+    assert_false(mesh_is_built_in(MESH_PROFILES, "portal-director"));
+    assert_int_equal(mesh->n_keystores, 4);
+    for (size_t i = 0; i < mesh->n_keystores; i++)
+        assert_true(mesh->keystores[i]->issued &&
+                    mesh_is_built_in(MESH_KEYSTORES, mesh->keystores[i]->name));
+    assert_int_equal(pruned->merge.mesh->n_truststores, ARRAY_LEN(names));
+    assert_code(changed_one->err, CONFIG_INVALID);
+    assert_true(fixture_has(&changed_one->faults, "truststores[0].name", "clone it"));
+    pb_free(&mesh->base);
+    merged_free(pruned);
+    merged_free(changed_one);
+}
+
+/* What has expired since it came does not stand in the way of another change; a new one does. */
+static void test_certificates_are_judged_when_they_come(void **state)
+{
+    struct testca *old = testca_new(&(struct testca_params){
+        .name = "old", .not_before = FIXTURE_NOW_S - 100, .not_after = FIXTURE_NOW_S + 100});
+    Mortise__V1__Mesh *none = fixture_mesh("{}"), *some = fixture_mesh("{}");
+    Mortise__V1__MeshTruststore store = MORTISE__V1__MESH_TRUSTSTORE__INIT, *list = &store;
+    char name[] = "partner", *pem = old->cert_pem;
+    struct faults faults = {0};
+
+    (void)state;
+    store.name = name;
+    store.pem = &pem;
+    store.n_pem = 1;
+    some->truststores = &list;
+    some->n_truststores = 1;
+    assert_ok(mesh_trust_check(some, none, NULL, FIXTURE_NOW_S, &faults));
+    assert_ok(mesh_trust_check(some, some, NULL, FIXTURE_NOW_S + 200, &faults));
+    assert_code(mesh_trust_check(some, none, NULL, FIXTURE_NOW_S + 200, &faults), CONFIG_INVALID);
+    assert_true(fixture_has(&faults, "truststores[0].pem[0]", "\"CN=old\": expired 100 s ago"));
+    some->n_truststores = 0;
+    some->truststores = NULL;
+    pb_free(&some->base);
+    pb_free(&none->base);
+    faults_fini(&faults);
+    testca_free(old);
+}
+
+/* Who gets a key that he has not: whichever end, whichever way it comes about. */
+static void test_a_key_that_goes_elsewhere_is_noticed(void **state)
+{
+#define K1 "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"
+#define K2 "bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb"
+#define SHOW_AS(account, key, client, server, profiles)                                    \
+    "subsystems: [{name: a}, {name: b, service_account: " account "}, {name: z}]\n"        \
+    "keystores: [{name: k, chain_pem: x, key_sha256: " key "}, {name: i, issued: true}]\n" \
+    "profiles: [{name: c, role: CLIENT}, {name: s, role: SERVER}, "                        \
+    "{name: kc, role: CLIENT, keystore: k}, {name: ks, role: SERVER, keystore: k}, "       \
+    "{name: is, role: SERVER, keystore: i}]\n"                                             \
+    "links: [{name: l, client: " client ", server: " server ", " profiles "}]"
+#define SHOW(key, client, server, profiles) SHOW_AS("b", key, client, server, profiles)
+    static const struct {
+        const char *before, *after, *subsystem;
+    } moves[] = {
+        {"links: []", SHOW(K1, "a", "b", "client_profile: c, server_profile: s"), NULL},
+        {"links: []", SHOW(K1, "a", "b", "client_profile: c, server_profile: is"), NULL},
+        {"links: []", SHOW(K1, "a", "b", "client_profile: c, server_profile: ks"), "b"},
+        {"links: []", SHOW(K1, "a", "b", "client_profile: kc, server_profile: s"), "a"},
+        {SHOW(K1, "a", "b", "client_profile: c, server_profile: ks"),
+         SHOW(K1, "a", "b", "client_profile: c, server_profile: ks, description: x"), NULL},
+        {SHOW(K1, "a", "b", "client_profile: c, server_profile: ks"),
+         SHOW(K1, "b", "a", "client_profile: kc, server_profile: s"), NULL},
+        {SHOW(K1, "a", "b", "client_profile: c, server_profile: ks"),
+         SHOW(K1, "a", "z", "client_profile: c, server_profile: ks"), "z"},
+        {SHOW(K1, "a", "b", "client_profile: c, server_profile: ks"),
+         SHOW(K2, "a", "b", "client_profile: c, server_profile: ks"), "b"},
+        {SHOW(K1, "a", "b", "client_profile: c, server_profile: ks"), "links: []", NULL},
+        /* another identity takes the name */
+        {SHOW(K1, "a", "b", "client_profile: c, server_profile: ks"),
+         SHOW_AS("thief", K1, "a", "b", "client_profile: c, server_profile: ks"), "b"},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(moves) / sizeof(moves[0]); i++) {
+        Mortise__V1__Mesh *before = fixture_mesh(moves[i].before);
+        Mortise__V1__Mesh *after = fixture_mesh(moves[i].after);
+        const char *keystore = NULL, *subsystem = NULL;
+
+        if (mesh_shows_anew(before, after, &keystore, &subsystem) != (moves[i].subsystem != NULL))
+            fail_msg("row %zu", i);
+        if (moves[i].subsystem != NULL) {
+            assert_string_equal(subsystem, moves[i].subsystem);
+            assert_string_equal(keystore, "k");
+        }
+        pb_free(&before->base);
+        pb_free(&after->base);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_who_is_expected_follows_from_who_vouches),
+        cmocka_unit_test(test_a_keystore_goes_to_those_who_show_it),
+        cmocka_unit_test(test_built_in_truststores_are_there_and_stay),
+        cmocka_unit_test(test_certificates_are_judged_when_they_come),
         cmocka_unit_test(test_every_fault_is_told_at_its_place),
+        cmocka_unit_test(test_a_stored_mesh_is_judged_more_mildly),
         cmocka_unit_test(test_all_faults_come_at_once),
         cmocka_unit_test(test_the_default_mesh_is_the_four_links),
+        cmocka_unit_test(test_the_limit_of_profiles_is_on_ones_own),
         cmocka_unit_test(test_a_document_changes_what_it_names),
         cmocka_unit_test(test_an_equal_document_changes_nothing),
         cmocka_unit_test(test_prune_removes_the_rest_but_built_in_profiles),
         cmocka_unit_test(test_a_name_twice_in_the_document_is_a_fault),
         cmocka_unit_test(test_built_in_profiles_are_not_for_changing),
+        cmocka_unit_test(test_a_mesh_of_an_older_program_is_completed),
         cmocka_unit_test(test_faults_of_what_was_there_are_told_by_name),
         cmocka_unit_test(test_a_client_gets_its_links_and_no_others),
         cmocka_unit_test(test_a_pure_client_takes_nothing_and_a_pure_server_opens_nothing),
         cmocka_unit_test(test_a_stranger_to_the_mesh_may_do_nothing),
+        cmocka_unit_test(test_a_key_that_goes_elsewhere_is_noticed),
         cmocka_unit_test(test_the_same_mesh_gives_the_same_bytes),
     };
 

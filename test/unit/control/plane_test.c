@@ -1,15 +1,17 @@
 /* The control plane as a whole, in one loop with its callers: real sockets, real TLS.
  * Without it: each part keeps its rules and together they let a stranger in, or lose a sidecar.
- * Drives: R35, R36, R39, R44, R46, R48, R62, F2, F5, R15. */
+ * Drives: R35, R36, R39, R44, R46, R48, R62, F2, F5, F6, R8, R15. */
 #include "control/plane.h"
 
 #include <setjmp.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -17,9 +19,13 @@
 
 #include "certs/csr.h"
 #include "certs/key.h"
+#include "certs/renew.h"
 #include "certs/spiffe_id.h"
 #include "certs/tls_ctx.h"
 #include "control/msg.h"
+#include "control/revocations.h"
+#include "control/store_sqlite.h"
+#include "control/vault.h"
 #include "lib/base/mem.h"
 #include "lib/rpc/grpc_client.h"
 #include "lib/rpc/pb.h"
@@ -35,7 +41,7 @@
 struct world {
     struct loop *loop;
     struct config config;
-    struct seal_key key;
+    struct seal_keys key;
     struct faults faults;
     struct plane *plane;
     struct grpc_channel *operators; /* over the Unix socket */
@@ -100,7 +106,8 @@ static int setup(void **state)
 static int teardown(void **state)
 {
     struct world *world = *state;
-    static const char *const names[] = {"store.db", "store.db-journal", "operator.sock"};
+    static const char *const names[] = {"store.db", "store.db-journal", "operator.sock",
+                                        "admin-token"};
 
     if (world->operators != NULL)
         grpc_channel_close(world->operators);
@@ -217,6 +224,7 @@ struct sidecar {
     bool checking;
     struct grpc_channel *channel;
     char *control_id;
+    struct peer *control; /* whom it met last; NULL: nobody */
     err_t failed;
 };
 
@@ -239,6 +247,9 @@ static err_t sidecar_authorize(void *arg, int entry, const struct peer *peer)
     struct sidecar *sidecar = arg;
 
     (void)entry;
+    if (sidecar->control != NULL)
+        peer_unref(sidecar->control);
+    sidecar->control = peer_ref((struct peer *)(uintptr_t)peer);
     return strcmp(peer->spiffe_id, sidecar->control_id) == 0 ? OK : FAIL(PEER_IDENTITY, 0);
 }
 
@@ -346,6 +357,8 @@ static void sidecar_free(struct sidecar *sidecar)
     sidecar_drop_check(sidecar);
     if (sidecar->svid != NULL)
         svid_unref(sidecar->svid);
+    if (sidecar->control != NULL)
+        peer_unref(sidecar->control);
     bundle_unref(sidecar->roots);
     tls_profile_unref(sidecar->profile);
     EVP_PKEY_free(sidecar->key);
@@ -419,6 +432,10 @@ static void wear(struct sidecar *sidecar, struct answer *answer, EVP_PKEY *key)
     assert_ok(svid_of_der(chain, reply->n_chain, key, sidecar->roots, clock_wall_s(&clock_system),
                           &sidecar->svid));
     assert_string_equal(sidecar->svid->spiffe_id, reply->spiffe_id);
+    /* Its renewal is planned, as certs/renew.h would have it. */
+    assert_int_equal(renew_planned(reply->renew_at, sidecar->svid->not_before,
+                                   sidecar->svid->not_after, clock_wall_s(&clock_system), 0),
+                     reply->renew_at);
     answer_free(answer);
     grpc_channel_reconnect(sidecar->channel);
 }
@@ -574,7 +591,7 @@ static void test_starts_that_must_not_be(void **state)
     struct plane *running = world->plane;
     char *domain = world->config.trust_domain;
     char other[] = "other.test";
-    struct seal_key key = world->key;
+    struct seal_keys key = world->key;
 
     world->plane = NULL;
     assert_code(world_start(world), STORE_BUSY);
@@ -752,6 +769,50 @@ static void test_a_crowd_waits_for_its_turn(void **state)
     sidecar_free(sidecar);
 }
 
+/* How many refusals an operator sees, until a token was made. */
+struct refusals {
+    struct grpc_client_call *call;
+    unsigned num;
+    bool end;
+};
+
+static void refusals_on_event(void *arg, const ProtobufCMessage *msg)
+{
+    const Mortise__V1__Event *event =
+        MSG_AS_CONST(Mortise__V1__Event, mortise__v1__event__descriptor, msg);
+    struct refusals *refusals = arg;
+
+    refusals->num += strcmp(event->kind, "certificate_refused") == 0;
+    refusals->end = strcmp(event->kind, "token_created") == 0;
+}
+
+static void refusals_on_done(void *arg, const struct grpc_result *result)
+{
+    (void)result;
+    ((struct refusals *)arg)->call = NULL;
+}
+
+static unsigned num_refusals(struct world *world)
+{
+    static const struct grpc_stream_events events = {.on_message = refusals_on_event,
+                                                     .on_done = refusals_on_done};
+    Mortise__V1__WatchRequest request = MORTISE__V1__WATCH_REQUEST__INIT;
+    struct refusals refusals = {.num = 0};
+    char *token = new_token(world, "portal");
+
+    refusals.call =
+        grpc_stream_open(world->operators, "/mortise.v1.OperatorService/Watch",
+                         &mortise__v1__event__descriptor, 1 << 20, 0, &events, &refusals);
+    request.since_s = 3600;
+    assert_ok(grpc_stream_send(refusals.call, &request.base));
+    grpc_stream_half_close(refusals.call);
+    LOOP_UNTIL(world->loop, refusals.end);
+    grpc_client_cancel(refusals.call);
+    mem_free(token);
+    return refusals.num;
+}
+
+/* Nor does a stranger push out of sight what others did. */
 static void test_floods_are_limited(void **state)
 {
     struct world *world = *state;
@@ -768,6 +829,7 @@ static void test_floods_are_limited(void **state)
     }
     assert_int_equal(denied + limited, 150);
     assert_true(denied >= 100 && limited > 0);
+    assert_int_equal(num_refusals(world), denied);
     sidecar_free(sidecar);
 }
 
@@ -895,8 +957,8 @@ static void test_streams_that_break_the_rules_end(void **state)
         const char *advertise;
         const char *text;
     } rows[] = {
-        {"", "10.0.0.1:1", "node.instance"},
-        {"p", "0.0.0.0:15443", "node.advertise"},
+        {"", "10.0.0.1:1", "node.instance"},    {"\x1b[2J", "10.0.0.1:1", "node.instance"},
+        {"p q", "10.0.0.1:1", "node.instance"}, {"p", "0.0.0.0:15443", "node.advertise"},
         {"p", "nowhere", "node.advertise"},
     };
     struct stream_of *stream;
@@ -1065,6 +1127,89 @@ static void rotate_begin_call(struct world *world, const char *subsystem, uint32
     grpc_stream_half_close(call);
 }
 
+/* A sidecar says that it has seen more than the store has; what it keeps is `id`'s, many times. */
+static void stream_refuse_rollback(struct stream_of *stream, const char *id, size_t num)
+{
+    Mortise__V1__DiscoveryRequest request = MORTISE__V1__DISCOVERY_REQUEST__INIT;
+    Mortise__V1__ErrorDetail error = MORTISE__V1__ERROR_DETAIL__INIT;
+    Mortise__V1__Revocation kept = MORTISE__V1__REVOCATION__INIT;
+    Mortise__V1__Revocation *all[2048];
+
+    assert_true(num <= ARRAY_LEN(all));
+    for (size_t i = 0; i < num; i++)
+        all[i] = &kept;
+    kept.spiffe_id = msg_lend(id);
+    error.code = msg_lend("config_rollback");
+    request.nonce = stream->response->nonce;
+    request.error = &error;
+    request.kept = all;
+    request.n_kept = num;
+    request.kept_total = (uint32_t)num;
+    assert_ok(grpc_stream_send(stream->call, &request.base));
+}
+
+static Mortise__V1__Rollback *rollback_of(struct world *world, struct answer **out)
+{
+    Mortise__V1__GetRollbackRequest request = MORTISE__V1__GET_ROLLBACK_REQUEST__INIT;
+
+    *out = ask(world, world->operators, "OperatorService/GetRollback", &request.base,
+               &mortise__v1__rollback__descriptor);
+    assert_int_equal((*out)->status, GRPC_OK);
+    return MSG_AS(Mortise__V1__Rollback, mortise__v1__rollback__descriptor, (*out)->reply);
+}
+
+/* One sidecar's word is one word, and its numbers are not taken at face value: an epoch beyond all
+ * others would leave no number for the next rotation. */
+static void test_a_sidecar_that_lies_about_the_past(void **state)
+{
+    struct world *world = *state;
+    struct sidecar *portal = joined(world, "portal");
+    struct stream_of *stream = stream_started(portal, "p", "10.0.0.1:1");
+    Mortise__V1__ConfirmRollbackRequest confirm = MORTISE__V1__CONFIRM_ROLLBACK_REQUEST__INIT;
+    const Mortise__V1__Rollback *rollback;
+    struct progress progress = {0};
+    struct answer *answer;
+    size_t num;
+
+    stream_refuse_rollback(stream, "\x1b[2J", 3); /* nothing that could be revoked */
+    do {
+        rollback = rollback_of(world, &answer);
+        num = rollback->n_witnesses;
+        assert_int_equal(rollback->n_missing, 0);
+        answer_free(answer);
+    } while (num != 1);
+    stream_close_free(stream);
+    stream = stream_started(portal, "p", "10.0.0.1:1");
+    stream_report_epoch(stream, UINT64_MAX - 1000);
+    stream_refuse_rollback(stream, "spiffe://mesh.test/ns/default/sa/gateway", 3);
+    do { /* it is on its way */
+        rollback = rollback_of(world, &answer);
+        num = rollback->n_missing;
+        if (num > 0)
+            assert_int_equal(rollback->missing[0]->witnesses, 1);
+        answer_free(answer);
+    } while (num == 0);
+    assert_int_equal(num, 1);
+    confirm.drop_revocations = true;
+    expect(ask(world, world->operators, "OperatorService/ConfirmRollback", &confirm.base,
+               &mortise__v1__rollback__descriptor),
+           GRPC_OK, "");
+    LOOP_UNTIL(world->loop, stream->done); /* it is to come again */
+    stream_close_free(stream);
+    rotate_begin_call(world, "portal", 0, &progress);
+    LOOP_UNTIL(world->loop, progress.done);
+    assert_int_equal(progress.status, GRPC_OK);
+    assert_true(progress.epoch > 0 && progress.epoch < UINT64_C(1) << 33);
+    /* And more than any sidecar tells is not listened to. */
+    stream = stream_started(portal, "p", "10.0.0.1:1");
+    stream_refuse_rollback(stream, "", 2048);
+    LOOP_UNTIL(world->loop, stream->done);
+    assert_int_equal(stream->status, GRPC_INVALID_ARGUMENT);
+    assert_non_null(strstr(stream->message, "kept"));
+    stream_close_free(stream);
+    sidecar_free(portal);
+}
+
 static void test_a_rotation_waits_for_its_sidecar(void **state)
 {
     struct world *world = *state;
@@ -1126,6 +1271,237 @@ static void test_rotations_of_nobody_and_of_strangers(void **state)
     LOOP_UNTIL(world->loop, all.done);
     assert_int_equal(all.status, GRPC_OK);
     assert_true(all.epoch > nobody.epoch);
+}
+
+/* ---------------------------------------------------------------------- revocations */
+
+static struct answer *deny(struct world *world, const Mortise__V1__Revocation *revocation,
+                           const char *reason)
+{
+    Mortise__V1__RevokeRequest request = MORTISE__V1__REVOKE_REQUEST__INIT;
+
+    request.revocation = (Mortise__V1__Revocation *)(uintptr_t)revocation;
+    request.reason = msg_lend(reason);
+    return ask(world, world->operators, "OperatorService/Revoke", &request.base,
+               &mortise__v1__revoke_response__descriptor);
+}
+
+static struct answer *revoke_serial(struct world *world, const char *serial)
+{
+    Mortise__V1__Revocation revocation = MORTISE__V1__REVOCATION__INIT;
+
+    revocation.serial = msg_lend(serial);
+    return deny(world, &revocation, "");
+}
+
+static struct answer *revoke_id(struct world *world, const char *id)
+{
+    Mortise__V1__Revocation revocation = MORTISE__V1__REVOCATION__INIT;
+
+    revocation.spiffe_id = msg_lend(id);
+    return deny(world, &revocation, "");
+}
+
+static struct answer *revoke_key(struct world *world, const uint8_t sha256[32], bool issuer)
+{
+    Mortise__V1__Revocation revocation = MORTISE__V1__REVOCATION__INIT;
+    char hex[2 * 32 + 1];
+
+    bytes_to_hex(bytes_of(sha256, 32), hex);
+    if (issuer)
+        revocation.issuer_key_sha256 = hex;
+    else
+        revocation.key_sha256 = hex;
+    return deny(world, &revocation, "");
+}
+
+static uint64_t revoked(struct answer *answer)
+{
+    uint64_t id;
+
+    if (answer->status != GRPC_OK)
+        fail_msg("%s: %s", grpc_status_name(answer->status), answer->message);
+    id =
+        MSG_AS(Mortise__V1__RevokeResponse, mortise__v1__revoke_response__descriptor, answer->reply)
+            ->id;
+    answer_free(answer);
+    return id;
+}
+
+static struct answer *lift(struct world *world, uint64_t id)
+{
+    Mortise__V1__LiftRequest request = MORTISE__V1__LIFT_REQUEST__INIT;
+
+    request.id = id;
+    return ask(world, world->operators, "OperatorService/Lift", &request.base,
+               &mortise__v1__revoke_response__descriptor);
+}
+
+static const Mortise__V1__ListRevocationsResponse *revocations(struct world *world,
+                                                               struct answer **out)
+{
+    Mortise__V1__ListRevocationsRequest request = MORTISE__V1__LIST_REVOCATIONS_REQUEST__INIT;
+
+    *out = ask(world, world->operators, "OperatorService/ListRevocations", &request.base,
+               &mortise__v1__list_revocations_response__descriptor);
+    assert_int_equal((*out)->status, GRPC_OK);
+    return MSG_AS(Mortise__V1__ListRevocationsResponse,
+                  mortise__v1__list_revocations_response__descriptor, (*out)->reply);
+}
+
+static size_t num_revocations(struct world *world)
+{
+    struct answer *answer;
+    size_t num = revocations(world, &answer)->n_revocations;
+
+    answer_free(answer);
+    return num;
+}
+
+/* A slip of an operator's hand must not end the mesh, himself included. */
+static void test_what_all_rest_on_cannot_be_denied(void **state)
+{
+    struct world *world = *state;
+    struct sidecar *portal = joined(world, "portal");
+    struct stream_of *stream = stream_started(portal, "p", "10.0.0.1:1");
+    Mortise__V1__RotateControlRequest rotate = MORTISE__V1__ROTATE_CONTROL_REQUEST__INIT;
+    char reason[258] = {0};
+    Mortise__V1__Revocation other = MORTISE__V1__REVOCATION__INIT;
+    struct peer *control = peer_ref(portal->control);
+    uint64_t id;
+
+    assert_true(control->num_issuers >= 2);
+    for (size_t i = 0; i < 2; i++) /* the issuer's and the root's */
+        expect(revoke_key(world, control->issuers[i].key_sha256, true), GRPC_FAILED_PRECONDITION,
+               "certificates of this mesh rest on that key");
+    expect(revoke_serial(world, control->serial), GRPC_FAILED_PRECONDITION, "rotate control");
+    expect(revoke_key(world, control->key_sha256, false), GRPC_FAILED_PRECONDITION,
+           "rotate control");
+    expect(revoke_id(world, "spiffe://mesh.test/mortise/control"), GRPC_FAILED_PRECONDITION,
+           "that is this control plane");
+    /* Nor is anything guessed from what says nothing. */
+    expect(deny(world, NULL, ""), GRPC_INVALID_ARGUMENT, "revocation: is missing");
+    expect(revoke_id(world, "portal"), GRPC_INVALID_ARGUMENT, "");
+    other.spiffe_id = msg_lend(PORTAL);
+    memset(reason, 'x', sizeof(reason) - 1);
+    expect(deny(world, &other, reason), GRPC_INVALID_ARGUMENT, "reason: at most 256 bytes");
+    assert_int_equal(num_revocations(world), 0);
+    assert_false(stream->done);
+
+    /* With another one in its place the old certificate may be denied. */
+    expect(ask(world, world->operators, "OperatorService/RotateControl", &rotate.base,
+               &mortise__v1__rotate_control_response__descriptor),
+           GRPC_OK, "");
+    id = revoked(revoke_serial(world, control->serial));
+    expect(lift(world, id), GRPC_OK, "");
+    peer_unref(control);
+    stream_close_free(stream);
+    sidecar_free(portal);
+}
+
+/* Of one of our certificates the revocation ends with it; asked for twice it is one. */
+static void test_a_revocation_is_told_as_it_is(void **state)
+{
+    struct world *world = *state;
+    struct sidecar *portal = joined(world, "portal");
+    Mortise__V1__Revocation strange = MORTISE__V1__REVOCATION__INIT;
+    const Mortise__V1__ListRevocationsResponse *list;
+    struct answer *answer;
+    uint64_t id, other;
+
+    id = revoked(revoke_serial(world, portal->svid->serial));
+    assert_int_equal(revoked(revoke_serial(world, portal->svid->serial)), id);
+    strange.serial = msg_lend("0badc0de"); /* of somebody else, or of a backup's time */
+    other = revoked(deny(world, &strange, "found on a disk"));
+    assert_int_not_equal(other, id);
+    list = revocations(world, &answer);
+    assert_int_equal(list->n_revocations, 2);
+    assert_int_equal(list->revocations[0]->id, id);
+    assert_int_equal(list->revocations[0]->until, portal->svid->not_after);
+    assert_string_equal(list->revocations[0]->revocation->serial, portal->svid->serial);
+    assert_int_equal(list->revocations[1]->id, other);
+    assert_int_equal(list->revocations[1]->until, 0);
+    assert_string_equal(list->revocations[1]->reason, "found on a disk");
+    assert_non_null(strstr(list->revocations[1]->by, "uid:"));
+    assert_true(list->revocations[1]->revoked_at > 0);
+    answer_free(answer);
+    expect(lift(world, id), GRPC_OK, "");
+    expect(lift(world, id), GRPC_NOT_FOUND, "there is no revocation");
+    expect(lift(world, 999), GRPC_NOT_FOUND, "999");
+    assert_int_equal(num_revocations(world), 1);
+    sidecar_free(portal);
+}
+
+/* Nothing is said to be in force that the disk has not taken, nor lifted. */
+static void test_a_disk_that_is_full_denies_nothing_by_halves(void **state)
+{
+    struct world *world = *state;
+    struct rlimit was, none = {.rlim_cur = 0};
+    uint64_t id = revoked(revoke_id(world, PORTAL));
+
+    assert_int_equal(getrlimit(RLIMIT_FSIZE, &was), 0);
+    none.rlim_max = was.rlim_max;
+    (void)signal(SIGXFSZ, SIG_IGN);
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &none), 0);
+    {
+        struct answer *denied = revoke_serial(world, "0badc0de"), *lifted = lift(world, id);
+        size_t num = num_revocations(world);
+
+        assert_int_equal(setrlimit(RLIMIT_FSIZE, &was), 0); /* cmocka writes, too */
+        expect(denied, GRPC_FAILED_PRECONDITION, "store_unwritable");
+        expect(lifted, GRPC_FAILED_PRECONDITION, "store_unwritable");
+        assert_int_equal(num, 1);
+    }
+    expect(lift(world, id), GRPC_OK, "");
+    assert_int_equal(num_revocations(world), 0);
+}
+
+/* So many as there may be, as if they had been asked for. */
+static void fill_revocations(struct world *world)
+{
+    CLEANUP(mem_freep) char *path = mem_printf("%s/store.db", world->folder);
+    static char serials[REVOCATIONS_MAX][16];
+    Mortise__Control__Revocations record = MORTISE__CONTROL__REVOCATIONS__INIT;
+    Mortise__Control__RevocationRecord *entries = mem_array(REVOCATIONS_MAX, sizeof(*entries));
+    Mortise__Control__RevocationRecord **list = mem_array(REVOCATIONS_MAX, sizeof(*list));
+    Mortise__V1__Revocation *whom = mem_array(REVOCATIONS_MAX, sizeof(*whom));
+    struct store *store = NULL;
+    struct vault *vault;
+
+    for (size_t i = 0; i < REVOCATIONS_MAX; i++) {
+        mortise__v1__revocation__init(&whom[i]);
+        mortise__control__revocation_record__init(&entries[i]);
+        (void)snprintf(serials[i], sizeof(serials[i]), "7f%06zx", i);
+        whom[i].serial = serials[i];
+        entries[i].revocation = &whom[i];
+        entries[i].id = ++record.last;
+        list[i] = &entries[i];
+    }
+    record.entries = list;
+    record.n_entries = REVOCATIONS_MAX;
+    assert_ok(store_sqlite_open(path, 0, &store));
+    vault = vault_new(store, &world->key);
+    assert_ok(vault_put(vault, VAULT_REVOCATIONS, &record.base, STORE_ABSENT, NULL));
+    vault_free(vault);
+    mem_free(list);
+    mem_free(entries);
+    mem_free(whom);
+}
+
+static void test_no_more_are_denied_than_sidecars_take(void **state)
+{
+    struct world *world = *state;
+
+    grpc_channel_close(world->operators);
+    world_end_plane(world);
+    fill_revocations(world);
+    assert_ok(world_start(world));
+    world_open_operators(world);
+    expect(revoke_id(world, PORTAL), GRPC_RESOURCE_EXHAUSTED, "lift some");
+    assert_int_equal(num_revocations(world), REVOCATIONS_MAX);
+    expect(lift(world, 7), GRPC_OK, "");
+    (void)revoked(revoke_id(world, PORTAL));
+    assert_int_equal(num_revocations(world), REVOCATIONS_MAX);
 }
 
 /* -------------------------------------------------------------------------- wrong ends */
@@ -1197,6 +1573,7 @@ int main(void)
         TEST(test_tokens_presented_together_are_judged_one_by_one),
         TEST(test_a_bad_request_uses_no_token_up),
         TEST(test_floods_are_limited),
+        TEST(test_a_sidecar_that_lies_about_the_past),
         TEST(test_a_crowd_waits_for_its_turn),
         TEST(test_a_renewal_needs_a_certificate_and_a_fresh_key),
         TEST(test_a_sidecar_may_not_do_an_operators_work),
@@ -1211,6 +1588,10 @@ int main(void)
         TEST(test_a_rotation_waits_for_its_sidecar),
         TEST(test_a_sidecar_that_does_not_renew_is_named),
         TEST(test_rotations_of_nobody_and_of_strangers),
+        TEST(test_what_all_rest_on_cannot_be_denied),
+        TEST(test_a_revocation_is_told_as_it_is),
+        TEST(test_a_disk_that_is_full_denies_nothing_by_halves),
+        TEST(test_no_more_are_denied_than_sidecars_take),
         TEST(test_a_sidecar_meets_only_the_control_plane),
         TEST(test_a_certificate_of_another_mesh_is_refused_at_the_handshake),
     };

@@ -14,6 +14,7 @@
 
 #include "control/msg.h"
 #include "control/rotate.h"
+#include "control/store_mem.h"
 #include "lib/rpc/pb.h"
 #include "test/unit/control/fixture.h"
 
@@ -67,7 +68,7 @@ static size_t num_endpoints(const struct workload *workload)
 
 static void apply(struct fixture *fixture, const Mortise__V1__Mesh *mesh, uint64_t *out_version)
 {
-    assert_ok(registry_apply(fixture->registry, mesh, out_version));
+    assert_ok(registry_apply(fixture->registry, mesh, &fixture_about, out_version));
 }
 
 /* The default mesh with another port of one link: a change that concerns portal and management. */
@@ -184,6 +185,65 @@ static void test_strangers_and_crowds_are_refused(void **state)
         registry_leave(workloads[i]);
 }
 
+/* ---------------------------------------------------------------------- totals */
+
+static void check_totals(struct fixture *fixture, unsigned connected, unsigned in_sync,
+                         unsigned refused)
+{
+    struct registry_totals totals = registry_totals(fixture->registry);
+
+    assert_int_equal(totals.connected, connected);
+    assert_int_equal(totals.in_sync, in_sync);
+    assert_int_equal(totals.refused, refused);
+}
+
+/* The sidecar takes what is due and refuses it. */
+static void refuse(struct workload *workload)
+{
+    Mortise__V1__ErrorDetail error = MORTISE__V1__ERROR_DETAIL__INIT;
+    char nonce[XDS_NONCE_MAX];
+
+    assert_true(xds_stream_due(&workload->xds));
+    xds_stream_sent(&workload->xds, nonce);
+    assert_int_equal(
+        xds_stream_on_request(&workload->xds, workload->xds.acked_version, nonce, true), XDS_NACK);
+    registry_report(workload, XDS_NACK, NULL, &error);
+}
+
+static void test_totals_follow_what_sidecars_say(void **state)
+{
+    struct fixture *fixture = *state;
+    struct workload *portal = join(fixture, ID("portal"), "p", "10.0.0.1:15443");
+    struct workload *gateway = join(fixture, ID("gateway"), "g", "10.0.0.2:15443");
+
+    check_totals(fixture, 2, 0, 0);
+    registry_refresh(fixture->registry);
+    accept_all(portal);
+    check_totals(fixture, 2, 1, 0);
+    accept_all(gateway);
+    check_totals(fixture, 2, 2, 0);
+    (void)change_port(fixture, 15999); /* concerns the portal alone */
+    registry_refresh(fixture->registry);
+    check_totals(fixture, 2, 1, 0);
+    refuse(portal);
+    check_totals(fixture, 2, 1, 1);
+    (void)change_port(fixture, 15998);
+    registry_refresh(fixture->registry);
+    check_totals(fixture, 2, 1, 0);
+    accept_all(portal);
+    check_totals(fixture, 2, 2, 0);
+    /* Lost, and back as the same process: it counts once, and has to say again what it has. */
+    registry_leave(gateway);
+    check_totals(fixture, 2, 2, 0);
+    gateway = join(fixture, ID("gateway"), "g", "10.0.0.2:15443");
+    check_totals(fixture, 2, 1, 0);
+    registry_leave(gateway);
+    registry_leave(portal);
+    fixture_pass(fixture, 4);
+    registry_tick(fixture->registry);
+    check_totals(fixture, 0, 0, 0);
+}
+
 /* ------------------------------------------------------------------- endpoints */
 
 static void test_two_sidecars_of_one_identity_are_both_endpoints(void **state)
@@ -255,7 +315,8 @@ static void test_an_unwritable_store_stops_no_push(void **state)
 
     registry_refresh(fixture->registry);
     store_mem_set_unwritable(fixture->store, true);
-    assert_code(registry_apply(fixture->registry, mesh, &version), STORE_UNWRITABLE);
+    assert_code(registry_apply(fixture->registry, mesh, &fixture_about, &version),
+                STORE_UNWRITABLE);
     analytics = join(fixture, ID("analytics"), "a", "10.0.0.2:15443");
     registry_refresh(fixture->registry);
     assert_int_equal(num_endpoints(gateway), 1);
@@ -314,6 +375,79 @@ static void test_versions_never_repeat_whatever_ends_the_process(void **state)
     }
 }
 
+/* With a store that cannot be written pushes go on, as long as there are numbers that are ours for
+ * sure; then they wait: one that came again would tell two contents by one number. */
+static void test_a_version_that_cannot_be_noted_is_not_given_out(void **state)
+{
+    struct fixture *fixture = *state;
+    struct workload *gateway = join(fixture, ID("gateway"), "g", "10.0.0.1:15443");
+    struct workload *others[192]; /* more than are ever noted in advance */
+    uint64_t first, last;
+
+    registry_refresh(fixture->registry);
+    first = gateway->content->version;
+    store_mem_set_unwritable(fixture->store, true);
+    for (size_t i = 0; i < ARRAY_LEN(others); i++) {
+        char text[32];
+
+        (void)snprintf(text, sizeof(text), "10.1.%zu.%zu:15443", i / 200, i % 200);
+        others[i] = join(fixture, ID("analytics"), text, text);
+        registry_refresh(fixture->registry);
+        registry_tick(fixture->registry);
+        registry_refresh(fixture->registry);
+    }
+    last = gateway->content->version;
+    assert_true(last >= first + 64 && last < first + ARRAY_LEN(others));
+    assert_true(num_endpoints(gateway) < ARRAY_LEN(others));
+
+    /* When it can be written again they all are told. */
+    store_mem_set_unwritable(fixture->store, false);
+    registry_tick(fixture->registry);
+    registry_refresh(fixture->registry);
+    assert_int_equal(num_endpoints(gateway), ARRAY_LEN(others));
+    assert_true(gateway->content->version > last);
+    last = gateway->content->version;
+    registry_leave(gateway);
+    for (size_t i = 0; i < ARRAY_LEN(others); i++)
+        registry_leave(others[i]);
+
+    store_mem_set_unwritable(fixture->store, true); /* killed */
+    fixture_stop(fixture);
+    store_mem_set_unwritable(fixture->store, false);
+    fixture_start(fixture);
+    assert_true(registry_version(fixture->registry) > last);
+}
+
+/* A disk that gives back something else than what was written, from then on. */
+static void spoil(void *arg, const struct store_change *change, uint64_t revision)
+{
+    (void)revision;
+    store_mem_poke(arg, change->key, bytes_of_str("spoilt"));
+}
+
+static void test_what_cannot_be_read_back_is_told_and_not_in_force(void **state)
+{
+    struct fixture *fixture = *state;
+    struct store_watch mesh_watch = {.prefix = VAULT_MESH, .fn = spoil, .arg = fixture->store};
+    struct store_watch epochs = {.prefix = VAULT_EPOCHS, .fn = spoil, .arg = fixture->store};
+    static const char *const portal[] = {"portal"};
+    Mortise__V1__Mesh *mesh = mesh_default();
+    uint64_t version, epoch;
+
+    fixture_stop(fixture);
+    store_watch(fixture->store, &mesh_watch); /* before the registry's */
+    store_watch(fixture->store, &epochs);
+    fixture_start(fixture);
+    mesh->links[0]->server_port = 9999;
+    assert_code(registry_apply(fixture->registry, mesh, &fixture_about, &version), STORE_CORRUPT);
+    assert_int_not_equal(registry_mesh(fixture->registry)->links[0]->server_port, 9999);
+    assert_code(registry_rotate(fixture->registry, portal, 1, 0, &epoch), STORE_CORRUPT);
+    assert_int_equal(registry_epoch(fixture->registry, "portal"), 0);
+    store_unwatch(&mesh_watch);
+    store_unwatch(&epochs);
+    pb_free(&mesh->base);
+}
+
 static void test_a_lost_race_is_a_conflict(void **state)
 {
     struct fixture *fixture = *state;
@@ -346,6 +480,31 @@ static void test_a_lost_race_is_a_conflict(void **state)
 }
 
 /* ------------------------------------------------------------------ membership */
+
+/* A mesh that an older program took in, which would be refused today: it stays in force, and the
+ * next change mends it. */
+static void test_a_mesh_that_would_be_refused_today_stays_in_force(void **state)
+{
+    struct fixture *fixture = *state;
+    Mortise__V1__Mesh *mesh = MSG_AS(Mortise__V1__Mesh, mortise__v1__mesh__descriptor,
+                                     pb_clone(&registry_mesh(fixture->registry)->base));
+    struct faults faults = {0};
+    uint64_t version = 0;
+
+    mesh->profiles[0]->max_version = MORTISE__V1__TLS_VERSION__TLS1_2;
+    mesh->profiles[1]->min_version = MORTISE__V1__TLS_VERSION__TLS1_3;
+    assert_code(mesh_check(mesh, NULL, &faults), CONFIG_INVALID);
+    apply(fixture, mesh, &version); /* which does not judge */
+    assert_int_equal(registry_mesh_version(fixture->registry), version);
+    fixture_stop(fixture);
+    fixture_start(fixture);
+    assert_int_equal(registry_mesh(fixture->registry)->profiles[1]->min_version,
+                     MORTISE__V1__TLS_VERSION__TLS1_3);
+    mesh->profiles[1]->min_version = MORTISE__V1__TLS_VERSION__TLS1_2;
+    apply(fixture, mesh, &version);
+    faults_fini(&faults);
+    pb_free(&mesh->base);
+}
 
 static void test_a_subsystem_that_leaves_takes_its_sidecars_with_it(void **state)
 {
@@ -652,6 +811,95 @@ static void test_there_are_not_too_many_revocations(void **state)
     assert_int_equal(registry_revocations(fixture->registry)->record->n_entries, REVOCATIONS_MAX);
 }
 
+/* Several at once are one change, or none. */
+static void test_revocations_come_together_or_not_at_all(void **state)
+{
+    struct fixture *fixture = *state;
+    const struct revocations *denied = registry_revocations(fixture->registry);
+    Mortise__V1__Revocation revocations[REVOCATIONS_MAX];
+    struct revocations_new adds[REVOCATIONS_MAX];
+    char serials[REVOCATIONS_MAX][8];
+    uint64_t id = 0, first = 0;
+
+    for (unsigned i = 0; i < REVOCATIONS_MAX; i++) {
+        (void)snprintf(serials[i], sizeof(serials[i]), "%04x", 0x1000 + i);
+        mortise__v1__revocation__init(&revocations[i]);
+        revocations[i].serial = serials[i];
+        adds[i] = (struct revocations_new){
+            .revocation = &revocations[i], .reason = "test", .by = "uid:0", .now_s = 1};
+    }
+    assert_ok(revoke(fixture, ID("portal"), NULL, 0, &id));
+    assert_code(registry_revoke_all(fixture->registry, adds, REVOCATIONS_MAX, &first), LIMIT);
+    assert_int_equal(denied->record->n_entries, 1);
+    assert_ok(registry_revoke_all(fixture->registry, adds, REVOCATIONS_MAX - 1, &first));
+    assert_int_equal(first, id + 1);
+    assert_int_equal(denied->record->n_entries, REVOCATIONS_MAX);
+    assert_int_equal(denied->record->entries[REVOCATIONS_MAX - 1]->id, first + REVOCATIONS_MAX - 2);
+    assert_string_equal(denied->record->entries[1]->revocation->serial, "1000");
+    assert_true(is_revoked(fixture, ID("portal")));
+    assert_code(registry_revoke_all(fixture->registry, adds, 1, &first), LIMIT);
+}
+
+/* What a sidecar says of epochs that were given out does not bring them to their end. */
+static void test_epochs_are_reserved_within_reason(void **state)
+{
+    struct fixture *fixture = *state;
+    const char *portal[] = {"portal"};
+    uint64_t epoch = 0, before;
+
+    assert_ok(registry_reserve_epochs(fixture->registry, 5000));
+    assert_ok(registry_rotate(fixture->registry, portal, 1, 0, &before));
+    assert_int_equal(before, 5001);
+    assert_ok(registry_reserve_epochs(fixture->registry, UINT64_MAX));
+    assert_ok(registry_rotate(fixture->registry, portal, 1, 0, &epoch));
+    assert_in_range(epoch, before + 1000, before + 2000000); /* a million rotations are enough */
+}
+
+/* None says so much of itself that a list of all cannot be sent. */
+static void test_what_sidecars_say_is_cut(void **state)
+{
+    struct fixture *fixture = *state;
+    struct workload *portal = join(fixture, ID("portal"), "1", "10.0.0.1:15443");
+    Mortise__V1__SidecarStatus status = MORTISE__V1__SIDECAR_STATUS__INIT;
+    Mortise__V1__ErrorDetail error = MORTISE__V1__ERROR_DETAIL__INIT;
+    Mortise__V1__ReasonCount reason = MORTISE__V1__REASON_COUNT__INIT, *reasons[100];
+    Mortise__V1__FieldFault fault = MORTISE__V1__FIELD_FAULT__INIT, *faults[100];
+    char text[4001], nonce[XDS_NONCE_MAX];
+
+    for (size_t i = 0; i < sizeof(text) - 1; i += 2)
+        memcpy(text + i, "\xc3\xa9", 2); /* one character */
+    text[sizeof(text) - 1] = '\0';
+    text[0] = 'a';
+    text[1] = 'b';
+    text[2] = 'c'; /* half of a character is where it is cut */
+    memmove(text + 3, text + 4, sizeof(text) - 4);
+    reason.reason = fault.path = fault.message = text;
+    for (size_t i = 0; i < 100; i++) {
+        reasons[i] = &reason;
+        faults[i] = &fault;
+    }
+    status.renewal_error = status.certificate_serial = error.code = text;
+    status.ended = reasons;
+    error.faults = faults;
+    status.n_ended = error.n_faults = 100;
+    xds_stream_sent(&portal->xds, nonce);
+    assert_int_equal(xds_stream_on_request(&portal->xds, 0, nonce, true), XDS_NACK);
+    registry_report(portal, XDS_NACK, &status, &error);
+    assert_int_equal(strlen(portal->status->renewal_error), REGISTRY_SAID_MAX - 1);
+    assert_int_equal(portal->status->n_ended, REGISTRY_REASONS_MAX);
+    assert_int_equal(portal->refused->n_faults, REGISTRY_FAULTS_MAX);
+    assert_true(protobuf_c_message_get_packed_size(&portal->status->base) < 8192);
+    assert_true(protobuf_c_message_get_packed_size(&portal->refused->base) < 16384);
+    status.renewal_error = text + sizeof(text) - 4;
+    registry_report(portal, XDS_STATUS, &status, NULL);
+    assert_string_equal(portal->status->renewal_error, text + sizeof(text) - 4);
+    (void)snprintf(text, sizeof(text), "%s", "\x1b[2J\nno\x7f\xc2\x9bm, caf\xc3\xa9");
+    status.renewal_error = text;
+    registry_report(portal, XDS_STATUS, &status, NULL);
+    assert_string_equal(portal->status->renewal_error, "?[2J?no???m, caf\xc3\xa9");
+    registry_leave(portal);
+}
+
 int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
@@ -661,12 +909,16 @@ int main(void)
         TEST(test_changes_that_come_together_are_one_push),
         TEST(test_a_version_stands_for_one_content),
         TEST(test_strangers_and_crowds_are_refused),
+        TEST(test_totals_follow_what_sidecars_say),
         TEST(test_two_sidecars_of_one_identity_are_both_endpoints),
         TEST(test_the_last_known_endpoint_stays_for_ever),
         TEST(test_a_restart_takes_no_endpoint_away),
         TEST(test_an_unwritable_store_stops_no_push),
         TEST(test_versions_never_repeat_whatever_ends_the_process),
+        TEST(test_a_version_that_cannot_be_noted_is_not_given_out),
+        TEST(test_what_cannot_be_read_back_is_told_and_not_in_force),
         TEST(test_a_lost_race_is_a_conflict),
+        TEST(test_a_mesh_that_would_be_refused_today_stays_in_force),
         TEST(test_a_subsystem_that_leaves_takes_its_sidecars_with_it),
         TEST(test_a_changed_identity_is_another_subsystem),
         TEST(test_a_sidecar_that_comes_back_was_never_away),
@@ -677,6 +929,9 @@ int main(void)
         TEST(test_who_is_revoked_twice_is_revoked_once),
         TEST(test_a_revocation_ends_with_what_it_denies),
         TEST(test_there_are_not_too_many_revocations),
+        TEST(test_revocations_come_together_or_not_at_all),
+        TEST(test_epochs_are_reserved_within_reason),
+        TEST(test_what_sidecars_say_is_cut),
         TEST(test_observers_may_take_each_other_out),
     };
 

@@ -1,7 +1,7 @@
-/* A rotation of the root, played at random: sidecars that acknowledge, refuse, renew, leave, come
- * back and join, a control plane that crashes, an operator who goes back. Without it: a stage that
- * advances too early cuts two sidecars off from each other, and nobody notices until a fleet does
- * it. Drives: F5, R38, R41. */
+/* Rotations of the root, of the issuer alone, and to roots whose keys are elsewhere, played at
+ * random: sidecars that acknowledge, refuse, renew, leave, come back and join, a control plane that
+ * crashes, an operator who goes back. Without it: a stage that advances too early cuts two sidecars
+ * off from each other, and nobody notices until a fleet does it. Drives: F5, R38, R41. */
 #include "control/rotation.h"
 
 #include <setjmp.h>
@@ -29,6 +29,7 @@ struct vouch {
 
 struct chain {
     int root; /* that the leaf is below of */
+    int issuer;
     struct vouch vouches[ANCESTORS];
     size_t num;
 };
@@ -38,6 +39,7 @@ struct car {
     bool connected;
     int64_t away_since_ms;
     int trust[2]; /* roots, or NONE */
+    int lists;    /* it has those of all issuers up to this one: crls gives former ones on */
     struct chain leaf;
     uint64_t epoch;
     uint64_t acked;
@@ -49,10 +51,15 @@ struct car {
 /* What is on disk. */
 struct record {
     rotation_stage stage;
+    rotation_kind kind;
     uint64_t epoch;
     bool going_back;
     int active;
-    int other; /* or NONE */
+    int other;            /* or NONE: it is the same */
+    bool active_external; /* the root's key is elsewhere: it vouches for nobody */
+    bool other_external;
+    int issuer;
+    int other_issuer; /* or NONE */
     struct vouch lineage[ANCESTORS];
     size_t num_lineage;
     bool parties[SIDECARS];
@@ -62,13 +69,16 @@ static struct model {
     uint64_t seed;
     int64_t now_ms;
     int last_root;
+    int last_issuer;
     struct record record;
     uint64_t version; /* of what every sidecar ought to have */
     uint64_t epoch;   /* of every subsystem */
     struct car cars[SIDECARS];
-    unsigned switches;
+    unsigned switches; /* of roots */
+    unsigned cut;      /* the last of these that left no path */
     size_t step;
-    unsigned finished;
+    unsigned finished[2]; /* by kind */
+    unsigned external;
     unsigned crashed;
     unsigned went_back;
 } model;
@@ -107,7 +117,7 @@ static bool reachable(const struct car *car)
            (car->connected || model.now_ms - car->away_since_ms < ROTATION_AWAIT_MS);
 }
 
-/* Every pair that should be able to connect can. */
+/* Every pair that should be able to connect can, also where revocation lists are asked for. */
 static void check_pairs(void)
 {
     for (size_t i = 0; i < SIDECARS; i++) {
@@ -115,7 +125,12 @@ static void check_pairs(void)
             const struct car *a = &model.cars[i];
             const struct car *b = &model.cars[j];
 
-            if (!reachable(a) || !reachable(b) || trusts(a->trust, &b->leaf))
+            if (!reachable(a) || !reachable(b))
+                continue;
+            if (a->lists < b->leaf.issuer)
+                fail_msg("step %zu, stage %s: %zu has no list of issuer %d, %zu a leaf of it",
+                         model.step, rotation_name(model.record.stage), i, b->leaf.issuer, j);
+            if (trusts(a->trust, &b->leaf))
                 continue;
             fail_msg("step %zu, stage %s: %zu has roots %d and %d, %zu a leaf of %d", model.step,
                      rotation_name(model.record.stage), i, a->trust[0], a->trust[1], j,
@@ -129,7 +144,7 @@ static void check_pairs(void)
 static struct chain issue(bool lineage)
 {
     const struct record *record = &model.record;
-    struct chain chain = {.root = record->active};
+    struct chain chain = {.root = record->active, .issuer = record->issuer};
 
     for (size_t i = 0; i < record->num_lineage; i++) {
         if (record->lineage[i].of != NONE && (lineage || record->lineage[i].by == record->other))
@@ -141,27 +156,52 @@ static struct chain issue(bool lineage)
     return chain;
 }
 
+static void swap_ints(int *a, int *b)
+{
+    int was = *a;
+
+    *a = *b;
+    *b = was;
+}
+
 static void swap_roots(void)
 {
     struct record *record = &model.record;
     struct vouch lineage[ANCESTORS] = {{record->active, record->other}};
+    bool goes_back = false, was_external = record->active_external;
     size_t num = 1;
-    int active = record->active;
 
-    for (size_t i = 0; i < record->num_lineage; i++) {
-        if (record->lineage[i].by == record->other)
-            lineage[0].of = NONE; /* it goes back to an ancestor */
-    }
+    for (size_t i = 0; i < record->num_lineage; i++)
+        goes_back =
+            goes_back || (record->lineage[i].by == record->other && record->lineage[i].of != NONE);
+    if (goes_back || was_external)
+        lineage[0].of = NONE;
     for (size_t i = 0; i < record->num_lineage && num < ANCESTORS; i++) {
         if (record->lineage[i].by != record->other)
             lineage[num++] = record->lineage[i];
     }
+    model.switches++;
+    if (was_external && !goes_back) {
+        for (size_t i = 1; i < num; i++)
+            lineage[i].of = NONE; /* what is vouched for has no successor */
+    }
+    if (was_external)
+        model.cut = model.switches;
     memcpy(record->lineage, lineage, sizeof(lineage));
     record->num_lineage = num;
-    record->active = record->other;
-    record->other = active;
+    swap_ints(&record->active, &record->other);
+    record->active_external = record->other_external;
+    record->other_external = was_external;
+}
+
+static void switch_issuers(void)
+{
+    struct record *record = &model.record;
+
+    if (record->other != NONE)
+        swap_roots();
+    swap_ints(&record->issuer, &record->other_issuer);
     record->epoch = ++model.epoch;
-    model.switches++;
 }
 
 static void enter(rotation_stage stage)
@@ -177,13 +217,41 @@ static void enter(rotation_stage stage)
     }
 }
 
-static void begin(void)
+/* What is retired signs for nobody who is there: revoking it then cuts nobody off. */
+static void retire(void)
 {
-    if (model.record.stage != ROTATION_IDLE)
+    struct record *record = &model.record;
+
+    for (size_t i = 0; i < SIDECARS; i++) {
+        const struct car *car = &model.cars[i];
+
+        if (!rotation_has_switched(record->stage) || !reachable(car) || !record->parties[i] ||
+            car->leaf.issuer == record->issuer)
+            continue;
+        fail_msg("step %zu: issuer %d is retired, and %zu has a leaf of it", model.step,
+                 car->leaf.issuer, i);
+    }
+    record->other = NONE;
+    record->other_issuer = NONE;
+    enter(ROTATION_RETIRE);
+}
+
+static void begin(rotation_kind kind, bool external)
+{
+    struct record *record = &model.record;
+
+    /* Below a root whose key is elsewhere nothing is made here. */
+    if (record->stage != ROTATION_IDLE || (record->active_external && !external))
         return;
-    model.record.other = ++model.last_root;
-    model.record.going_back = false;
-    enter(ROTATION_DISTRIBUTE);
+    record->kind = kind;
+    record->other_issuer = ++model.last_issuer;
+    if (kind == ROTATION_OF_ROOT) {
+        record->other = ++model.last_root;
+        record->other_external = external;
+    }
+    model.external += external;
+    record->going_back = false;
+    enter(rotation_next(kind, ROTATION_IDLE));
 }
 
 static void go_back(void)
@@ -194,11 +262,10 @@ static void go_back(void)
         return;
     model.went_back++;
     record->going_back = true;
-    if (record->stage == ROTATION_DISTRIBUTE) {
-        record->other = NONE;
-        enter(ROTATION_RETIRE);
+    if (!rotation_has_switched(record->stage)) {
+        retire();
     } else {
-        swap_roots();
+        switch_issuers();
         enter(ROTATION_REISSUE);
     }
 }
@@ -228,13 +295,15 @@ static void tick(void)
         if (record->parties[i] && rotation_waits(record->stage, record->epoch, &party) != NULL)
             return;
     }
-    next = rotation_next(record->stage);
+    next = rotation_next(record->kind, record->stage);
+    if (next == ROTATION_RETIRE) {
+        retire();
+        return;
+    }
     if (next == ROTATION_REISSUE)
-        swap_roots();
-    else if (next == ROTATION_RETIRE)
-        record->other = NONE;
+        switch_issuers();
     else
-        model.finished++;
+        model.finished[record->kind]++;
     enter(next);
 }
 
@@ -251,8 +320,9 @@ static void crash(void)
 
 /* --- sidecars --- */
 
-static void take_roots(struct car *car)
+static void take_config(struct car *car)
 {
+    car->lists = model.last_issuer;
     car->trust[0] = model.record.active;
     car->trust[1] = model.record.other;
 }
@@ -266,7 +336,7 @@ static void join(size_t i)
         .leaf = issue(false),
         .epoch = model.epoch,
     };
-    take_roots(&model.cars[i]);
+    take_config(&model.cars[i]);
     model.record.parties[i] = true;
 }
 
@@ -288,7 +358,8 @@ static void come_back(size_t i)
         return;
     /* Who was away for so many changes that no path is left has to join anew. */
     if (!trusts(car->trust, &control)) {
-        assert_true(model.switches - car->away_switches > ANCESTORS);
+        assert_true(model.switches - car->away_switches > ANCESTORS ||
+                    car->away_switches < model.cut);
         join(i);
         return;
     }
@@ -300,7 +371,7 @@ static void take_push(struct car *car)
 {
     if (!car->connected || car->acked == model.version)
         return;
-    take_roots(car);
+    take_config(car);
     car->acked = model.version;
     car->refused = false;
 }
@@ -328,7 +399,11 @@ static void play_one(void)
 
     switch (chance(40)) {
     case 0:
-        begin();
+        begin(chance(3) == 0 ? ROTATION_OF_ISSUER : ROTATION_OF_ROOT, chance(4) == 0);
+        /* A mesh whose root is elsewhere stays so. Another one, to play the rest. */
+        if (model.record.active_external && model.record.stage == ROTATION_IDLE && chance(4) == 0) {
+            model.record.active_external = false;
+        }
         break;
     case 1:
         if (chance(20) == 0)
@@ -394,7 +469,11 @@ static void play_one(void)
 
 static void play(uint64_t seed, size_t steps)
 {
-    model = (struct model){.seed = seed, .record = {.other = NONE}, .version = 1};
+    model = (struct model){
+        .seed = seed,
+        .record = {.other = NONE, .other_issuer = NONE},
+        .version = 1,
+    };
     for (size_t i = 0; i < SIDECARS; i++)
         join(i);
     for (model.step = 0; model.step < steps; model.step++) {
@@ -411,9 +490,14 @@ static void test_every_pair_can_connect_at_every_moment(void **state)
     (void)state;
     print_message("    seed %llu (MORTISE_SEED)\n", (unsigned long long)seed);
     play(seed, STEPS);
-    print_message("    %u rotations finished, %u crashes, %u went back\n", model.finished,
-                  model.crashed, model.went_back);
-    assert_true(model.finished > 100 && model.crashed > 100 && model.went_back > 10);
+    print_message(
+        "    %u rotations of the root finished, %u of the issuer, %u to a root elsewhere; "
+        "%u crashes, %u went back\n",
+        model.finished[ROTATION_OF_ROOT], model.finished[ROTATION_OF_ISSUER], model.external,
+        model.crashed, model.went_back);
+    assert_true(model.finished[ROTATION_OF_ROOT] > 100 &&
+                model.finished[ROTATION_OF_ISSUER] > 100 && model.external > 100 &&
+                model.crashed > 100 && model.went_back > 10);
 }
 
 /* --- what holds a stage up --- */
@@ -437,6 +521,9 @@ static void test_each_stage_waits_for_what_it_says(void **state)
     party.refused = true;
     assert_string_equal(rotation_waits(ROTATION_DISTRIBUTE, 5, &party), "refused what it was sent");
     assert_null(rotation_waits(ROTATION_IDLE, 5, &party));
+    assert_string_equal(rotation_waits(ROTATION_PREPARE, 6, &party), "refused what it was sent");
+    party = good;
+    assert_null(rotation_waits(ROTATION_PREPARE, 6, &party)); /* the old issuer signs still */
 }
 
 static void test_who_left_is_waited_for_for_a_while(void **state)
@@ -453,20 +540,38 @@ static void test_who_left_is_waited_for_for_a_while(void **state)
 
 static void test_the_order_of_stages(void **state)
 {
-    static const rotation_stage order[] = {ROTATION_IDLE, ROTATION_DISTRIBUTE, ROTATION_REISSUE,
-                                           ROTATION_RETIRE, ROTATION_IDLE};
+    static const rotation_stage order[][5] = {
+        [ROTATION_OF_ROOT] = {ROTATION_IDLE, ROTATION_DISTRIBUTE, ROTATION_REISSUE, ROTATION_RETIRE,
+                              ROTATION_IDLE},
+        [ROTATION_OF_ISSUER] = {ROTATION_IDLE, ROTATION_PREPARE, ROTATION_REISSUE, ROTATION_RETIRE,
+                                ROTATION_IDLE},
+    };
 
     (void)state;
-    for (size_t i = 0; i + 1 < ARRAY_LEN(order); i++)
-        assert_int_equal(rotation_next(order[i]), order[i + 1]);
+    for (size_t kind = 0; kind < ARRAY_LEN(order); kind++) {
+        assert_true(strlen(rotation_kind_name((rotation_kind)kind)) > 0);
+        for (size_t i = 0; i + 1 < ARRAY_LEN(order[0]); i++) {
+            assert_int_equal(rotation_next((rotation_kind)kind, order[kind][i]),
+                             order[kind][i + 1]);
+            assert_true(strlen(rotation_name(order[kind][i])) > 0);
+            assert_true(strlen(rotation_says(order[kind][i])) > 10);
+        }
+    }
+}
+
+static void test_where_it_can_go_back(void **state)
+{
+    (void)state;
     assert_true(rotation_can_go_back(ROTATION_DISTRIBUTE));
+    assert_true(rotation_can_go_back(ROTATION_PREPARE));
     assert_true(rotation_can_go_back(ROTATION_REISSUE));
     assert_false(rotation_can_go_back(ROTATION_RETIRE)); /* somebody has lost a root already */
     assert_false(rotation_can_go_back(ROTATION_IDLE));
-    for (size_t i = 0; i + 1 < ARRAY_LEN(order); i++) {
-        assert_true(strlen(rotation_name(order[i])) > 0);
-        assert_true(strlen(rotation_says(order[i])) > 10);
-    }
+    assert_true(rotation_has_two(ROTATION_PREPARE) && rotation_has_two(ROTATION_DISTRIBUTE));
+    assert_true(rotation_has_two(ROTATION_REISSUE) && rotation_has_switched(ROTATION_REISSUE));
+    assert_false(rotation_has_two(ROTATION_RETIRE) || rotation_has_two(ROTATION_IDLE));
+    assert_false(rotation_has_switched(ROTATION_PREPARE) ||
+                 rotation_has_switched(ROTATION_DISTRIBUTE));
 }
 
 int main(void)
@@ -476,6 +581,7 @@ int main(void)
         cmocka_unit_test(test_each_stage_waits_for_what_it_says),
         cmocka_unit_test(test_who_left_is_waited_for_for_a_while),
         cmocka_unit_test(test_the_order_of_stages),
+        cmocka_unit_test(test_where_it_can_go_back),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

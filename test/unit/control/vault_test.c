@@ -1,4 +1,5 @@
-/* Sealed records: only the right key opens them, only at their own path, only unchanged.
+/* Sealed records: only the right key opens them, only at their own path, only unchanged; and from
+ * one key to another without a moment at which a record cannot be read.
  * Without it: whoever can write the store can give the control plane another CA, mesh or token.
  * Drives: R45, R53, D1. */
 #include "control/vault.h"
@@ -7,6 +8,7 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <string.h>
 
 #include <cmocka.h>
@@ -127,7 +129,8 @@ static void test_two_records_that_change_places_are_refused(void **state)
 static void test_another_key_is_told_apart_from_damage(void **state)
 {
     struct fixture *fixture = *state;
-    struct seal_key other = fixture_key(2);
+    struct seal_keys other = fixture_key(2);
+    char name[SEAL_NAME];
     struct faults faults = {0};
     struct vault *stranger;
     struct buf raw = {0};
@@ -140,10 +143,168 @@ static void test_another_key_is_told_apart_from_damage(void **state)
     stranger = vault_new(copy, &other);
     assert_code(vault_get(stranger, VAULT_SETTINGS, &msg, NULL), KEK_UNAVAILABLE);
     assert_code(vault_verify(stranger, &faults), KEK_UNAVAILABLE);
+    /* Which is missing, and which was given. */
+    vault_key_name(fixture->vault, name);
+    assert_true(fixture_has(&faults, VAULT_SETTINGS, name));
+    vault_key_name(stranger, name);
+    assert_true(fixture_has(&faults, VAULT_SETTINGS, name));
     assert_ok(vault_verify(fixture->vault, &faults));
     faults_fini(&faults);
     vault_free(stranger);
     buf_fini(&raw);
+}
+
+/* ---- from one key to another ---- */
+
+static struct seal_keys both(const struct seal_keys *first, const struct seal_keys *second)
+{
+    struct seal_keys keys = {.num = 2};
+
+    keys.keys[0] = first->keys[0];
+    keys.keys[1] = second->keys[0];
+    return keys;
+}
+
+static bool opens_with(struct fixture *fixture, const struct seal_keys *keys, const char *path)
+{
+    CLEANUP(buf_fini) struct buf raw = {0};
+    CLEANUP(buf_wipe_fini) struct buf plain = {0};
+
+    assert_ok(store_get(fixture->store, path, &raw, NULL));
+    return err_is_ok(seal_open(&keys->keys[0], path, buf_view(&raw), &plain));
+}
+
+static void rewrap_all(struct fixture *fixture, size_t at_once)
+{
+    for (int i = 0; i < 1000 && !vault_is_rewrapped(fixture->vault); i++)
+        assert_ok(vault_rewrap(fixture->vault, at_once));
+    assert_true(vault_is_rewrapped(fixture->vault));
+    assert_int_equal(vault_stale(fixture->vault), 0);
+}
+
+static void count_changes(void *arg, const struct store_change *change, uint64_t revision)
+{
+    (void)change;
+    (void)revision;
+    (*(int *)arg)++;
+}
+
+/* At each step each record can be read, and is written anew as it was; a program that ends in
+ * between goes on with both keys, and with either alone says which is missing. */
+static void test_another_key_record_by_record(void **state)
+{
+    struct fixture *fixture = *state;
+    struct seal_keys old = fixture->key, new = fixture_key(2), keys = both(&new, &old);
+    CLEANUP(faults_fini) struct faults faults = {0};
+    struct store_watch watch = {.prefix = "", .fn = count_changes};
+    int seen = 0;
+    char path[VAULT_PATH_MAX], name[SEAL_NAME], missing[SEAL_NAME];
+    uint64_t version;
+    ProtobufCMessage *msg = NULL;
+
+    put_settings(fixture, VAULT_SETTINGS, "mesh.test");
+    for (int i = 0; i < 20; i++) {
+        (void)snprintf(path, sizeof(path), "token/%02d", i);
+        put_token(fixture, path, "portal");
+    }
+    assert_ok(vault_get(fixture->vault, "token/07", &msg, &version));
+    pb_free(msg);
+    watch.arg = &seen;
+    store_watch(fixture->store, &watch);
+    assert_ok(vault_rekey(fixture->vault, &keys, &faults));
+    assert_int_equal(vault_stale(fixture->vault), 21);
+    for (size_t left = 21; left > 0; left = vault_stale(fixture->vault)) {
+        assert_ok(vault_rewrap(fixture->vault, 4));
+        assert_true(vault_stale(fixture->vault) < left || left == 0);
+        assert_ok(vault_verify(fixture->vault, &faults));
+        if (vault_stale(fixture->vault) == 0)
+            break;
+        assert_false(vault_is_rewrapped(fixture->vault));
+        /* A process with one of them alone names the other. */
+        for (int i = 0; i < 2; i++) {
+            struct vault *alone = vault_new(store_mem_new(), i == 0 ? &new : &old);
+            struct store_items items;
+
+            assert_ok(store_list(fixture->store, "", &items));
+            for (size_t at = 0; at < items.num; at++)
+                assert_ok(store_put_if(vault_store(alone), items.items[at].key,
+                                       bytes_of(items.items[at].value, items.items[at].len),
+                                       STORE_ABSENT, NULL));
+            store_items_fini(&items);
+            seal_key_name(i == 0 ? &old.keys[0] : &new.keys[0], missing);
+            assert_code(vault_verify(alone, &faults), KEK_UNAVAILABLE);
+            assert_true(strstr(faults.items[faults.num - 1].message, missing) != NULL);
+            vault_free(alone);
+            faults_fini(&faults);
+            faults = (struct faults){0};
+        }
+    }
+    rewrap_all(fixture, 4);
+    for (int i = 0; i < 20; i++) {
+        (void)snprintf(path, sizeof(path), "token/%02d", i);
+        assert_true(opens_with(fixture, &new, path) && !opens_with(fixture, &old, path));
+    }
+    /* The content is what it was: whoever has read it may still change it. */
+    assert_int_equal(seen, 0);
+    store_unwatch(&watch);
+    vault_key_name(fixture->vault, name);
+    seal_key_name(&new.keys[0], missing);
+    assert_string_equal(name, missing);
+    {
+        Mortise__Control__Token token = MORTISE__CONTROL__TOKEN__INIT;
+        uint64_t newer;
+
+        assert_ok(vault_put(fixture->vault, "token/07", &token.base, version, &newer));
+        assert_true(newer > version);
+    }
+}
+
+/* A batch that was sealed before and is committed after brings no record under the old key. */
+static void test_what_was_sealed_before_is_sealed_anew_at_its_commit(void **state)
+{
+    struct fixture *fixture = *state;
+    struct seal_keys old = fixture->key, new = fixture_key(2), keys = both(&new, &old);
+    CLEANUP(faults_fini) struct faults faults = {0};
+    CLEANUP(vault_batch_fini) struct vault_batch early = {0}, late = {0};
+    Mortise__Control__Token token = MORTISE__CONTROL__TOKEN__INIT;
+
+    put_settings(fixture, VAULT_SETTINGS, "mesh.test");
+    assert_ok(vault_batch_put(fixture->vault, &early, "token/a", &token.base, STORE_ABSENT));
+    assert_ok(vault_batch_put(fixture->vault, &late, "token/b", &token.base, STORE_ABSENT));
+    assert_ok(vault_rekey(fixture->vault, &keys, &faults));
+    assert_ok(vault_commit(fixture->vault, &early, NULL));
+    assert_true(opens_with(fixture, &new, "token/a"));
+    rewrap_all(fixture, 1);
+    /* The old key is gone by now: then nothing is better than a record that nobody can read. */
+    assert_code(vault_commit(fixture->vault, &late, NULL), KEK_UNAVAILABLE);
+    assert_ok(vault_verify(fixture->vault, &faults));
+}
+
+static void test_keys_that_cannot_be_are_refused_and_nothing_changes(void **state)
+{
+    struct fixture *fixture = *state;
+    struct seal_keys old = fixture->key, new = fixture_key(2), third = fixture_key(3);
+    struct seal_keys without = both(&new, &third), keys = both(&new, &old);
+    CLEANUP(faults_fini) struct faults faults = {0};
+    char name[SEAL_NAME];
+    ProtobufCMessage *msg = NULL;
+
+    put_settings(fixture, VAULT_SETTINGS, "mesh.test");
+    assert_code(vault_rekey(fixture->vault, &without, &faults), KEK_UNAVAILABLE);
+    seal_key_name(&old.keys[0], name);
+    assert_true(fixture_has(&faults, VAULT_SETTINGS, name));
+    assert_ok(vault_get(fixture->vault, VAULT_SETTINGS, &msg, NULL));
+    pb_free(msg);
+    assert_true(vault_is_rewrapped(fixture->vault));
+    /* A disk that is full stops it; it goes on when there is room. */
+    assert_ok(vault_rekey(fixture->vault, &keys, &faults));
+    store_mem_set_unwritable(fixture->store, true);
+    assert_code(vault_rewrap(fixture->vault, 10), STORE_UNWRITABLE);
+    assert_int_equal(vault_stale(fixture->vault), 1);
+    assert_ok(vault_get(fixture->vault, VAULT_SETTINGS, &msg, NULL));
+    pb_free(msg);
+    store_mem_set_unwritable(fixture->store, false);
+    rewrap_all(fixture, 10);
 }
 
 static void test_a_path_that_nobody_knows_is_no_record(void **state)
@@ -230,6 +391,9 @@ int main(void)
         TEST(test_every_changed_byte_is_noticed),
         TEST(test_two_records_that_change_places_are_refused),
         TEST(test_another_key_is_told_apart_from_damage),
+        TEST(test_another_key_record_by_record),
+        TEST(test_what_was_sealed_before_is_sealed_anew_at_its_commit),
+        TEST(test_keys_that_cannot_be_are_refused_and_nothing_changes),
         TEST(test_a_path_that_nobody_knows_is_no_record),
         TEST(test_a_batch_is_one_transaction),
         TEST(test_batches_are_committed_together_or_not_at_all),

@@ -513,6 +513,106 @@ static void test_a_flood_leaves_room_for_others(void **state)
     half_close(&ping);
 }
 
+/* Looking at what comes first. */
+
+struct looker {
+    unsigned num;
+    uint8_t first[16];
+    size_t len;
+};
+
+static void on_first(void *arg, struct bytes first)
+{
+    struct looker *looker = arg;
+
+    looker->num++;
+    looker->len = first.len;
+    assert_true(first.len <= sizeof(looker->first));
+    if (first.len > 0)
+        memcpy(looker->first, first.ptr, first.len);
+}
+
+static void test_a_look_takes_nothing(void **state)
+{
+    struct looker looker = {.num = 0};
+    struct half half;
+    uint8_t expected[1];
+
+    (void)state;
+    half_open(&half);
+    tcp_peek(half.rec.stream, on_first, &looker);
+    looptest_settle(loop);
+    assert_int_equal(looker.num, 0);
+    sockets_fill(half.peer, 0, 1);
+    LOOP_UNTIL(loop, looker.num == 1);
+    pattern_fill(expected, 0, 1);
+    assert_int_equal(looker.len, 1);
+    assert_memory_equal(looker.first, expected, 1);
+    sockets_fill(half.peer, 1, 100000);
+    looptest_settle(loop);
+    assert_int_equal(looker.num, 1); /* once */
+    assert_int_equal(half.rec.num_bytes, 0);
+    stream_read_start(half.rec.stream);
+    LOOP_UNTIL(loop, half.rec.num_bytes == 100001); /* the recorder compares them */
+    half_close(&half);
+}
+
+static void test_a_look_at_what_was_there_before(void **state)
+{
+    struct looker looker = {.num = 0};
+    struct half half;
+
+    (void)state;
+    half_open(&half);
+    sockets_fill(half.peer, 0, 100);
+    looptest_settle(loop); /* the edge is over */
+    tcp_peek(half.rec.stream, on_first, &looker);
+    LOOP_UNTIL(loop, looker.num == 1);
+    assert_true(looker.len > 0);
+    stream_read_start(half.rec.stream);
+    LOOP_UNTIL(loop, half.rec.num_bytes == 100);
+    half_close(&half);
+}
+
+static void test_a_look_at_nothing_but_the_end(void **state)
+{
+    struct looker looker = {.num = 0}, other = {.num = 0};
+    struct half half, broken;
+
+    (void)state;
+    half_open(&half);
+    half_open(&broken);
+    tcp_peek(half.rec.stream, on_first, &looker);
+    tcp_peek(broken.rec.stream, on_first, &other);
+    close(half.peer);
+    half.peer = -1;
+    sockets_reset(broken.peer);
+    broken.peer = -1;
+    LOOP_UNTIL(loop, looker.num == 1 && broken.rec.num_errors == 1);
+    assert_int_equal(looker.len, 0);
+    assert_int_equal(broken.rec.err.code, E_PEER_RESET);
+    assert_int_equal(other.num, 0);
+    half_close(&half);
+    half_close(&broken);
+}
+
+static void test_a_look_that_was_given_up(void **state)
+{
+    struct looker looker = {.num = 0};
+    struct half half;
+
+    (void)state;
+    half_open(&half);
+    tcp_peek(half.rec.stream, on_first, &looker);
+    tcp_peek_cancel(half.rec.stream);
+    sockets_fill(half.peer, 0, 100);
+    looptest_settle(loop);
+    assert_int_equal(looker.num, 0);
+    stream_read_start(half.rec.stream);
+    LOOP_UNTIL(loop, half.rec.num_bytes == 100);
+    half_close(&half);
+}
+
 /* Resets. */
 
 static void test_reset_is_told_behind_the_last_data(void **state)
@@ -1060,6 +1160,10 @@ int main(void)
         cmocka_unit_test(test_short_read_then_end_is_seen),
         cmocka_unit_test(test_urgent_data_does_not_hold_up_what_follows),
         cmocka_unit_test(test_passed_descriptors_do_not_hold_up_what_follows),
+        cmocka_unit_test(test_a_look_takes_nothing),
+        cmocka_unit_test(test_a_look_at_what_was_there_before),
+        cmocka_unit_test(test_a_look_at_nothing_but_the_end),
+        cmocka_unit_test(test_a_look_that_was_given_up),
         cmocka_unit_test(test_short_writes_arrive_whole),
         cmocka_unit_test(test_writing_from_on_drained),
         cmocka_unit_test(test_stalled_reader_holds_at_most_one_slab),

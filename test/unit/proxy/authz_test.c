@@ -55,10 +55,31 @@ static void test_the_server_must_be_the_expected_one(void **state)
     struct somebody who;
 
     (void)state;
-    assert_true(err_is_ok(authz_server(&snapshot, &links[0], somebody(&who, id_a[0], NULL))));
+    assert_true(err_is_ok(authz_server(&snapshot, &links[0], somebody(&who, id_a[0], NULL), 0)));
+    assert_true(err_is(authz_server(&snapshot, &links[0], somebody(&who, id_b[0], NULL), 0),
+                       E_PEER_IDENTITY));
+    assert_true(err_is(authz_server(&snapshot, &links[0], NULL, 0), E_CERT_MISSING));
+}
+
+/* Who was not verified is taken where the link asks for no more, and only as nobody: who was
+ * verified and is another is refused all the same. */
+static void test_the_unverified_are_taken_where_a_link_says_so(void **state)
+{
+    struct link any = links[0];
+    struct snapshot open = {.outbound = &any, .num_outbound = 1, .revoked = snapshot.revoked};
+    struct somebody who;
+    uint32_t grace_ms = 7;
+
+    (void)state;
+    any.name = "l";
+    any.direction = DIRECTION_OUTBOUND;
+    any.unverified = true;
+    assert_true(err_is_ok(authz_server(&open, &any, NULL, 0)));
     assert_true(
-        err_is(authz_server(&snapshot, &links[0], somebody(&who, id_b[0], NULL)), E_PEER_IDENTITY));
-    assert_true(err_is(authz_server(&snapshot, &links[0], NULL), E_CERT_MISSING));
+        err_is(authz_server(&open, &any, somebody(&who, id_b[0], NULL), 0), E_PEER_IDENTITY));
+    assert_true(err_is_ok(authz_live(&open, &any, NULL, 0, &grace_ms)));
+    any.unverified = false;
+    assert_true(err_is(authz_live(&open, &any, NULL, 0, &grace_ms), E_POLICY_CHANGED));
 }
 
 /* Not a prefix, not a suffix, not another case: byte for byte. */
@@ -74,7 +95,7 @@ static void test_near_misses_are_misses(void **state)
 
     (void)state;
     for (size_t i = 0; i < ARRAY_LEN(near); i++)
-        assert_true(err_is(authz_server(&snapshot, &links[0], somebody(&who, near[i], NULL)),
+        assert_true(err_is(authz_server(&snapshot, &links[0], somebody(&who, near[i], NULL), 0),
                            E_PEER_IDENTITY));
 }
 
@@ -85,9 +106,11 @@ static void test_a_dns_name_is_no_spiffe_id(void **state)
     struct somebody who;
 
     (void)state;
-    assert_true(err_is_ok(authz_server(&snapshot, &link, somebody(&who, NULL, "DB.example.org"))));
-    assert_false(err_is_ok(authz_server(&snapshot, &link, somebody(&who, "db.example.org", NULL))));
-    assert_false(err_is_ok(authz_server(&snapshot, &links[0], somebody(&who, NULL, id_a[0]))));
+    assert_true(
+        err_is_ok(authz_server(&snapshot, &link, somebody(&who, NULL, "DB.example.org"), 0)));
+    assert_false(
+        err_is_ok(authz_server(&snapshot, &link, somebody(&who, "db.example.org", NULL), 0)));
+    assert_false(err_is_ok(authz_server(&snapshot, &links[0], somebody(&who, NULL, id_a[0]), 0)));
 }
 
 static void test_a_chosen_link_admits_its_own_peers_only(void **state)
@@ -96,11 +119,11 @@ static void test_a_chosen_link_admits_its_own_peers_only(void **state)
     struct somebody who;
 
     (void)state;
-    assert_true(err_is_ok(authz_client(&snapshot, 1, somebody(&who, id_b[0], NULL), &out)));
+    assert_true(err_is_ok(authz_client(&snapshot, 1, somebody(&who, id_b[0], NULL), 0, &out)));
     assert_ptr_equal(out, &links[1]);
     out = NULL;
     assert_true(
-        err_is(authz_client(&snapshot, 1, somebody(&who, id_a[0], NULL), &out), E_PEER_DENIED));
+        err_is(authz_client(&snapshot, 1, somebody(&who, id_a[0], NULL), 0, &out), E_PEER_DENIED));
     assert_null(out);
 }
 
@@ -110,16 +133,47 @@ static void test_without_a_name_the_one_link_that_allows(void **state)
     struct somebody who;
 
     (void)state;
-    assert_true(err_is_ok(authz_client(&snapshot, -1, somebody(&who, id_c[0], NULL), &out)));
+    assert_true(err_is_ok(authz_client(&snapshot, -1, somebody(&who, id_c[0], NULL), 0, &out)));
     assert_ptr_equal(out, &links[2]);
     out = NULL;
     /* Two allow it: none is guessed. */
-    assert_true(err_is(authz_client(&snapshot, -1, somebody(&who, id_b[1], NULL), &out),
+    assert_true(err_is(authz_client(&snapshot, -1, somebody(&who, id_b[1], NULL), 0, &out),
                        E_TLS_SNI_UNKNOWN));
     assert_null(out);
     assert_true(
-        err_is(authz_client(&snapshot, -1, somebody(&who, "spiffe://mesh.test/z", NULL), &out),
+        err_is(authz_client(&snapshot, -1, somebody(&who, "spiffe://mesh.test/z", NULL), 0, &out),
                E_PEER_DENIED));
+}
+
+/* One without a certificate gets where a link says so, and nowhere else; nor does a certificate
+ * that no link names get in as if there were none. */
+static void test_the_anonymous_enter_where_a_link_says_so(void **state)
+{
+    struct link some[] = {links[0], links[1], links[2]};
+    const struct snapshot open = {.inbound = some, .num_inbound = 3, .revoked = snapshot.revoked};
+    const struct link *out = NULL;
+    struct somebody who;
+    uint32_t grace_ms = 7;
+
+    (void)state;
+    some[1].anonymous = true;
+    some[1].name = "m";
+    assert_true(err_is_ok(authz_client(&open, 1, NULL, 0, &out)));
+    assert_ptr_equal(out, &some[1]);
+    out = NULL;
+    assert_true(err_is(authz_client(&open, 0, NULL, 0, &out), E_CERT_MISSING));
+    assert_true(
+        err_is(authz_client(&open, 1, somebody(&who, id_a[0], NULL), 0, &out), E_PEER_DENIED));
+    assert_null(out);
+    assert_true(err_is_ok(authz_client(&open, -1, NULL, 0, &out)));
+    assert_ptr_equal(out, &some[1]);
+    some[0].name = some[2].name = "l";
+    assert_true(err_is_ok(authz_live(&open, &some[1], NULL, 0, &grace_ms)));
+    some[2].anonymous = true;
+    assert_true(err_is(authz_client(&open, -1, NULL, 0, &out), E_TLS_SNI_UNKNOWN));
+    some[1].anonymous = false;
+    assert_true(err_is(authz_live(&open, &some[1], NULL, 0, &grace_ms), E_POLICY_CHANGED));
+    assert_int_equal(grace_ms, 0);
 }
 
 static void test_nobody_is_denied_before_any_rule(void **state)
@@ -129,10 +183,10 @@ static void test_nobody_is_denied_before_any_rule(void **state)
     struct somebody who;
 
     (void)state;
-    assert_true(err_is(authz_client(&snapshot, 0, NULL, &out), E_CERT_MISSING));
-    assert_true(err_is(authz_client(&snapshot, -1, NULL, &out), E_CERT_MISSING));
+    assert_true(err_is(authz_client(&snapshot, 0, NULL, 0, &out), E_CERT_MISSING));
+    assert_true(err_is(authz_client(&snapshot, -1, NULL, 0, &out), E_CERT_MISSING));
     assert_true(
-        err_is(authz_client(&none, -1, somebody(&who, id_a[0], NULL), &out), E_PEER_DENIED));
+        err_is(authz_client(&none, -1, somebody(&who, id_a[0], NULL), 0, &out), E_PEER_DENIED));
     assert_null(out);
 }
 
@@ -160,18 +214,37 @@ static void test_who_is_revoked_is_denied_whatever_links_say(void **state)
     (void)state;
     now.revoked = denied(id_a[0], 0);
     assert_true(
-        err_is(authz_server(&now, &links[0], somebody(&who, id_a[0], NULL)), E_PEER_REVOKED));
-    assert_true(err_is(authz_client(&now, 0, somebody(&who, id_a[0], NULL), &out), E_PEER_REVOKED));
+        err_is(authz_server(&now, &links[0], somebody(&who, id_a[0], NULL), 0), E_PEER_REVOKED));
     assert_true(
-        err_is(authz_client(&now, -1, somebody(&who, id_a[0], NULL), &out), E_PEER_REVOKED));
+        err_is(authz_client(&now, 0, somebody(&who, id_a[0], NULL), 0, &out), E_PEER_REVOKED));
+    assert_true(
+        err_is(authz_client(&now, -1, somebody(&who, id_a[0], NULL), 0, &out), E_PEER_REVOKED));
     assert_null(out);
-    assert_true(err_is_ok(authz_client(&now, 1, somebody(&who, id_b[0], NULL), &out)));
+    assert_true(err_is_ok(authz_client(&now, 1, somebody(&who, id_b[0], NULL), 0, &out)));
     revoke_set_free(now.revoked);
 }
 
 static struct bundle bundle_of_one(uint8_t sha256[1][32], char *trust_domain)
 {
     return (struct bundle){.num = 1, .sha256 = sha256, .trust_domain = trust_domain};
+}
+
+/* Who came in plaintext may stay while the link is permissive. */
+static void test_plaintext_is_let_in_by_a_permissive_link_only(void **state)
+{
+    static char name[] = "a-link";
+    struct link link = {.direction = DIRECTION_INBOUND, .name = name, .anonymous = true};
+    struct snapshot now = {.inbound = &link, .num_inbound = 1};
+
+    (void)state;
+    assert_true(err_is(authz_plain(&now, &link, 99), E_POLICY_CHANGED));
+    link.permissive_until = 100;
+    assert_true(err_is(authz_plain(&now, &link, 99), E_POLICY_CHANGED));
+    link.permissive_listen.len = sizeof(struct sockaddr_in);
+    assert_true(err_is_ok(authz_plain(&now, &link, 99)));
+    assert_true(err_is(authz_plain(&now, &link, 100), E_POLICY_CHANGED));
+    now.num_inbound = 0;
+    assert_true(err_is(authz_plain(&now, &link, 99), E_POLICY_CHANGED));
 }
 
 /* What may have become of a link while its connection lived, one thing at a time. */
@@ -196,31 +269,71 @@ static void test_a_live_connection_is_judged_by_what_is_in_force(void **state)
     (void)somebody(&who, id_a[0], NULL);
     who.peer.issuers = &issuer;
     who.peer.num_issuers = 1;
-    assert_true(err_is_ok(authz_live(&now, &was, &who.peer, &grace_ms)));
+    assert_true(err_is_ok(authz_live(&now, &was, &who.peer, 0, &grace_ms)));
 
     link.peers = (struct peer_match){.spiffe_ids = id_b, .num_spiffe_ids = 2};
-    assert_true(err_is(authz_live(&now, &was, &who.peer, &grace_ms), E_POLICY_CHANGED));
+    assert_true(err_is(authz_live(&now, &was, &who.peer, 0, &grace_ms), E_POLICY_CHANGED));
     link.peers = was.peers;
     now.num_inbound = 0;
-    assert_true(err_is(authz_live(&now, &was, &who.peer, &grace_ms), E_POLICY_CHANGED));
+    assert_true(err_is(authz_live(&now, &was, &who.peer, 0, &grace_ms), E_POLICY_CHANGED));
     now.num_inbound = 1;
     was.direction = DIRECTION_OUTBOUND; /* one of that name the other way round is another link */
-    assert_true(err_is(authz_live(&now, &was, &who.peer, &grace_ms), E_POLICY_CHANGED));
+    assert_true(err_is(authz_live(&now, &was, &who.peer, 0, &grace_ms), E_POLICY_CHANGED));
     was.direction = DIRECTION_INBOUND;
 
     link.bundle = &removed;
-    assert_true(err_is(authz_live(&now, &was, &who.peer, &grace_ms), E_TRUST_CHANGED));
+    assert_true(err_is(authz_live(&now, &was, &who.peer, 0, &grace_ms), E_TRUST_CHANGED));
     link.own_trust = false; /* a rotation of the mesh's roots */
-    assert_true(err_is_ok(authz_live(&now, &was, &who.peer, &grace_ms)));
+    assert_true(err_is_ok(authz_live(&now, &was, &who.peer, 0, &grace_ms)));
     link.bundle = &moved;
-    assert_true(err_is(authz_live(&now, &was, &who.peer, &grace_ms), E_TRUST_CHANGED));
+    assert_true(err_is(authz_live(&now, &was, &who.peer, 0, &grace_ms), E_TRUST_CHANGED));
     link.bundle = &bundle;
     assert_int_equal(grace_ms, 0);
 
     revoke_set_free(now.revoked);
     now.revoked = denied(id_a[0], 10000);
-    assert_true(err_is(authz_live(&now, &was, &who.peer, &grace_ms), E_PEER_REVOKED));
+    assert_true(err_is(authz_live(&now, &was, &who.peer, 0, &grace_ms), E_PEER_REVOKED));
     assert_int_equal(grace_ms, 10000);
+    revoke_set_free(now.revoked);
+}
+
+/* A control plane's truststore with CAs of others: their peers end with their CA, the mesh's with
+ * its place in the truststore, and not with a rotation. */
+static void test_peers_of_others_end_with_their_ca(void **state)
+{
+    static char name[] = "a-link", domain[] = "mesh.test";
+    static const char *const names[] = {"partner.test"};
+    uint8_t both[2][32] = {{1}, {2}}, ours[1][32] = {{1}}, theirs[1][32] = {{2}};
+    bool one_is[] = {false, true}, none_is[] = {false}, all_are[] = {true};
+    struct bundle mixed = {.num = 2, .sha256 = both, .outside = one_is, .trust_domain = domain},
+                  inside = {.num = 1, .sha256 = ours, .outside = none_is, .trust_domain = domain},
+                  outside = {
+                      .num = 1, .sha256 = theirs, .outside = all_are, .trust_domain = domain};
+    struct peer_issuer of_ours = {.cert_sha256 = {1}}, of_theirs = {.cert_sha256 = {2}};
+    struct link link = {
+        .direction = DIRECTION_INBOUND,
+        .name = name,
+        .bundle = &mixed,
+        .peers = {.spiffe_ids = id_a, .num_spiffe_ids = 1, .dns_names = names, .num_dns_names = 1}};
+    struct snapshot now = {.inbound = &link, .num_inbound = 1, .revoked = denied(NULL, 0)};
+    struct somebody member, partner;
+    uint32_t grace_ms;
+
+    (void)state;
+    (void)somebody(&member, id_a[0], NULL);
+    member.peer.issuers = &of_ours;
+    member.peer.num_issuers = 1;
+    (void)somebody(&partner, NULL, names[0]);
+    partner.peer.issuers = &of_theirs;
+    partner.peer.num_issuers = 1;
+    assert_true(err_is_ok(authz_live(&now, &link, &member.peer, 0, &grace_ms)));
+    assert_true(err_is_ok(authz_live(&now, &link, &partner.peer, 0, &grace_ms)));
+    link.bundle = &inside;
+    assert_true(err_is_ok(authz_live(&now, &link, &member.peer, 0, &grace_ms)));
+    assert_true(err_is(authz_live(&now, &link, &partner.peer, 0, &grace_ms), E_TRUST_CHANGED));
+    link.bundle = &outside;
+    assert_true(err_is(authz_live(&now, &link, &member.peer, 0, &grace_ms), E_TRUST_CHANGED));
+    assert_true(err_is_ok(authz_live(&now, &link, &partner.peer, 0, &grace_ms)));
     revoke_set_free(now.revoked);
 }
 
@@ -241,14 +354,18 @@ static int free_snapshot(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_plaintext_is_let_in_by_a_permissive_link_only),
         cmocka_unit_test(test_the_server_must_be_the_expected_one),
         cmocka_unit_test(test_near_misses_are_misses),
         cmocka_unit_test(test_a_dns_name_is_no_spiffe_id),
         cmocka_unit_test(test_a_chosen_link_admits_its_own_peers_only),
         cmocka_unit_test(test_without_a_name_the_one_link_that_allows),
+        cmocka_unit_test(test_the_unverified_are_taken_where_a_link_says_so),
+        cmocka_unit_test(test_the_anonymous_enter_where_a_link_says_so),
         cmocka_unit_test(test_nobody_is_denied_before_any_rule),
         cmocka_unit_test(test_who_is_revoked_is_denied_whatever_links_say),
         cmocka_unit_test(test_a_live_connection_is_judged_by_what_is_in_force),
+        cmocka_unit_test(test_peers_of_others_end_with_their_ca),
     };
 
     return cmocka_run_group_tests(tests, make_snapshot, free_snapshot);

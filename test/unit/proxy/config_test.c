@@ -93,6 +93,40 @@ static void test_a_control_plane_needs_all_that_identifies_it(void **state)
     parsed_fini(&parsed);
 }
 
+static void test_a_cache_needs_its_key_and_an_identity_its_trust_domain(void **state)
+{
+#define BASE                                                                         \
+    ARG("--control"), ARG("control:15010"), ARG("--trust-domain"), ARG("mesh.test"), \
+        ARG("--trust-bundle"), ARG("roots.pem")
+    struct parsed parsed;
+
+    (void)state;
+    /* With a cache there may be nothing to join with. */
+    parse(&parsed, NOTHING,
+          ARGV(BASE, ARG("--cache-dir"), ARG("cache"), ARG("--cache-key-file"), ARG("key"),
+               ARG("--identity"), ARG("spiffe://mesh.test/ns/apim/sa/portal")));
+    assert_int_equal(parsed.faults.total, 0);
+    parsed_fini(&parsed);
+    parse(&parsed, NOTHING, ARGV(BASE, ARG("--cache-dir"), ARG("cache")));
+    assert_true(has_fault(&parsed, "--cache-key-file", "is missing"));
+    assert_int_equal(parsed.faults.total, 1);
+    parsed_fini(&parsed);
+    parse(&parsed, NOTHING,
+          ARGV(BASE, ARG("--cache-key-file"), ARG("key"), ARG("--identity"),
+               ARG("spiffe://other.test/ns/apim/sa/portal")));
+    assert_true(has_fault(&parsed, "--cache-dir", "is missing"));
+    assert_true(has_fault(&parsed, "--join-token-file", "MORTISE_JOIN_TOKEN"));
+    assert_true(has_fault(&parsed, "--identity", "mesh.test"));
+    parsed_fini(&parsed);
+    parse(&parsed, NOTHING, ARGV(BASE, ARG("--identity"), ARG("portal")));
+    assert_true(has_fault(&parsed, "--identity", "not a SPIFFE ID"));
+    parsed_fini(&parsed);
+    parse(&parsed, NOTHING, ARGV(ARG("--config"), ARG("x.yaml"), ARG("--cache-dir"), ARG("cache")));
+    assert_true(has_fault(&parsed, "--cache-dir", "no meaning"));
+    parsed_fini(&parsed);
+#undef BASE
+}
+
 static void test_a_token_is_no_flag(void **state)
 {
     struct parsed parsed;
@@ -115,7 +149,7 @@ static void test_a_used_token_is_wiped_everywhere(void **state)
     (void)state;
     parse(&parsed, environment, ARGV(ARG("--check")));
     assert_string_equal(parsed.config.join_token, "mjt1.secret");
-    config_wipe_token(&parsed.config, environment);
+    config_wipe_secrets(&parsed.config, environment);
     assert_null(parsed.config.join_token);
     assert_null(memmem(variable, sizeof(variable), "secret", 6));
     assert_string_equal(other, "PATH=/bin");
@@ -204,6 +238,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_defaults_are_safe),
         cmocka_unit_test(test_a_control_plane_needs_all_that_identifies_it),
+        cmocka_unit_test(test_a_cache_needs_its_key_and_an_identity_its_trust_domain),
         cmocka_unit_test(test_a_token_is_no_flag),
         cmocka_unit_test(test_a_used_token_is_wiped_everywhere),
         cmocka_unit_test(test_all_faults_at_once),

@@ -26,6 +26,10 @@ static void test_the_two_ways_to_open(void **state)
     for (size_t i = 1; i < ARRAY_LEN(inbound); i++)
         assert_true(conn_may_move(inbound[i - 1], inbound[i]));
     assert_true(conn_may_move(CONN_HANDSHAKE, CONN_REFUSED));
+    /* A permissive port: TLS, or plaintext. */
+    assert_true(conn_may_move(CONN_ACCEPTED, CONN_FIRST_BYTE));
+    assert_true(conn_may_move(CONN_FIRST_BYTE, CONN_HANDSHAKE));
+    assert_true(conn_may_move(CONN_FIRST_BYTE, CONN_CONNECTING));
 }
 
 static void test_what_must_not_happen(void **state)
@@ -38,6 +42,8 @@ static void test_what_must_not_happen(void **state)
         assert_false(conn_may_move(CONN_REFUSED, (enum conn_state)to));
     assert_false(conn_may_move(CONN_ACCEPTED, CONN_OPEN));
     assert_false(conn_may_move(CONN_ACCEPTED, CONN_REFUSED));
+    assert_false(conn_may_move(CONN_FIRST_BYTE, CONN_OPEN));
+    assert_false(conn_may_move(CONN_HANDSHAKE, CONN_FIRST_BYTE));
     assert_false(conn_may_move(CONN_OPEN, CONN_HANDSHAKE));
     assert_false(conn_may_move(CONN_DRAINING, CONN_OPEN));
 }

@@ -125,6 +125,11 @@ struct fault_case {
           "'\n  links:\n    - {name: l, target: '127.0.0.1:8080',\n" \
           "       peers: {spiffe_ids: ['spiffe://mesh.test/x']}, truststore: mesh, " fields "}\n"
 
+#define PERMISSIVE(text)                                                             \
+    STORE "outbound: [{name: a, listen: '127.0.0.1:7'}]\n"                           \
+          "inbound: {listen: '0.0.0.0:9', links: [{name: l, target: '127.0.0.1:5', " \
+          "permissive: " text "}]}\n"
+
 static const struct fault_case fault_cases[] = {
     {"identity of a control plane", true, "identity", "static mode only",
      "identity: {cert_file: a, key_file: b}\n"},
@@ -181,6 +186,11 @@ static const struct fault_case fault_cases[] = {
      STORE "outbound: [{name: a, peers: {dns_names: ['*.example.org']}}]\n"},
     {"bad server name", false, "outbound[0].server_name", "not a DNS name",
      OUT("server_name: 'a b'")},
+    {"a name that the profile would not send", false, "outbound[0].server_name", "send_sni: OMIT",
+     "profiles: [{name: quiet, role: CLIENT, send_sni: OMIT}]\n" OUT(
+         "profile: quiet, server_name: a.example")},
+    {"a profile that asks for an address", false, "profiles[0].server_name", "not a DNS name",
+     "profiles: [{name: p, role: CLIENT, server_name: 10.0.0.1}]\n"},
     {"unknown profile", false, "outbound[0].profile", "there are: default-tls-client",
      OUT("profile: modern")},
     {"a server's profile for a client", false, "outbound[0].profile", "role SERVER",
@@ -210,11 +220,50 @@ static const struct fault_case fault_cases[] = {
            "inbound: {listen: '0.0.0.0:9', links: [{name: l, target: '127.0.0.1:7'}]}\n"},
     {"target is ourselves, by the setting", true, "inbound.links[0].target", "loop",
      "inbound: {links: [{name: l, target: '127.0.0.1:15443'}]}\n"},
+    {"a permissive port without an end", false, "inbound.links[0].permissive.until",
+     "\"\" is not a time: wanted is 2026-12-31T23:59:59Z", PERMISSIVE("{port: 8}")},
+    {"an end in words", false, "inbound.links[0].permissive.until", "is not a time",
+     PERMISSIVE("{port: 8, until: tomorrow}")},
+    {"an end in a zone", false, "inbound.links[0].permissive.until", "is not a time",
+     PERMISSIVE("{port: 8, until: '2026-12-31T23:59:59+01:00'}")},
+    {"an end on no day", false, "inbound.links[0].permissive.until", "is not a time",
+     PERMISSIVE("{port: 8, until: '2026-02-30T00:00:00Z'}")},
+    {"permissive at no port", false, "inbound.links[0].permissive.port",
+     "0 is not a port: wanted is 1 to 65535", PERMISSIVE("{until: '2026-12-31T23:59:59Z'}")},
+    {"a permissive port too high", false, "inbound.links[0].permissive.port", "65536",
+     PERMISSIVE("{port: 65536, until: '2026-12-31T23:59:59Z'}")},
+    {"permissive at the inbound port", false, "inbound.links[0].permissive.port",
+     "9 is that of inbound.listen", PERMISSIVE("{port: 9, until: '2026-12-31T23:59:59Z'}")},
+    {"permissive where the target is", false, "inbound.links[0].permissive.port", "loop",
+     PERMISSIVE("{port: 5, until: '2026-12-31T23:59:59Z'}")},
+    {"permissive where another link is", false, "inbound.links[0].permissive.port",
+     "outbound[0] (a) listens already", PERMISSIVE("{port: 7, until: '2026-12-31T23:59:59Z'}")},
+    {"two permissive links at a port", false, "inbound.links[1].permissive.port",
+     "inbound.links[0] (l) already",
+     STORE "inbound: {listen: '0.0.0.0:9', links: [\n"
+           "  {name: l, target: '127.0.0.1:5', permissive: {port: 8}},\n"
+           "  {name: m, target: '127.0.0.1:6', permissive: {port: 8}}]}\n"},
+    {"a target that is a permissive port", false, "inbound.links[1].target", "itself (l)",
+     STORE "inbound: {listen: '0.0.0.0:9', links: [\n"
+           "  {name: l, target: '127.0.0.1:5', permissive: {port: 8}},\n"
+           "  {name: m, target: '127.0.0.1:8'}]}\n"},
     {"two links of a server name", false, "inbound.links[1].server_name", "inbound.links[0] (l)",
      STORE "inbound: {listen: '127.0.0.1:9', links: [{name: l, server_name: One.example},\n"
            "  {name: m, server_name: oNE.example}]}\n"},
     {"a client's profile for a server", false, "inbound.links[0].profile", "role CLIENT",
      IN("127.0.0.1:9", "profile: default-tls-client")},
+    {"nobody verified, and not said that it may be so", false, "profiles[0].insecure_skip_verify",
+     "needs allow_insecure: true",
+     "profiles: [{name: p, role: CLIENT, insecure_skip_verify: true}]\n"},
+    {"likewise from a control plane", true, "profiles[0].insecure_skip_verify",
+     "needs allow_insecure: true",
+     "profiles: [{name: p, role: CLIENT, insecure_skip_verify: true}]\n"},
+    {"a link that lets in whom its profile refuses", false, "inbound.links[0].allow_anonymous",
+     "requires a certificate", IN("127.0.0.1:9", "allow_anonymous: true")},
+    {"a profile by which nobody comes in", false, "inbound.links[0].profile",
+     "nobody could come in",
+     "profiles: [{name: open, role: SERVER, client_auth: NONE}]\n" IN("127.0.0.1:9",
+                                                                      "profile: open")},
     {"a profile that our key cannot serve", false, "inbound.links[0].profile", "kind of key",
      "profiles: [{name: rsa, role: SERVER, max_version: TLS1_2,\n"
      "  cipher_suites: [TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256]}]\n" IN("127.0.0.1:9",

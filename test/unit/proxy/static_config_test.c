@@ -97,9 +97,11 @@ static bool load_with(struct folder *folder, char **environment, char *flag)
     memset(&folder->faults, 0, sizeof(folder->faults));
     err = static_config_load(&args, folder->world.now_s, &folder->files, &folder->faults,
                              &folder->loaded);
-    if (err_is_ok(err))
-        err = static_mode_check(&folder->loaded, folder->world.now_s, folder->world.stats,
-                                &folder->faults);
+    /* As the program does: of what could be read all faults are told. */
+    if (folder->loaded.msg != NULL && folder->loaded.cas != NULL &&
+        !err_is_ok(static_mode_check(&folder->loaded, folder->world.now_s, folder->world.stats,
+                                     &folder->faults)))
+        err = faults_err(&folder->faults);
     mem_free(path);
     return err_is_ok(err);
 }
@@ -215,6 +217,22 @@ static void test_files_that_are_missing_or_cut_off(void **state)
     mem_free(path);
 }
 
+static void test_more_revocation_lists_than_anybody_has(void **state)
+{
+    struct folder *folder = *state;
+    CLEANUP(buf_fini) struct buf text = {.data = NULL};
+
+    assert_true(err_is_ok(
+        buf_add_str(&text, "identity: {cert_file: leaf.pem, key_file: leaf.key}\n"
+                           "truststores: [{name: mesh, ca_file: roots.pem, crl_files: [a.crl")));
+    for (int i = 0; i < STATIC_CONFIG_CRL_FILES_MAX; i++)
+        assert_true(err_is_ok(buf_add_str(&text, ", a.crl")));
+    assert_true(err_is_ok(buf_add(&text, "]}]\n", sizeof("]}]\n"))));
+    put(folder, "sidecar.yaml", (const char *)buf_view(&text).ptr, 0644);
+    assert_false(load(folder));
+    assert_true(has_fault(folder, "truststores[0].crl_files", "at most 64"));
+}
+
 static void test_a_key_that_was_cut(void **state)
 {
     struct folder *folder = *state;
@@ -320,6 +338,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_a_key_that_others_may_read, setup, teardown),
         cmocka_unit_test_setup_teardown(test_half_of_a_pair, setup, teardown),
         cmocka_unit_test_setup_teardown(test_files_that_are_missing_or_cut_off, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_more_revocation_lists_than_anybody_has, setup,
+                                        teardown),
         cmocka_unit_test_setup_teardown(test_a_key_that_was_cut, setup, teardown),
         cmocka_unit_test_setup_teardown(test_an_expired_certificate, setup, teardown),
         cmocka_unit_test_setup_teardown(test_no_configuration_at_all, setup, teardown),

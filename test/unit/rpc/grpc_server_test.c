@@ -928,9 +928,38 @@ static int teardown(void **state)
     return 0;
 }
 
+/* Rights that were taken away end what is open, and what is answered already stays so. */
+static void test_recheck_ends_calls_that_are_not_allowed_any_more(void **state)
+{
+    struct app *app = app_new();
+
+    (void)state;
+    check_serves(app, 1);
+    wire_headers(&app->wire, 0, 3, WIRE_LIST(WIRE_POST("/t/Hold")));
+    wire_grpc(&app->wire, WIRE_END_STREAM, 3, HELLO);
+    wire_headers(&app->wire, 0, 5, WIRE_LIST(WIRE_POST("/t/Chat")));
+    wire_settle(&app->wire);
+    grpc_server_recheck(app->server); /* nothing has changed */
+    wire_settle(&app->wire);
+    assert_false(wire_has(&app->wire, "3 end"));
+    assert_false(wire_has(&app->wire, "5 end"));
+    app->allow = GRPC_PERMISSION_DENIED;
+    app->reason = "not any more";
+    grpc_server_recheck(app->server);
+    check_status(app, 3, GRPC_PERMISSION_DENIED);
+    check_status(app, 5, GRPC_PERMISSION_DENIED);
+    assert_true(wire_has(&app->wire, "3 grpc-message: not any more"));
+    assert_int_equal(app->num_done, 3);
+    grpc_server_recheck(app->server); /* none is open */
+    app->allow = GRPC_OK;
+    check_serves(app, 7);
+    app_free(app);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_recheck_ends_calls_that_are_not_allowed_any_more),
         cmocka_unit_test(test_unary_call),
         cmocka_unit_test(test_message_split_at_every_byte),
         cmocka_unit_test(test_bidirectional_call),

@@ -157,7 +157,7 @@ static void test_json_is_written_as_documented(void **state)
 {
     Mortise__Test__Sample child = MORTISE__TEST__SAMPLE__INIT;
     Mortise__Test__Sample msg = MORTISE__TEST__SAMPLE__INIT;
-    char w0[] = "a\"\n", w1[] = "\xe2\x80\xa8\x7f";
+    char w0[] = "a\"\n", w1[] = "\xe2\x80\xa8\x7f\xe2\x80\xae";
     char *words[] = {w0, w1};
     uint8_t data[] = {1, 2};
     char *text;
@@ -179,7 +179,7 @@ static void test_json_is_written_as_documented(void **state)
                               "  \"child\": {},\n"
                               "  \"words\": [\n"
                               "    \"a\\\"\\n\",\n"
-                              "    \"\\u2028\\u007f\"\n"
+                              "    \"\\u2028\\u007f\\u202e\"\n"
                               "  ]\n"
                               "}");
     mem_free(text);

@@ -1,0 +1,345 @@
+/* mortisectl describe: all that is known of one thing of the mesh. */
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "certs/tls_profile.h"
+#include "control/ctl/mesh_text.h"
+#include "control/ctl/pages.h"
+#include "control/ctl/table.h"
+#include "control/ctl/workload.h"
+#include "control/mesh.h"
+#include "control/msg.h"
+#include "lib/base/clock.h"
+#include "lib/base/mem.h"
+#include "lib/rpc/json_pb.h"
+#include "lib/rpc/pb.h"
+#include "proto/mesh/operator.pb-c.h"
+
+static const struct option describe_options[] = {CTL_CONNECTION_ROWS, {.name = NULL}};
+
+struct describe {
+    struct conn *conn;
+    const Mortise__V1__Mesh *mesh;
+    int kind;
+    const char *name;
+    int64_t now_s;
+};
+
+static void describe_head(const char *head)
+{
+    bool bold = table_is_terminal();
+
+    printf("\n%s%s%s\n", bold ? "\033[1m" : "", head, bold ? "\033[0m" : "");
+}
+
+/* Text of several lines, each set in. */
+static void describe_text(const char *text)
+{
+    while (*text != '\0') {
+        size_t len = strcspn(text, "\n");
+
+        printf("  %.*s\n", (int)len, text);
+        text += len + (text[len] == '\n');
+    }
+}
+
+/* What `write` appends; its head only when that is anything. */
+static void describe_buf(const char *head, struct buf *text, err_t err)
+{
+    char *shown;
+
+    if (!err_is_ok(err)) {
+        ctl_tell("%s: %s", head, err_text(err.code));
+        buf_fini(text);
+        return;
+    }
+    shown = buf_take_str(text);
+    if (shown[0] != '\0') {
+        describe_head(head);
+        describe_text(shown);
+    }
+    mem_free(shown);
+}
+
+/* ---- what it is ---- */
+
+static void describe_item(const struct describe *describe, const ProtobufCMessage *item)
+{
+    struct buf text = {0};
+    err_t err = json_pb_write(JSON_PB_YAML, item, &text);
+    char *shown;
+
+    CHECK(err_is_ok(err)); /* it came over a channel that allows less */
+    printf("%s %s\n", mesh_kinds[describe->kind].one, describe->name);
+    shown = buf_take_str(&text);
+    describe_text(shown);
+    mem_free(shown);
+}
+
+/* ---- sidecars ---- */
+
+static void describe_sidecars(const struct describe *describe, const char *first,
+                              const char *second)
+{
+    static const char *const heads[] = {"SUBSYSTEM", "INSTANCE", "ADDRESS",
+                                        "VERSION",   "STATE",    NULL};
+    Mortise__V1__ListWorkloadsRequest request = MORTISE__V1__LIST_WORKLOADS_REQUEST__INIT;
+    ProtobufCMessage *msg =
+        pages_call(describe->conn, "OperatorService/ListWorkloads", &request.base,
+                   &mortise__v1__list_workloads_response__descriptor);
+    const Mortise__V1__ListWorkloadsResponse *reply;
+    struct table table = {.heads = heads};
+
+    if (msg == NULL)
+        return;
+    reply = MSG_AS(Mortise__V1__ListWorkloadsResponse,
+                   mortise__v1__list_workloads_response__descriptor, msg);
+    for (size_t i = 0; i < reply->n_workloads; i++) {
+        const Mortise__V1__Workload *item = reply->workloads[i];
+
+        if (strcmp(item->subsystem, first) != 0 && strcmp(item->subsystem, second) != 0)
+            continue;
+        table_add(&table, item->subsystem);
+        table_addf(&table, "%.8s", item->instance);
+        table_add(&table, item->address);
+        table_addf(&table, "%" PRIu64, item->acked_version);
+        workload_add_state(&table, item);
+    }
+    describe_head("Sidecars");
+    if (table.num_cells == 0)
+        printf("  none is connected\n");
+    else
+        table_print(&table);
+    pb_free(msg);
+}
+
+/* ---- links ---- */
+
+/* Both ends' profile, compiled; NULL: it is not in the mesh, or cannot be used. */
+static struct tls_profile *describe_compile(const struct describe *describe, const char *name)
+{
+    const Mortise__V1__TlsProfile *msg = mesh_profile(describe->mesh, name);
+    struct fault_path path = {.len = 0};
+    struct faults faults = {0};
+    struct tls_profile *profile = NULL;
+    err_t err = msg != NULL ? tls_profile_compile(msg, &path, &faults, &profile) : OK;
+
+    (void)err; /* the mesh was checked when it was taken in: then it has none */
+    faults_fini(&faults);
+    return profile;
+}
+
+static void describe_common(const struct describe *describe, const Mortise__V1__Link *link)
+{
+    CLEANUP(tls_profile_unrefp)
+    struct tls_profile *client = describe_compile(describe, mesh_client_profile(link));
+    CLEANUP(tls_profile_unrefp)
+    struct tls_profile *server = describe_compile(describe, mesh_server_profile(link));
+    struct faults faults = {0};
+    struct buf text = {0};
+    struct tls_common common;
+    err_t err = OK;
+
+    if (client == NULL || server == NULL)
+        return;
+    if (err_is_ok(tls_profile_intersect(client, server, "nothing", &faults, &common)))
+        err = tls_common_text(&common, &text);
+    else
+        faults_text(&faults, &text);
+    describe_buf("What both ends have in common", &text, err);
+    faults_fini(&faults);
+}
+
+static void describe_link(const struct describe *describe, const ProtobufCMessage *item)
+{
+    const Mortise__V1__Link *link =
+        MSG_AS_CONST(Mortise__V1__Link, mortise__v1__link__descriptor, item);
+    struct buf weak = {0};
+
+    describe_common(describe, link);
+    describe_buf("Weaker than the defaults", &weak,
+                 mesh_link_weak(describe->mesh, link, describe->now_s, &weak));
+    describe_sidecars(describe, link->client, link->server);
+}
+
+/* ---- subsystems ---- */
+
+static void describe_subsystem(const struct describe *describe, const ProtobufCMessage *item)
+{
+    const Mortise__V1__Subsystem *subsystem =
+        MSG_AS_CONST(Mortise__V1__Subsystem, mortise__v1__subsystem__descriptor, item);
+    struct buf text = {0};
+    err_t err = OK;
+
+    (void)subsystem;
+    for (size_t i = 0; i < describe->mesh->n_links && err_is_ok(err); i++) {
+        const Mortise__V1__Link *link = describe->mesh->links[i];
+
+        if (strcmp(link->client, describe->name) == 0)
+            err = buf_printf(&text, "%s: to %s, by 127.0.0.1:%u\n", link->name, link->server,
+                             link->client_port);
+        else if (strcmp(link->server, describe->name) == 0)
+            err = buf_printf(&text, "%s: from %s, to 127.0.0.1:%u\n", link->name, link->client,
+                             link->server_port);
+    }
+    describe_buf("Links", &text, err);
+    describe_sidecars(describe, describe->name, describe->name);
+}
+
+/* ---- profiles ---- */
+
+static void describe_profile(const struct describe *describe, const ProtobufCMessage *item)
+{
+    const Mortise__V1__TlsProfile *msg =
+        MSG_AS_CONST(Mortise__V1__TlsProfile, mortise__v1__tls_profile__descriptor, item);
+    CLEANUP(tls_profile_unrefp)
+    struct tls_profile *profile = describe_compile(describe, describe->name);
+    struct buf text = {0}, weak = {0}, links = {0};
+    err_t err = OK;
+
+    if (profile != NULL)
+        describe_buf("What it offers", &text, tls_profile_describe(profile, &text));
+    describe_buf("Weaker than the defaults", &weak, tls_profile_weak(msg, &weak));
+    for (size_t i = 0; i < describe->mesh->n_links && err_is_ok(err); i++) {
+        const Mortise__V1__Link *link = describe->mesh->links[i];
+
+        if (strcmp(mesh_client_profile(link), describe->name) == 0)
+            err = buf_printf(&links, "%s: of its client, %s\n", link->name, link->client);
+        if (strcmp(mesh_server_profile(link), describe->name) == 0 && err_is_ok(err))
+            err = buf_printf(&links, "%s: of its server, %s\n", link->name, link->server);
+    }
+    describe_buf("Links that use it", &links, err);
+}
+
+static void describe_truststore(const struct describe *describe, const ProtobufCMessage *item)
+{
+    struct buf text = {0};
+    err_t err = OK;
+
+    (void)item;
+    for (size_t i = 0; i < describe->mesh->n_profiles && err_is_ok(err); i++) {
+        if (strcmp(describe->mesh->profiles[i]->truststore, describe->name) == 0)
+            err = buf_printf(&text, "%s\n", describe->mesh->profiles[i]->name);
+    }
+    describe_buf("Profiles that use it", &text, err);
+}
+
+/* ---- who changed it ---- */
+
+static bool describe_is_of(const struct describe *describe, const Mortise__V1__Revision *item)
+{
+    CLEANUP(mem_freep)
+    char *prefix = mem_printf("%s %s: ", mesh_kinds[describe->kind].one, describe->name);
+
+    for (size_t i = 0; i < item->n_changes; i++) {
+        if (strncmp(item->changes[i], prefix, strlen(prefix)) == 0)
+            return true;
+    }
+    return false;
+}
+
+static void describe_changes(const struct describe *describe)
+{
+    static const char *const heads[] = {"REVISION", "CHANGED", "AUTHOR", "MESSAGE", NULL};
+    Mortise__V1__ListRevisionsRequest request = MORTISE__V1__LIST_REVISIONS_REQUEST__INIT;
+    ProtobufCMessage *msg =
+        pages_call(describe->conn, "OperatorService/ListRevisions", &request.base,
+                   &mortise__v1__list_revisions_response__descriptor);
+    const Mortise__V1__ListRevisionsResponse *reply;
+    struct table table = {.heads = heads};
+
+    if (msg == NULL)
+        return;
+    reply = MSG_AS(Mortise__V1__ListRevisionsResponse,
+                   mortise__v1__list_revisions_response__descriptor, msg);
+    for (size_t i = 0; i < reply->n_revisions; i++) {
+        const Mortise__V1__Revision *item = reply->revisions[i];
+        char when[TABLE_TIME_MAX];
+
+        if (!describe_is_of(describe, item))
+            continue;
+        table_time(item->changed_at, describe->now_s, when);
+        table_addf(&table, "%" PRIu64, item->version);
+        table_add(&table, when);
+        table_add(&table, item->author);
+        table_add(&table, item->message);
+    }
+    if (table.num_cells > 0) {
+        describe_head("Changes, of the revisions that are kept");
+        table_print(&table);
+    }
+    pb_free(msg);
+}
+
+/* ---- whole ---- */
+
+static void (*const describe_more[MESH_KINDS])(const struct describe *describe,
+                                               const ProtobufCMessage *item) = {
+    [MESH_SUBSYSTEMS] = describe_subsystem,
+    [MESH_PROFILES] = describe_profile,
+    [MESH_LINKS] = describe_link,
+    [MESH_TRUSTSTORES] = describe_truststore,
+};
+
+static bool describe_one(const struct describe *describe)
+{
+    const struct mesh_kind *kind = &mesh_kinds[describe->kind];
+    const ProtobufCMessage *item = NULL;
+
+    for (size_t i = 0; i < mesh_num(describe->mesh, kind); i++) {
+        if (strcmp(mesh_name(mesh_item(describe->mesh, kind, i)), describe->name) == 0)
+            item = mesh_item(describe->mesh, kind, i);
+    }
+    if (item == NULL) {
+        ctl_tell("no %s is called \"%s\" (mortisectl get %s)", kind->one, describe->name,
+                 kind->many);
+        return false;
+    }
+    describe_item(describe, item);
+    if (describe_more[describe->kind] != NULL)
+        describe_more[describe->kind](describe, item);
+    describe_changes(describe);
+    return true;
+}
+
+static int describe_run(const struct ctl_flags *flags, int num, char **operands)
+{
+    struct describe describe = {.kind = ctl_mesh_kind(operands[0]),
+                                .now_s = clock_wall_s(&clock_system)};
+    Mortise__V1__GetMeshResponse *now = NULL;
+    int status = CTL_OK;
+
+    if (describe.kind < 0)
+        return CTL_USAGE;
+    describe.conn = conn_open(flags);
+    if (describe.conn != NULL)
+        now = mesh_get(describe.conn);
+    for (int i = 1; now != NULL && i < num; i++) {
+        describe.mesh = now->mesh;
+        describe.name = operands[i];
+        printf("%s", i > 1 ? "\n" : "");
+        if (!describe_one(&describe))
+            status = CTL_FAILED;
+    }
+    conn_close(describe.conn);
+    if (now == NULL)
+        return CTL_FAILED;
+    pb_free(&now->base);
+    return status;
+}
+
+const struct ctl_command ctl_describe = {
+    .name = "describe",
+    .operands = "KIND NAME...",
+    .summary = "all that is known of one thing of the mesh",
+    .about = "Shows a subsystem, profile, link, revocation list or truststore as it is written, "
+             "and what follows from it: what both ends of a link have in common, what a profile "
+             "offers on the wire, what refers to it, the sidecars, and who has changed it.\n\n"
+             "Example: mortisectl describe link management-portal\n"
+             "         mortisectl describe profile default-tls-server modern-server",
+    .options = describe_options,
+    .min_operands = 2,
+    .max_operands = -1,
+    .run = describe_run,
+};

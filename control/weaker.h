@@ -1,0 +1,19 @@
+/* weaker tells where a change of the mesh would let the two ends of a link do what is weaker than
+ * all that they could do before: a lower version, a suite without forward secrecy or AEAD, a group
+ * or a signature algorithm of less strength, no post-quantum group any more; and where a connection
+ * would live on with an expired certificate, or longer. Judged by its effect on a link, which is
+ * what both ends have in common: what one end alone allows, or a profile that no link uses, is
+ * none, and neither is a link that is new (one that takes the place of another, removed or led
+ * elsewhere, between the same two applications is not). Pure. */
+#ifndef MORTISE_CONTROL_WEAKER_H
+#define MORTISE_CONTROL_WEAKER_H
+
+#include "lib/base/faults.h"
+#include "proto/mesh/resource.pb-c.h"
+
+/* weaker_find adds each weakening: "link a-b" and "min_version TLS1_3 -> TLS1_2". Both meshes are
+ * checked (mesh_check); a link whose ends could not talk before has nothing that could weaken. */
+void weaker_find(const Mortise__V1__Mesh *before, const Mortise__V1__Mesh *after,
+                 struct faults *out);
+
+#endif
