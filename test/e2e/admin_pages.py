@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import subprocess
+import time
 
 import pytest
 
@@ -37,6 +38,62 @@ def test_certificate_dates_and_generation_are_metrics(mesh):
     for name in ("mortise_certificate_not_after_timestamp_seconds", "mortise_config_generation",
                  "mortise_connections_open"):
         assert name in names, sorted(names)
+
+
+def samples(text, family):
+    """[(labels, value)] of a family."""
+    return [(dict(re.findall(r'(\w+)="([^"]*)"', labels)), float(value))
+            for labels, value in re.findall(rf"^{family}{{(.*)}} (\S+)$", text, re.M)]
+
+
+def test_no_loop_is_later_than_the_program_is_old(mesh):
+    values = mesh.sidecar("portal").metrics()
+    age_s = time.time() - values["mortise_process_start_time_seconds"]
+    for loop in ("main", "worker"):
+        assert 0 <= values[f'mortise_loop_lag_seconds_sum{{loop="{loop}"}}'] < age_s + 1
+
+
+def test_every_certificate_has_its_dates(mesh):
+    """Of the control plane: roots, issuers, its own, administrators', and the leaf that each sidecar uses now."""
+    mesh.ctl("admin", "create", "auditor", "--ttl", "1h", "--out", mesh.folder / "auditor")
+    text = mesh.control.get("/metrics")
+    ends, begins = (samples(text, f"mortise_control_certificate_not_{when}_timestamp_seconds")
+                    for when in ("after", "before"))
+    assert [labels for labels, _ in ends] == [labels for labels, _ in begins]
+    assert all(begin < end for (_, begin), (_, end) in zip(begins, ends))
+    roles = [labels["role"] for labels, _ in ends]
+    assert sorted(set(roles)) == ["admin", "control", "issuer", "leaf", "root"] and roles.count("control") == 1
+    assert [labels["instance"] for labels, _ in ends if labels["role"] == "admin"] == ["auditor"]
+    issued = {c["serial"]: c for c in mesh.ctl_json("get", "certificates")["certificates"]}
+    leaves = {labels["subsystem"]: (labels, end) for labels, end in ends if labels["role"] == "leaf"}
+    assert set(leaves) == set(SUBSYSTEMS)
+    for labels, end in leaves.values():
+        assert int(issued[labels["serial"]]["not_after"]) == end
+    before = leaves["portal"][0]["serial"]
+    mesh.ctl("rotate", "portal", "--wait")
+    now = [labels["serial"] for labels, _ in samples(
+        mesh.control.get("/metrics"), "mortise_control_certificate_not_after_timestamp_seconds")
+        if labels["subsystem"] == "portal"]
+    assert len(now) == 1 and now[0] != before, "what is no longer used is no longer shown"
+    # A sidecar's own: what it shows and what it trusts.
+    text = mesh.sidecar("portal").get("/metrics")
+    chain = [labels for labels, _ in samples(text, "mortise_chain_not_after_timestamp_seconds")]
+    assert [labels["role"] for labels in chain][:2] == ["leaf", "intermediate"] and chain[0]["serial"] == now[0]
+    assert {labels["truststore"] for labels in chain if labels["role"] == "root"} == {"mesh"}
+
+
+def test_each_sidecar_has_its_version_and_clock(mesh):
+    mesh.wait_in_sync(4)
+    text = mesh.control.get("/metrics")
+    for family in ("version", "wanted_version", "generation", "clock_ahead_seconds", "clock_error_seconds"):
+        values = samples(text, f"mortise_control_sidecar_{family}")
+        assert {labels["subsystem"] for labels, _ in values} == set(SUBSYSTEMS), family
+    assert samples(text, "mortise_control_sidecar_version") == samples(text, "mortise_control_sidecar_wanted_version")
+    assert "mortise_control_sidecars_unlisted{} 0" in text
+    pushes = re.search(r"^mortise_control_push_duration_seconds_count (\d+)$", text, re.M)
+    assert int(pushes[1]) >= 4
+    own = mesh.sidecar("portal").metrics()
+    assert abs(own["mortise_clock_skew_seconds"]) <= own["mortise_clock_skew_error_seconds"]
 
 
 def test_pages_refuse_what_they_do_not_know(mesh):

@@ -1,12 +1,16 @@
-"""Without this an alert could watch a metric that nobody has, or fire never: the rules are checked and tried by promtool, every
-metric they name is one of the programs', and Debian's Prometheus scrapes a running mesh with them.
+"""Without this an alert could watch a metric that nobody has, or fire never, and a dashboard show nothing: the rules are checked
+and tried by promtool, every metric they and the dashboard name is one of the programs', and Debian's Prometheus scrapes a
+running mesh with them and answers every query.
 
-Drives: F13"""
+Drives: F13, D4"""
+import functools
+import itertools
 import json
 import re
 import shutil
 import subprocess
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 import yaml
@@ -14,7 +18,8 @@ import yaml
 from deploy.lab.mesh import SUBSYSTEMS, Mesh
 from deploy.lab.programs import Process, wait_for
 
-FOLDER = Path(__file__).resolve().parents[2] / "deploy" / "prometheus"
+DEPLOY = Path(__file__).resolve().parents[2] / "deploy"
+FOLDER = DEPLOY / "prometheus"
 METRICS_PORT, CONTROL_METRICS_PORT, PROMETHEUS_PORT = 9901, 9902, 9090
 
 
@@ -80,11 +85,16 @@ def expressions():
     return {rule["alert"]: rule["expr"] for group in groups for rule in group["rules"]}
 
 
+def metrics(mesh):
+    """The metrics that there are, and what a histogram makes of one."""
+    pages = mesh.sidecar("portal").get("/metrics") + mesh.control.get("/metrics")
+    known = dict(re.findall(r"^# TYPE (\S+) (\S+)", pages, re.M))
+    return {*known, *(f"{name}_bucket" for name, kind in known.items() if kind == "histogram")}
+
+
 def test_every_metric_in_them_is_there(mesh, prometheus):
     named = set(re.findall(r"mortise_[a-z_]+", " ".join(expressions().values())))
-    pages = mesh.sidecar("portal").get("/metrics") + mesh.control.get("/metrics")
-    known = set(re.findall(r"^# TYPE (\S+)", pages, re.M))
-    assert len(named) > 12 and named <= known, named - known
+    assert len(named) > 12 and named <= metrics(mesh), named - metrics(mesh)
 
 
 def test_nothing_fires_in_a_healthy_mesh_and_the_right_one_in_a_sick(mesh, prometheus):
@@ -100,3 +110,58 @@ def test_nothing_fires_in_a_healthy_mesh_and_the_right_one_in_a_sick(mesh, prome
         for alert in prometheus("alerts")["alerts"]), 60)
     mesh.start_control()
     wait_for("it is back", lambda: prometheus("alerts")["alerts"] == [], 60)
+
+
+# The dashboard.
+
+
+def dashboard():
+    return json.loads((DEPLOY / "grafana" / "mortise.json").read_text())
+
+
+def panels():
+    return [panel for panel in dashboard()["panels"] if panel["type"] != "row"]
+
+
+def test_the_dashboard_is_in_order():
+    """No two panels in one place, each says what it shows, and all ask the data source that is chosen."""
+    everything = dashboard()["panels"]
+    assert len({panel["id"] for panel in everything}) == len(everything)
+    for panel in everything:
+        place = panel["gridPos"]
+        assert 0 <= place["x"] and place["x"] + place["w"] <= 24, panel["title"]
+    for a, b in itertools.combinations(everything, 2):
+        one, two = a["gridPos"], b["gridPos"]
+        assert (one["x"] + one["w"] <= two["x"] or two["x"] + two["w"] <= one["x"] or one["y"] + one["h"] <= two["y"]
+                or two["y"] + two["h"] <= one["y"]), (a["title"], b["title"])
+    for panel in panels():
+        assert panel["description"].endswith(".") and panel["fieldConfig"]["defaults"]["unit"], panel["title"]
+        assert panel["datasource"]["uid"] == "${datasource}"
+
+
+def filled(text):
+    """As Grafana fills it in: all that there is."""
+    for name, value in (("$__rate_interval", "1m"), ("$job", ".*"), ("$instance", ".*")):
+        text = text.replace(name, value)
+    assert "$" not in text, text
+    return text
+
+
+def test_every_query_of_the_dashboard_has_an_answer(mesh, prometheus):
+    """Or none because nothing has failed: but never because it asks for what is not there."""
+    quiet = {"Handshakes that failed", "Turned away", "Turned down by the control plane", "Ended because trust or policy changed",
+             "Configurations", "Revocation lists"}
+    for panel in panels():
+        for target in panel["targets"]:
+            asked = filled(target["expr"])
+            named = set(re.findall(r"mortise_[a-z_]+", asked))
+            assert named <= metrics(mesh), (panel["title"], named - metrics(mesh))
+            ask = functools.partial(prometheus, f"query?query={quote(asked)}")
+            answer = ask()["result"] or panel["title"] not in quiet and wait_for(
+                f"{panel['title']} shows something", lambda: ask()["result"]) or []
+            labels = set(re.findall(r"{{(\w+)}}", target["legendFormat"]))
+            for series in answer:
+                assert labels <= series["metric"].keys(), (panel["title"], labels, series)
+    for variable in dashboard()["templating"]["list"][1:]:
+        metric = re.search(r"mortise_[a-z_]+", variable["query"]["query"])[0]
+        assert metric in metrics(mesh)

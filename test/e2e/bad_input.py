@@ -107,7 +107,7 @@ def test_every_flag_of_the_proxy_is_in_its_help_with_default_and_variable(binari
     assert "MORTISE_HANDSHAKE_TIMEOUT" in text and "10s" in text
 
 
-def test_mesh_faults_come_all_at_once_with_their_path(mesh):
+def test_mesh_faults_come_all_at_once_with_their_path(mesh, folder):
     bad = {
         "subsystems": [{"name": "UPPER"}, {"name": "ok"}, {"name": "ok"}],
         "profiles": [{"name": "p1", "role": "CLIENT", "min_version": "TLS1_3",
@@ -122,6 +122,34 @@ def test_mesh_faults_come_all_at_once_with_their_path(mesh):
                  "links[0].client_port", "links[0].server_port", "links[0].client_profile"):
         assert path in done.stderr, f"{path} not in:\n{done.stderr}"
     assert mesh.version() == before
+    base = folder / "before.yaml"
+    base.write_text(mesh.ctl("get", "mesh", "-o", "yaml").stdout)
+    offline = validate(mesh, bad, "--base", base)
+    assert offline.returncode == 1 and not offline.stdout
+    assert offline.stderr.splitlines() == [line for line in done.stderr.splitlines() if not line.startswith("mortisectl: ")]
+
+
+def validate(mesh, document, *args):
+    """By mortisectl alone: it is given no control plane."""
+    return run(mesh.bin.ctl, "validate", "-f", "-", *args, input=json.dumps(document))
+
+
+def test_a_document_is_validated_without_a_control_plane(mesh, folder):
+    link = {"name": "portal-gateway", "client": "portal", "server": "gateway", "client_port": 15110, "server_port": 8082}
+    done = validate(mesh, {"links": [link]})
+    assert (done.returncode, done.stdout) == (0, "link portal-gateway: added\nvalid\n"), done.stderr
+    assert validate(mesh, {"links": [link]}, "--prune").returncode == 1  # with nobody to link
+    base = folder / "now.yaml"
+    base.write_text(mesh.ctl("get", "mesh", "-o", "yaml").stdout)
+    assert validate(mesh, {"subsystems": [{"name": "billing"}]}, "--base", base).stdout.startswith("subsystem billing: added")
+    assert validate(mesh, json.loads(mesh.ctl("get", "mesh", "-o", "json").stdout), "--base", base).stdout == "valid\n"
+    assert "--base: must be a file" in validate(mesh, {}, "--base", "-").stderr
+    for text, word in (("links: [", "not a mesh document"), ("links: 3", "links"), ("nosuch: 1", "nosuch"),
+                       ("mesh:", "mesh: must not be empty"), ('{"mesh": null, "version": "3"}', "mesh: must not be empty")):
+        base.write_text(text)
+        for done in (validate(mesh, {}, "--base", base), run(mesh.bin.ctl, "validate", "-f", base),
+                     mesh.ctl("apply", "-f", base, check=False)):
+            assert done.returncode == 1 and word in done.stderr and "now.yaml" in done.stderr, done.stderr
 
 
 def test_usage_errors_of_mortisectl(mesh):

@@ -61,3 +61,14 @@ def traffic(mesh):
     made = Traffic(mesh).serve().drive()
     yield made
     made.stop()
+
+
+@pytest.fixture
+def unharmed(traffic):
+    """Traffic on every link, and at the end none of it was lost, wrong or refused."""
+    before = traffic.totals()
+    yield traffic
+    traffic.more(5)
+    for link, now in traffic.totals().items():
+        assert now["dropped"] == before[link]["dropped"], (link, now["problems"])
+        assert now["corrupted"] == before[link]["corrupted"], (link, now["problems"])

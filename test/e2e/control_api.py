@@ -2,9 +2,9 @@
 do: Python's gRPC and grpcurl call the services, in order and out of order.
 
 Drives: F2, F16, R5, R14, R35, R36, R37, R44, R46, R62"""
+import hashlib
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import grpc
@@ -14,25 +14,16 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import NameOID
 
+from deploy.lab.programs import wait_for
+from test.testlib.odd_sidecar import OddSidecar
+from test.testlib.stubs import stubs
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
-@pytest.fixture(scope="module")
-def stubs(tmp_path_factory):
-    """Python code made from the product's own .proto files."""
-    out = tmp_path_factory.mktemp("stubs")
-    subprocess.run([sys.executable, "-m", "grpc_tools.protoc", f"-I{ROOT}", f"--python_out={out}",
-                    f"--grpc_python_out={out}", *map(str, (ROOT / "proto/mesh").glob("*.proto"))],
-                   check=True, cwd=ROOT)
-    sys.path.insert(0, str(out))
-    import importlib
-
-    names = ("resource", "sidecar", "identity", "discovery", "operator")
-    found = type("Stubs", (), {})()
-    for name in names:
-        setattr(found, name, importlib.import_module(f"proto.mesh.{name}_pb2"))
-        setattr(found, name + "_grpc", importlib.import_module(f"proto.mesh.{name}_pb2_grpc"))
-    return found
+@pytest.fixture(scope="module", name="stubs")
+def made_stubs():
+    return stubs()
 
 
 def csr(key=None, uris=(), **names):
@@ -77,6 +68,88 @@ def test_grpcurl_calls_it_too(mesh, server):
                            "mortise.v1.OperatorService/Status"], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert '"trustDomain": "mesh.test"' in done.stdout
+
+
+def pages(call, request):
+    """What a list that comes in pages gives, a list for each page."""
+    while True:
+        page = call(request, timeout=5)
+        yield list(page.ListFields()[0][1]) if page.ByteSize() else []
+        if not page.next_page_token:
+            return
+        request.page_token = page.next_page_token
+
+
+def test_lists_come_in_pages(mesh, stubs, server):
+    with grpc.insecure_channel(server) as link:
+        stub = stubs.operator_grpc.OperatorServiceStub(link)
+        for call, request, name in ((stub.ListWorkloads, stubs.operator.ListWorkloadsRequest, "instance"),
+                                    (stub.ListCertificates, stubs.operator.ListCertificatesRequest, "serial")):
+            whole, = pages(call, request())
+            assert len(whole) >= 4
+            for size in (1, 3):
+                parts = list(pages(call, request(page_size=size)))
+                assert all(len(part) <= size for part in parts)
+                assert [getattr(item, name) for part in parts for item in part] == [
+                    getattr(item, name) for item in whole]
+
+
+def test_who_stays_is_on_one_page_whoever_comes_and_goes(mesh, stubs, server):
+    """Between two pages one that was told goes, the one that the token names; one that was not goes, and a new one comes."""
+    odd = {name: OddSidecar(mesh, "portal", name, lambda q: []) for name in ("told", "untold", "last")}
+    try:
+        with grpc.insecure_channel(server) as link:
+            stub = stubs.operator_grpc.OperatorServiceStub(link)
+            here = [w.instance for page in pages(stub.ListWorkloads, stubs.operator.ListWorkloadsRequest()) for w in page]
+            size = here.index("told") + 1
+            assert here.index("untold") >= size
+            request = stubs.operator.ListWorkloadsRequest(page_size=size)
+            page = stub.ListWorkloads(request, timeout=5)
+            first = [w.instance for w in page.workloads]
+            odd.pop("told").stop()
+            odd.pop("untold").stop()
+            wait_for("both are gone", lambda: not {"told", "untold"} & {w["instance"] for w in mesh.workloads()}, 30)
+            odd["late"] = OddSidecar(mesh, "portal", "late", lambda q: [])
+            request.page_token = page.next_page_token
+            rest = [w.instance for page in pages(stub.ListWorkloads, request) for w in page]
+        assert first == here[:size]
+        assert rest == [name for name in here[size:] if name != "untold"] + ["late"]
+    finally:
+        for sidecar in odd.values():
+            sidecar.stop()
+    wait_for("they are gone", lambda: len(mesh.workloads()) == 4, 30)
+
+
+@pytest.mark.parametrize("token", ["x", "-1", "0", "1x", "9" * 30, "1" * 60000, "1", "00000000-1"])
+def test_a_page_token_of_nobodys_is_refused_or_leads_nowhere(mesh, stubs, server, token):
+    with grpc.insecure_channel(server) as link:
+        stub = stubs.operator_grpc.OperatorServiceStub(link)
+        with pytest.raises(grpc.RpcError) as caught:
+            stub.ListWorkloads(stubs.operator.ListWorkloadsRequest(page_token=token), timeout=5)
+        assert caught.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+        assert caught.value.details().startswith("page_token: ")
+        request = stubs.operator.ListCertificatesRequest(page_token=token)
+        if len(token) <= 40:  # as long as a serial number: the certificates behind that one, if there are any
+            assert all(c.serial > token for c in stub.ListCertificates(request, timeout=5).certificates)
+        else:
+            with pytest.raises(grpc.RpcError) as caught:
+                stub.ListCertificates(request, timeout=5)
+            assert caught.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+
+
+def test_mortisectl_shows_what_no_single_page_holds(mesh, stubs, server):
+    key, request = csr()
+    with grpc.insecure_channel(server) as link:
+        stub = stubs.operator_grpc.OperatorServiceStub(link)
+        wanted = stubs.operator.IssueAdminRequest(name="many", csr=request)
+        for issued in [stub.IssueAdmin.future(wanted, timeout=60) for _ in range(1050)]:
+            issued.result()
+        whole = list(pages(stub.ListCertificates, stubs.operator.ListCertificatesRequest()))
+    assert len(whole) == 2
+    shown = mesh.ctl_json("get", "certificates")["certificates"]
+    assert sorted(c["serial"] for c in shown) == [c.serial for page in whole for c in page]
+    issued = [int(c["issued_at"]) for c in shown]
+    assert issued == sorted(issued, reverse=True)
 
 
 def test_rotation_streams_progress_to_grpcio(mesh, stubs, server):
@@ -151,6 +224,32 @@ def test_the_same_key_may_ask_again_another_may_not(mesh, stubs):
         attest(mesh, stubs, stubs.identity.AttestRequest(join_token=token, csr=csr()[1]))
     assert caught.value.code() == grpc.StatusCode.PERMISSION_DENIED
     assert "token_used" in caught.value.details()
+
+
+def come_back(mesh, stubs, certificate, its_key, key):
+    """With an earlier certificate and its key, for another key."""
+    request = csr(key)[1]
+    said = b"mortise-rejoin/1\0" + hashlib.sha256(certificate).digest() + hashlib.sha256(request).digest()
+    last = stubs.identity.LastCertificate(certificate=certificate, signature=its_key.sign(said, ec.ECDSA(hashes.SHA256())))
+    return attest(mesh, stubs, stubs.identity.AttestRequest(last_certificate=last, csr=request))
+
+
+def test_a_certificate_that_was_followed_opens_no_door_again(mesh, stubs):
+    """A key that leaked long ago must not come back as its subsystem when that has another one since."""
+    keys = [ec.generate_private_key(ec.SECP256R1()) for _ in range(4)]
+    first = attest(mesh, stubs, stubs.identity.AttestRequest(join_token=mesh.token("portal"), csr=csr(keys[0])[1])).chain[0]
+    second = come_back(mesh, stubs, first, keys[0], keys[1]).chain[0]
+    second = come_back(mesh, stubs, first, keys[0], keys[1]).chain[0]  # the answer may have been lost
+    with pytest.raises(grpc.RpcError) as caught:
+        come_back(mesh, stubs, first, keys[0], keys[2])
+    assert (caught.value.code(), "rejoin_replaced" in caught.value.details()) == (
+        grpc.StatusCode.PERMISSION_DENIED, True)
+    mesh.control.kill()  # it is on record, too
+    mesh.start_control()
+    with pytest.raises(grpc.RpcError) as caught:
+        come_back(mesh, stubs, first, keys[0], keys[2])
+    assert "rejoin_replaced" in caught.value.details()
+    assert come_back(mesh, stubs, second, keys[1], keys[3]).spiffe_id.endswith("/sa/portal")
 
 
 def test_certificates_begin_earlier_and_end_within_bounds(mesh, stubs):

@@ -4,6 +4,7 @@ lost races are told, rollouts are watched to the end, and what cannot be done sa
 Drives: A1, A3, A8, A9, D7, F2, F5, R10, R36, R50, B1, C1, C3"""
 import json
 import re
+import subprocess
 import threading
 
 import pytest
@@ -244,6 +245,51 @@ def test_issued_certificates_are_recorded_with_their_reason(mesh):
 def test_completion(mesh, shell):
     text = mesh.ctl("completion", shell).stdout
     assert "mortisectl" in text and "rotate" in text
+
+
+def test_bash_completes_commands_of_two_words(mesh, tmp_path):
+    script = tmp_path / "completion"
+    script.write_text(mesh.ctl("completion", "bash").stdout)
+
+    def completed(*words):
+        asked = " ".join(f"'{word}'" for word in ("mortisectl", *words))
+        done = subprocess.run(["bash", "-c", f"source {script}; COMP_WORDS=({asked}); COMP_CWORD={len(words)}; "
+                               "_mortisectl; printf '%s\\n' \"${COMPREPLY[@]}\""], check=True, capture_output=True, text=True)
+        return done.stdout.split()
+
+    assert sorted(completed("ro")) == ["role", "rollback", "roots", "rotate"]
+    assert {"root", "issuer", "key", "control", "admin", "status", "--all"} <= set(completed("rotate", ""))
+    assert completed("rotate", "iss") == ["issuer"]
+    assert "--abort" in completed("rotate", "root", "--") and "--all" not in completed("rotate", "root", "--")
+    assert completed("--socket", "x", "ca", "") == ["csr", "import"]
+    assert "--new" in completed("ca", "csr", "--") and completed("get", "cert") == ["certificates"]
+    assert "--ttl" in completed("token", "create", "--")
+
+
+def test_bash_completes_names_that_are_in_the_mesh(mesh, tmp_path):
+    """Which are asked of the control plane that the words before say."""
+    script = tmp_path / "completion"
+    script.write_text(mesh.ctl("completion", "bash").stdout)
+
+    def completed(*words, socket=mesh.socket):
+        asked = " ".join(f"'{word}'" for word in (mesh.bin.ctl, "--socket", socket, *words))
+        done = mesh.control_host.run(
+            "bash", "-c", f"source {script}; COMP_WORDS=({asked}); COMP_CWORD={len(words) + 2}; _mortisectl; "
+            "printf '%s\\n' \"${COMPREPLY[@]}\"", check=True, capture_output=True, text=True, timeout=60)
+        assert done.stderr == ""
+        return set(done.stdout.split())
+
+    assert {"subsystem", "link", "profile"} <= completed("delete", "")
+    assert completed("delete", "link", "management-") == {
+        "management-portal", "management-gateway", "management-analytics"}
+    assert completed("get", "subsystems", "po") == {"portal"}
+    assert "mesh-client" in completed("clone", "profile", "")
+    assert {"portal", "gateway"} <= completed("token", "create", "") and {"portal", "root"} <= completed("rotate", "")
+    assert completed("certificate", "an") == {"analytics"}
+    assert "--ttl" in completed("token", "create", "--t") and "portal" not in completed("rotate", "--")
+    assert completed("delete", "link", "management-", socket=tmp_path / "none") == set()
+    done = mesh.ctl("completion", "names", check=False)
+    assert done.returncode == 2 and "names and a kind" in done.stderr
 
 
 def test_every_command_has_help_with_an_example(mesh):

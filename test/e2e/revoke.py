@@ -184,7 +184,44 @@ def test_what_cannot_be_revoked_is_told(mesh):
         assert done.returncode in (1, 2) and said in done.stderr, (words, done.stderr)
     assert mesh.ctl("revoke", "subsystem", "portal", "--grace", "2d", check=False).returncode == 2
     assert "there is no revocation 999" in mesh.ctl("lift", "999", check=False).stderr
-    assert mesh.ctl("lift", "x", check=False).returncode == 2
+    for bad in ("x", "", "1x", "-1", "9" * 20):
+        done = mesh.ctl("lift", "--", bad, check=False)
+        assert done.returncode == 2 and "is not a revocation's number" in done.stderr, (bad, done.stderr)
+    assert revocations(mesh) == []
+    # The word that was meant is named, and none where nothing is near.
+    assert '(meant was serial?)' in mesh.ctl("revoke", "seral", "0a", check=False).stderr
+    assert "meant" not in mesh.ctl("revoke", "zzzzzzzz", "0a", check=False).stderr
+
+
+def test_what_is_denied_is_shown_to_people(mesh):
+    """Who looks into it at night has to see whom, since when, by whom and why."""
+    try:
+        done = mesh.ctl("revoke", "serial", "0badc0de", "--grace", "1500ms", "--reason", "found on a disk", "--wait")
+        assert re.search(r"revocation \d+ is in force", done.stdout) and "4/4 " in done.stdout, done.stdout
+        heads, row = mesh.ctl("get", "revocations").stdout.splitlines()
+        assert heads.split() == ["ID", "KIND", "VALUE", "GRACE", "REVOKED", "BY", "UNTIL", "REASON"]
+        assert row.split()[0] == revocations(mesh)[0]["id"]
+        for said in ("serial", "0badc0de", "1.5s", "uid:0", "until lifted", "found on a disk"):
+            assert said in row, (said, row)
+        assert "0badc0de" in mesh.ctl("get", "revocations", "-o", "yaml").stdout
+        before = revocations(mesh)
+        preview = mesh.ctl("revoke", "subsystem", "portal", "--dry-run").stdout
+        assert "portal" in preview and revocations(mesh) == before, "nobody is denied by it"
+    finally:
+        for item in revocations(mesh):
+            done = mesh.ctl("lift", item["id"], "--wait")
+            assert f"revocation {item['id']} is lifted" in done.stdout
+    assert revocations(mesh) == []
+
+
+def test_without_a_control_plane_nothing_is_said_to_be_in_force(mesh):
+    nowhere = ("--socket", mesh.folder / "nowhere.sock", "--timeout", "2s")
+    for words in (("revoke", "subsystem", "portal"), ("revoke", "serial", "0a"), ("revoke", "serial", "0a", "--dry-run"),
+                  ("lift", "1"), ("get", "revocations")):
+        done = mesh.ctl(*words, *nowhere, check=False)
+        assert done.returncode == 1 and done.stderr and not done.stdout, (words, done)
+    done = mesh.ctl("lift", "1", "--server", "no address", check=False)
+    assert done.returncode in (1, 2) and done.stderr and not done.stdout, done
     assert revocations(mesh) == []
 
 

@@ -27,7 +27,7 @@ def pytest_collection_modifyitems(config, items):
     if not FULL:
         skip = pytest.mark.skip(reason="long: test/run --full")
         for item in items:
-            if "full" in item.keywords:
+            if item.get_closest_marker("full"):  # no keyword: the folders that a test lies in are such, too
                 item.add_marker(skip)
 
 

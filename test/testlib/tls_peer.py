@@ -7,10 +7,11 @@ import ssl
 import subprocess
 import threading
 import time
+import warnings
 
 from test.testlib.tls_raw import Refused
 
-VERSIONS = {"TLS1_2": ssl.TLSVersion.TLSv1_2, "TLS1_3": ssl.TLSVersion.TLSv1_3}
+VERSIONS = {"TLS1_0": ssl.TLSVersion.TLSv1, "TLS1_1": ssl.TLSVersion.TLSv1_1, "TLS1_2": ssl.TLSVersion.TLSv1_2, "TLS1_3": ssl.TLSVersion.TLSv1_3}
 FLAGS = {"TLS1_2": "-tls1_2", "TLS1_3": "-tls1_3"}
 
 
@@ -31,7 +32,9 @@ def context(side, roots=None, cert=None, version=None, ciphers=None, weak=False)
     if cert:
         made.load_cert_chain(*cert)
     if version:
-        made.minimum_version = made.maximum_version = VERSIONS[version]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # old ones are what is wanted
+            made.minimum_version = made.maximum_version = VERSIONS[version]
     return made
 
 

@@ -494,19 +494,13 @@ static void fleet_make_keys(struct fleet *fleet)
 
 static struct tls_profile *fleet_profile(void)
 {
-    Mortise__V1__TlsProfile *builtin[TLS_PROFILE_DEFAULTS];
+    Mortise__V1__TlsProfile *msg = tls_profile_builtin("default-tls-client");
     struct tls_profile *profile = NULL;
     struct fault_path path = {.len = 0};
     struct faults faults = {.num = 0};
-    size_t num;
 
-    tls_profile_defaults(builtin, &num);
-    for (size_t i = 0; i < num; i++) {
-        if (builtin[i]->role == MORTISE__V1__TLS_PROFILE__ROLE__CLIENT)
-            CHECK(err_is_ok(tls_profile_compile(builtin[i], &path, &faults, &profile)));
-        mortise__v1__tls_profile__free_unpacked(builtin[i], NULL);
-    }
-    CHECK(profile != NULL);
+    CHECK(err_is_ok(tls_profile_compile(msg, &path, &faults, &profile)));
+    mortise__v1__tls_profile__free_unpacked(msg, NULL);
     return profile;
 }
 
@@ -602,7 +596,10 @@ int main(int argc, char **argv)
             (void)fprintf(stderr, "fleet: %s: %s\n", faults.items[i].path, faults.items[i].message);
         status = 2;
     } else if (result.help) {
-        options_help(fleet_options, "fleet OPTIONS", "Many sidecars' control channels.", stdout);
+        options_help(fleet_options,
+                     &(struct options_page){.usage = "fleet OPTIONS",
+                                            .about = "Many sidecars' control channels."},
+                     false, stdout);
     } else if (!fleet_raise_descriptors(fleet.config.sidecars)) {
         (void)fprintf(stderr, "fleet: too few descriptors for so many (ulimit -n)\n");
         status = 2;

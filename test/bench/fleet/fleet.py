@@ -35,6 +35,10 @@ MEASURES = (
     ("push.p99_s", "  p99", "s", 3),
     ("push.all_s", "  by all", "s", 3),
     ("push.cpu_s", "  control plane's CPU", "s", 3),
+    ("revoke.p50_s", "revocation in force: p50", "s", 3),
+    ("revoke.p99_s", "  p99", "s", 3),
+    ("revoke.all_s", "  with all", "s", 3),
+    ("revoke.cpu_s", "  control plane's CPU", "s", 3),
     ("reissue.issued_s", "re-issue: all have the new certificate", "s", 2),
     ("reissue.per_s", "  certificates a second", "/s", 0),
     ("reissue.all_s", "  and are back on a connection under it", "s", 2),
@@ -56,13 +60,14 @@ def arguments():
     parser = argparse.ArgumentParser(
         prog="test/bench/fleet/run",
         description="One control plane on one core, and many sidecars that speak its control "
-                    "channel: connecting, a policy push, a full re-issue, a reconnect storm.")
+                    "channel: connecting, a policy push, a revocation, a full re-issue, a reconnect "
+                    "storm.")
     parser.add_argument("--sidecars", default="10000", metavar="N[,N…]",
                         help="how many; several for a curve (default %(default)s)")
     parser.add_argument("--subsystems", type=int, default=0, metavar="M",
                         help="identities that they share (default: one for each 100, at least 8)")
     parser.add_argument("--rounds", type=int, default=3,
-                        help="pushes, re-issues and storms of each size; medians are told "
+                        help="pushes, revocations, re-issues and storms of each size; medians are told "
                         "(default 3)")
     parser.add_argument("--sources", type=int, default=16,
                         help="loopback addresses that connections come from (default 16)")
@@ -352,17 +357,18 @@ class Run:
         return Perf(self.control.child.pid, self.folder / f"perf.{name}.{len(self.details)}")
 
     def phase(self, name, act, seconds):
-        """Runs one phase; (report, CPU seconds of the control plane, those of the load)."""
+        """Runs one phase and returns the load's report; it sees a revocation as a push."""
         load_cpu = self.load.cpu_s()
         cpu = self.control.child.cpu_s()
         with self.perf(name):
-            self.load.begin(name if name in ("join", "connect") else f"begin {name}")
+            begin = {"revoke": "push"}.get(name, name)
+            self.load.begin(begin if begin in ("join", "connect") else f"begin {begin}")
             act()
-            report = self.load.wait(name, seconds)
+            report = {**self.load.wait(name, seconds), "phase": name}
         cpu = self.control.child.cpu_s() - (0 if name == "storm" else cpu)
         load_cpu = self.load.cpu_s() - load_cpu
-        self.details.append({"phase": name, "control_cpu_s": cpu, "load_cpu_s": load_cpu,
-                             "load_average": os.getloadavg()[0], **report})
+        self.details.append({**report, "control_cpu_s": cpu, "load_cpu_s": load_cpu,
+                             "load_average": os.getloadavg()[0]})
         all_s = report["times"]["all"]
         say(f"  {name}: {all_s:.3f} s (p50 {report['times']['p50']:.3f}, "
             f"p99 {report['times']['p99']:.3f}); CPU control {cpu:.2f} s, load {load_cpu:.2f} s; "
@@ -424,6 +430,21 @@ class Run:
         self.add("push.p99_s", report["times"]["p99"])
         self.add("push.all_s", report["times"]["all"])
 
+    def revoke(self):
+        """A serial that nobody has: every sidecar is told, and has it in force; none is cut off."""
+        self.settle()
+        self.load.tell("report")
+        version = self.load.answer(30)["most_version"]
+
+        def act():
+            self.load.tell(f"push {version + 1}")
+            self.control.ctl("revoke", "serial", os.urandom(8).hex(), "--reason", "benchmark")
+
+        times = self.phase("revoke", act, self.args.timeout)["times"]
+        self.add("revoke.p50_s", times["p50"])
+        self.add("revoke.p99_s", times["p99"])
+        self.add("revoke.all_s", times["all"])
+
     def reissue(self):
         self.settle()
         report = self.phase("reissue", lambda: self.control.ctl("rotate", "--all"),
@@ -459,7 +480,7 @@ class Run:
                              self.control.port, self.control.socket, self.load_core)
             self.join()
             self.connect()
-            for cell in (self.push, self.reissue, self.storm):
+            for cell in (self.push, self.revoke, self.reissue, self.storm):
                 for _ in range(self.args.rounds):
                     cell()
             self.settle()

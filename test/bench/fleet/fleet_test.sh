@@ -35,11 +35,11 @@ import json, sys
 found = json.load(open(sys.argv[1]))
 run, = found["runs"]
 assert [phase["phase"] for phase in run["phases"]] == [
-    "join", "connect", "push", "reissue", "storm"], run["phases"]
+    "join", "connect", "push", "revoke", "reissue", "storm"], run["phases"]
 for phase in run["phases"]:
     assert phase["times"]["count"] == 20, phase
-assert run["phases"][3]["issued"]["count"] == 20
-assert run["phases"][4]["down"] == 20  # the kill was felt by each
+assert run["phases"][4]["issued"]["count"] == 20
+assert run["phases"][5]["down"] == 20  # the kill was felt by each
 assert run["medians"]["memory.pss_mb"] > 1 and run["medians"]["reissue.cpu_s"] > 0
 assert all(goal["passed"] for goal in found["goals"]) and len(found["goals"]) == 2
 END

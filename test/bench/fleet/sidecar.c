@@ -15,6 +15,7 @@
 
 /* Those of proxy/identity.c and proxy/discovery.c. */
 #define SIDECAR_CALL_MS 15000
+#define SIDECAR_MOVE_MS 30000 /* until it shows its new certificate, by chance */
 #define SIDECAR_MESSAGE_MAX ((size_t)4 << 20)
 #define SIDECAR_IDENTITY_BACKOFF_BASE_MS 500
 #define SIDECAR_IDENTITY_BACKOFF_MAX_MS 60000
@@ -188,6 +189,15 @@ static err_t sidecar_judge(struct sidecar *sidecar,
 static void sidecar_send_status(struct sidecar *sidecar);
 static void sidecar_reopen(struct sidecar *sidecar);
 
+static void sidecar_move(void *arg)
+{
+    struct sidecar *sidecar = arg;
+
+    sidecar->linked = false;
+    grpc_channel_reconnect(sidecar->channel);
+    sidecar_reopen(sidecar);
+}
+
 static void sidecar_take(struct sidecar *sidecar, struct svid *svid, uint64_t epoch)
 {
     bool joined = sidecar->svid == NULL;
@@ -209,11 +219,12 @@ static void sidecar_take(struct sidecar *sidecar, struct svid *svid, uint64_t ep
     sidecar_tell(sidecar, SIDECAR_ISSUED);
     if (sidecar->wanted_epoch > epoch)
         sidecar_wait_identity(sidecar, SIDECAR_IDENTITY_BACKOFF_BASE_MS);
-    /* The stream in use tells it first; then one under the new certificate takes over. */
+    /* The stream in use tells it; later one under the new certificate takes over. */
     sidecar_send_status(sidecar);
-    sidecar->linked = false;
-    grpc_channel_reconnect(sidecar->channel);
-    sidecar_reopen(sidecar);
+    if (!timer_is_on(&sidecar->move_timer))
+        timer_start(sidecar->world->loop, &sidecar->move_timer,
+                    SIDECAR_MOVE_MS / 4 + random_u32() % (SIDECAR_MOVE_MS * 3 / 4), sidecar_move,
+                    sidecar);
 }
 
 static void sidecar_on_certificate(void *arg, const struct grpc_result *result,
@@ -342,6 +353,25 @@ static void sidecar_send_status(struct sidecar *sidecar)
         sidecar_request(sidecar, NULL, "");
 }
 
+/* Asked for its live connections it has none; asked for the time it says it, as in
+ * proxy/discovery.c. */
+static void sidecar_answer(struct sidecar *sidecar, const Mortise__V1__DiscoveryResponse *asked)
+{
+    Mortise__V1__DiscoveryRequest request = MORTISE__V1__DISCOVERY_REQUEST__INIT;
+    Mortise__V1__Answer answer = MORTISE__V1__ANSWER__INIT;
+    Mortise__V1__Clock clock = MORTISE__V1__CLOCK__INIT;
+
+    clock.now_ms = clock.heard_at_ms = clock_wall_us() / 1000;
+    if (asked->clock != NULL)
+        clock.heard_ms = asked->clock->now_ms;
+    request.clock = &clock;
+    if (asked->question != NULL) {
+        answer.id = asked->question->id;
+        request.answer = &answer;
+    }
+    sidecar_send(sidecar, &request);
+}
+
 static void sidecar_on_message(void *arg, const ProtobufCMessage *msg)
 {
     struct sidecar_stream *stream = arg;
@@ -349,13 +379,18 @@ static void sidecar_on_message(void *arg, const ProtobufCMessage *msg)
     const Mortise__V1__DiscoveryResponse *response =
         (const Mortise__V1__DiscoveryResponse *)(const void *)msg;
     bool newer = response->version > sidecar->version;
-    bool first = !stream->spoke;
+    bool first;
 
     if (stream != sidecar->stream)
         return; /* the old one: whatever it says comes again on the new one */
-    stream->spoke = true;
     backoff_reset(&sidecar->stream_backoff);
     sidecar_drop_stream(&sidecar->old);
+    if (response->nonce[0] == '\0' && response->config == NULL) { /* pushes nothing */
+        sidecar_answer(sidecar, response);
+        return;
+    }
+    first = !stream->spoke;
+    stream->spoke = true;
     if (response->version < sidecar->version || response->config == NULL) {
         sidecar_failed(sidecar, "response", "config_rollback");
         return;
@@ -408,6 +443,7 @@ static void sidecar_open(void *arg)
     node.instance = sidecar->instance;
     node.build = build;
     node.advertise = sidecar->advertise;
+    node.answers = true;
     sidecar_request(sidecar, &node, "");
 }
 
@@ -458,6 +494,7 @@ void sidecar_fini(struct sidecar *sidecar)
 {
     timer_stop(sidecar->world->loop, &sidecar->identity_timer);
     timer_stop(sidecar->world->loop, &sidecar->stream_timer);
+    timer_stop(sidecar->world->loop, &sidecar->move_timer);
     if (sidecar->call != NULL)
         grpc_client_cancel(sidecar->call);
     sidecar_drop_stream(&sidecar->stream);

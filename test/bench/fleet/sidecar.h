@@ -1,8 +1,8 @@
 /* sidecar is one simulated sidecar: what mortise-proxy says to its control plane, without a data
  * path. It joins with a token (Attest), holds a discovery stream over mutual TLS, acknowledges each
- * response, renews when the epoch asks for it and then comes back on a new connection under the new
- * certificate, the old stream staying until the new one has spoken, as in proxy/control_mode.c,
- * identity.c and discovery.c; retries with their delays. */
+ * response, renews when the epoch asks for it and some time later comes back on a new connection
+ * under the new certificate, the old stream staying until the new one has spoken, as in
+ * proxy/control_mode.c, identity.c and discovery.c; retries with their delays. */
 #ifndef MORTISE_TEST_BENCH_FLEET_SIDECAR_H
 #define MORTISE_TEST_BENCH_FLEET_SIDECAR_H
 
@@ -71,6 +71,7 @@ struct sidecar {
     struct sidecar_stream *old;
     struct timer identity_timer;
     struct timer stream_timer;
+    struct timer move_timer;
     struct backoff identity_backoff;
     struct backoff stream_backoff;
     bool up;
