@@ -5,6 +5,7 @@
 
 #include "certs/spiffe_id.h"
 #include "control/msg.h"
+#include "lib/base/map.h"
 #include "lib/base/mem.h"
 #include "lib/rpc/pb.h"
 
@@ -16,14 +17,50 @@ struct access {
     struct vault *vault;
     access_msg *record; /* owned, never NULL once open */
     uint64_t version;
+    uint64_t stamp;
+    struct map stamps; /* by subject, of its last change; none: before the start */
     void (*on_change)(void *arg);
     void *arg;
 };
+
+static bool access_is_same(const access_binding_msg *a, const access_binding_msg *b)
+{
+    return a->at == b->at && strcmp(a->role, b->role) == 0 && strcmp(a->by, b->by) == 0;
+}
+
+/* Stamps what is new or other in the record than in the one before. */
+static void access_stamp_changes(struct access *access, const access_msg *before)
+{
+    struct map by_subject = {.num = 0};
+
+    access->stamp++;
+    for (size_t i = 0; i < before->n_bindings; i++)
+        (void)map_put(&by_subject, before->bindings[i]->subject, before->bindings[i]);
+    for (size_t i = 0; i < access->record->n_bindings; i++) {
+        const access_binding_msg *now = access->record->bindings[i];
+        const access_binding_msg *was = map_get(&by_subject, now->subject);
+
+        if (was == NULL || !access_is_same(was, now))
+            (void)map_put(&access->stamps, now->subject, (void *)(uintptr_t)access->stamp);
+    }
+    map_fini(&by_subject);
+}
+
+uint64_t access_stamp(const struct access *access)
+{
+    return access->stamp;
+}
+
+bool access_is_newer(const struct access *access, const char *subject, uint64_t stamp)
+{
+    return (uintptr_t)map_get(&access->stamps, subject) > stamp;
+}
 
 err_t access_reload(struct access *access)
 {
     access_msg empty = MORTISE__CONTROL__ACCESS__INIT;
     ProtobufCMessage *msg = NULL;
+    access_msg *before = access->record;
     uint64_t version = STORE_ABSENT;
     err_t err = vault_get(access->vault, VAULT_ACCESS, &msg, &version);
 
@@ -33,10 +70,12 @@ err_t access_reload(struct access *access)
         err = OK;
     }
     TRY(err);
-    if (access->record != NULL)
-        pb_free(&access->record->base);
     access->record = MSG_AS(access_msg, mortise__control__access__descriptor, msg);
     access->version = version;
+    if (before != NULL) {
+        access_stamp_changes(access, before);
+        pb_free(&before->base);
+    }
     if (access->on_change != NULL)
         access->on_change(access->arg);
     return OK;
@@ -79,6 +118,7 @@ void access_free(struct access *access)
         return;
     if (access->record != NULL)
         pb_free(&access->record->base);
+    map_fini(&access->stamps);
     mem_free(access);
 }
 
@@ -184,11 +224,30 @@ static err_t access_put_bindings(struct access *access, access_binding_msg **bin
     return access_put(access, &next, batch);
 }
 
+const char *access_author_subject(const char *author)
+{
+    static const char prefix[] = "spiffe://";
+    const char *slash = strrchr(author, '/');
+
+    return strncmp(author, prefix, sizeof(prefix) - 1) == 0 && slash != NULL ? slash + 1 : author;
+}
+
+/* Who vouches for the name from now on; `before` is NULL where it had no role. */
+static const char *access_by(const access_binding_msg *before, const char *subject,
+                             const char *author)
+{
+    bool own = strcmp(access_author_subject(author), subject) == 0;
+
+    return own && before != NULL ? before->by : author;
+}
+
 err_t access_bind(struct access *access, const char *subject, const char *role,
                   const struct access_author *author, struct vault_batch *batch)
 {
     const access_msg *record = access->record;
     size_t at = access_at_binding(access, subject);
+    const access_binding_msg *before = at < record->n_bindings ? record->bindings[at] : NULL;
+    const char *by = access_by(before, subject, author != NULL ? author->name : "");
     access_binding_msg **bindings;
     access_binding_msg binding = MORTISE__CONTROL__ACCESS_BINDING__INIT;
     struct role known;
@@ -199,7 +258,8 @@ err_t access_bind(struct access *access, const char *subject, const char *role,
         return FAIL(NOT_FOUND, 0);
     if (role != NULL && !access_find_role(access, role, &known))
         return FAIL(NOT_FOUND, 1);
-    if (role != NULL && at < record->n_bindings && strcmp(record->bindings[at]->role, role) == 0)
+    if (role != NULL && before != NULL && strcmp(before->role, role) == 0 &&
+        strcmp(before->by, by) == 0)
         return OK;
     if (at == record->n_bindings && record->n_bindings >= ACCESS_BINDINGS_MAX)
         return FAIL(LIMIT, ACCESS_BINDINGS_MAX);
@@ -211,7 +271,7 @@ err_t access_bind(struct access *access, const char *subject, const char *role,
     if (role != NULL) {
         binding.subject = msg_lend(subject);
         binding.role = msg_lend(role);
-        binding.by = msg_lend(author->name);
+        binding.by = msg_lend(by);
         binding.at = author->now_s;
         bindings[num++] = &binding;
     }

@@ -44,9 +44,20 @@ bool access_role_of(const struct access *access, const char *subject, struct rol
 /* All of it, to be shown. */
 const Mortise__Control__Access *access_record(const struct access *access);
 
+/* access_author_subject is what a binding calls its author: of an administrator's certificate the
+ * name. Borrows from `author`. */
+const char *access_author_subject(const char *author);
+
+/* access_stamp counts the changes of bindings since the start; access_is_newer tells whether that
+ * of `subject` was made or changed after it had that number. */
+uint64_t access_stamp(const struct access *access);
+bool access_is_newer(const struct access *access, const char *subject, uint64_t stamp);
+
 /* access_bind gives `subject` (valid) the role, NULL: none any more. With a `batch` the change is
  * only added there, and access_reload, once that is committed, brings it into force; the same again
- * adds nothing. Errors: NOT_FOUND (no such role; nothing to take away), LIMIT, STORE_*. */
+ * by the same author adds nothing. By another it does: a binding tells who vouches for the name now
+ * (lineage.h); who changes his own leaves that as it was. Errors: NOT_FOUND (no such role; nothing
+ * to take away), LIMIT, STORE_*. */
 MUST_CHECK err_t access_bind(struct access *access, const char *subject, const char *role,
                              const struct access_author *author, struct vault_batch *batch);
 /* access_set_role makes a role, or gives it other permissions (names, each known). Errors: EXISTS

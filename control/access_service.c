@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "control/audit_call.h"
+#include "control/lineage.h"
 #include "control/msg.h"
 #include "control/reply.h"
 #include "lib/base/log.h"
@@ -472,7 +473,8 @@ ACCESS_CALL(elevate)
     if (!access_records(service, call, AUDIT_ELEVATE, what, request->reason))
         return;
     caller_subject(service->rules, grpc_call_peer(call), subject);
-    err = elevations_ask(service->elevations, subject, request->reason, for_s, &elevation);
+    err = elevations_ask(service->elevations, subject, request->reason, for_s,
+                         access_stamp(service->access), &elevation);
     if (!err_is_ok(err)) {
         reply_error(call, err);
         return;
@@ -526,7 +528,7 @@ ACCESS_CALL(approve_elevation)
                      mortise__v1__approve_elevation_request__descriptor, msg);
     const struct elevation *elevation = access_find_elevation(service, request->id);
     CLEANUP(mem_freep) char *what = NULL;
-    char subject[CALLER_SUBJECT_MAX];
+    char subject[CALLER_SUBJECT_MAX], reason[LINEAGE_REASON_MAX];
     err_t err;
 
     caller_subject(service->rules, grpc_call_peer(call), subject);
@@ -539,6 +541,11 @@ ACCESS_CALL(approve_elevation)
     if (strcmp(elevation->subject, subject) == 0) {
         reply_text(call, GRPC_PERMISSION_DENIED,
                    "that is your own: another administrator has to approve it");
+        return;
+    }
+    if (!lineage_apart(service->access, service->rules->uid, elevation->subject, subject,
+                       elevation->stamp, reason)) {
+        reply_text(call, GRPC_PERMISSION_DENIED, "%s", reason);
         return;
     }
     what = mem_printf("%s, for %u s", elevation->subject, elevation->for_s);

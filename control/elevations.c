@@ -25,7 +25,7 @@ static uint64_t elevations_after(const struct elevations *elevations, uint32_t s
 }
 
 err_t elevations_ask(struct elevations *elevations, const char *subject, const char *reason,
-                     uint32_t for_s, const struct elevation **out)
+                     uint32_t for_s, uint64_t stamp, const struct elevation **out)
 {
     size_t at = elevations_find(elevations, subject);
     struct elevation *elevation;
@@ -40,6 +40,7 @@ err_t elevations_ask(struct elevations *elevations, const char *subject, const c
     elevation = &elevations->items[at];
     *elevation = (struct elevation){
         .id = ++elevations->last,
+        .stamp = stamp,
         .for_s = for_s,
         .pending = elevations->approval,
         .ends_ms = elevations_after(elevations, elevations->approval ? ELEVATION_PENDING_S : for_s),

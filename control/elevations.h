@@ -26,6 +26,7 @@ struct elevation {
     char subject[ELEVATION_SUBJECT_MAX + 1];
     char reason[ELEVATION_REASON_MAX + 1];
     char approved_by[ELEVATION_SUBJECT_MAX + 1]; /* "" without */
+    uint64_t stamp; /* of the roles, when it was asked for (access.h) */
     uint32_t for_s;
     bool pending;     /* waits for approval */
     uint64_t ends_ms; /* of the monotonic clock: of its time, or of its waiting */
@@ -39,11 +40,14 @@ struct elevations {
 };
 
 /* elevations_ask begins one, or has it wait for approval; one that the subject has or has asked for
- * is replaced. `*out` is borrowed until the next call of any of these. Errors: LIMIT. */
+ * is replaced. `stamp` is kept for whoever judges who approves. `*out` is borrowed until the next
+ * call of any of these. Errors: LIMIT. */
 MUST_CHECK err_t elevations_ask(struct elevations *elevations, const char *subject,
-                                const char *reason, uint32_t for_s, const struct elevation **out);
-/* elevations_approve begins it now, for the time that was asked for. Errors: NOT_FOUND, EXISTS (it
- * waits for nothing), PERMISSION (it is his own). */
+                                const char *reason, uint32_t for_s, uint64_t stamp,
+                                const struct elevation **out);
+/* elevations_approve begins it now, for the time that was asked for; that `by` is another person is
+ * judged before (lineage.h). Errors: NOT_FOUND, EXISTS (it waits for nothing), PERMISSION (it is
+ * his own). */
 MUST_CHECK err_t elevations_approve(struct elevations *elevations, uint64_t id, const char *by,
                                     const struct elevation **out);
 /* elevations_end takes away what the subject has or has asked for; false: nothing. */

@@ -147,3 +147,44 @@ def test_where_it_takes_two_one_is_not_enough(strict):
     strict.program.stop()
     strict.start("--elevation-approval")
     assert "takes an elevation" in first.ctl("rotate", "root").stderr
+
+
+def test_one_administrator_is_not_two(strict):
+    """By a name of his own invention, made before or after, by another's name, or through a third."""
+    mallory, carol = (Admin(strict, name, "--role", "admin") for name in ("mallory", "carol"))
+
+    def asks(admin):
+        done = admin.ctl("elevate", *REASON)
+        assert done.returncode == 0, done.stderr
+        return done.stdout.strip().split()[-1]
+
+    def makes(admin, name, *role):
+        second = Admin.__new__(Admin)
+        second.control, second.name, second.folder = strict, name, strict.folder / f"of-{admin.name}-{name}"
+        done = admin.ctl("admin", "create", name, "--out", second.folder, *role)
+        assert done.returncode == 0, done.stderr
+        return second
+
+    def refuses(admin, number, says):
+        done = admin.ctl("elevate", "approve", number)
+        assert done.returncode == 1 and says in done.stderr, (done.stdout, done.stderr)
+
+    before = makes(mallory, "before", "--role", "admin")
+    third = makes(before, "third", "--role", "admin")
+    number = asks(mallory)
+    after = makes(mallory, "after", "--role", "admin")
+    for second in (before, third, after):
+        refuses(second, number, f"mallory and {second.name} may be one person: mallory has given")
+    refuses(mallory, asks(before), "before and mallory may be one person")
+    stolen = makes(mallory, "carol")
+    refuses(stolen, number, "mallory and carol may be one person")
+    assert "mortisectl elevate approve" in mallory.ctl("rotate", "root").stderr
+    # Whose role comes from elsewhere, but later.
+    dave = Admin(strict, "dave", "--role", "admin")
+    refuses(dave, number, "the role of dave is newer than the request")
+    assert "may be one person" in strict.try_ctl("elevate", "approve", number).stderr, "root has made mallory"
+    # Who is another stays one.
+    done = dave.ctl("elevate", "approve", asks(mallory))
+    assert done.returncode == 0, done.stderr
+    assert mallory.ctl("elevate", "--end").returncode == 0
+    assert carol.ctl("whoami").returncode == 0

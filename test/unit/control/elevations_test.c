@@ -41,7 +41,7 @@ static void test_it_ends_by_itself_and_is_nobody_elses(void **state)
 
     assert_false(is_elevated(&elevations, "alice"));
     assert_false(elevations_end(&elevations, "alice"));
-    assert_ok(elevations_ask(&elevations, "alice", "due", 600, &made));
+    assert_ok(elevations_ask(&elevations, "alice", "due", 600, 0, &made));
     assert_int_equal(made->id, 1);
     assert_string_equal(made->reason, "due");
     assert_true(is_elevated(&elevations, "alice"));
@@ -56,7 +56,7 @@ static void test_it_ends_by_itself_and_is_nobody_elses(void **state)
     assert_int_equal(elevation_left_s(&elevations, made), 0);
 
     /* The wall clock has no say in it. */
-    assert_ok(elevations_ask(&elevations, "alice", "due", 600, &made));
+    assert_ok(elevations_ask(&elevations, "alice", "due", 600, 0, &made));
     fixture->clock.wall_s -= 86400;
     fixture->clock.mono_ms += 600 * 1000;
     assert_false(is_elevated(&elevations, "alice"));
@@ -69,9 +69,9 @@ static void test_it_is_ended_and_replaced(void **state)
     const struct elevation *made;
     size_t at = 0;
 
-    assert_ok(elevations_ask(&elevations, "alice", "first", 3600, &made));
-    assert_ok(elevations_ask(&elevations, "bob", "his", 3600, &made));
-    assert_ok(elevations_ask(&elevations, "alice", "second", 60, &made)); /* not both */
+    assert_ok(elevations_ask(&elevations, "alice", "first", 3600, 0, &made));
+    assert_ok(elevations_ask(&elevations, "bob", "his", 3600, 0, &made));
+    assert_ok(elevations_ask(&elevations, "alice", "second", 60, 0, &made)); /* not both */
     assert_string_equal(elevations_next(&elevations, &at)->reason, "second");
     assert_string_equal(elevations_next(&elevations, &at)->subject, "bob");
     assert_null(elevations_next(&elevations, &at));
@@ -89,7 +89,7 @@ static void test_it_takes_two_where_that_is_asked_for(void **state)
     const struct elevation *made;
     uint64_t id;
 
-    assert_ok(elevations_ask(&elevations, "alice", "due", 600, &made));
+    assert_ok(elevations_ask(&elevations, "alice", "due", 600, 0, &made));
     id = made->id;
     assert_false(is_elevated(&elevations, "alice"));
     assert_code(elevations_approve(&elevations, id, "alice", &made), PERMISSION);
@@ -107,9 +107,9 @@ static void test_it_takes_two_where_that_is_asked_for(void **state)
     assert_code(elevations_approve(&elevations, id, "bob", &made), NOT_FOUND);
 
     /* An approval does not wait for a question that is asked later. */
-    assert_ok(elevations_ask(&elevations, "alice", "due", 600, &made));
+    assert_ok(elevations_ask(&elevations, "alice", "due", 600, 0, &made));
     id = made->id;
-    assert_ok(elevations_ask(&elevations, "alice", "something else", 3600, &made));
+    assert_ok(elevations_ask(&elevations, "alice", "something else", 3600, 0, &made));
     assert_code(elevations_approve(&elevations, id, "bob", &made), NOT_FOUND);
     fixture_pass(fixture, ELEVATION_PENDING_S);
     assert_code(elevations_approve(&elevations, id + 1, "bob", &made), NOT_FOUND);
@@ -125,12 +125,12 @@ static void test_there_is_an_end_to_them(void **state)
 
     for (unsigned i = 0; i < ELEVATIONS_MAX; i++) {
         (void)snprintf(name, sizeof(name), "uid:%u", i);
-        assert_ok(elevations_ask(&elevations, name, "x", i == 7 ? 60 : 600, &made));
+        assert_ok(elevations_ask(&elevations, name, "x", i == 7 ? 60 : 600, 0, &made));
     }
-    assert_code(elevations_ask(&elevations, "alice", "x", 60, &made), LIMIT);
-    assert_ok(elevations_ask(&elevations, "uid:3", "x", 600, &made)); /* in its own place */
+    assert_code(elevations_ask(&elevations, "alice", "x", 60, 0, &made), LIMIT);
+    assert_ok(elevations_ask(&elevations, "uid:3", "x", 600, 0, &made)); /* in its own place */
     fixture_pass(fixture, 60);
-    assert_ok(elevations_ask(&elevations, "alice", "x", 60, &made));
+    assert_ok(elevations_ask(&elevations, "alice", "x", 60, 0, &made));
 }
 
 int main(void)
