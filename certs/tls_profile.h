@@ -93,9 +93,11 @@ MUST_CHECK err_t tls_profile_weak(const Mortise__V1__TlsProfile *msg, struct buf
 bool tls_profile_serves(const struct tls_profile *profile, const EVP_PKEY *key);
 
 /* The built-in profiles: default-tls, modern, intermediate, legacy, fips, each with "-client" and
- * "-server". out[] has room for TLS_PROFILE_DEFAULTS pointers; each message is the caller's, as if
- * unpacked (mortise__v1__tls_profile__free_unpacked). */
-#define TLS_PROFILE_DEFAULTS 10
+ * "-server", and the clients of the default links: analytics-ingestion-client,
+ * portal-director-client, gateway-management-client. out[] has room for TLS_PROFILE_DEFAULTS
+ * pointers; each message is the caller's, as if unpacked (mortise__v1__tls_profile__free_unpacked).
+ */
+#define TLS_PROFILE_DEFAULTS 13
 void tls_profile_defaults(Mortise__V1__TlsProfile **out, size_t *out_num);
 /* tls_profile_builtin is one of them, owned likewise; NULL: no such one is built in. */
 Mortise__V1__TlsProfile *tls_profile_builtin(const char *name);

@@ -65,7 +65,27 @@ static const struct tls_builtin tls_builtins[] = {
                  "rsa_pss_rsae_sha384", "rsa_pss_rsae_sha512", "rsa_pkcs1_sha256",
                  "rsa_pkcs1_sha384", "rsa_pkcs1_sha512"}},
 };
-_Static_assert(2 * ARRAY_LEN(tls_builtins) == TLS_PROFILE_DEFAULTS, "a client and a server each");
+
+/* Clients of the default links, under the names that such links have where they come from: on the
+ * wire as default-tls-client, each with the keystore and truststore of its name, which every mesh
+ * has too. In static mode a link names those itself. */
+static const struct {
+    const char *name;
+    const char *description;
+    const char *keystore;
+    const char *truststore;
+} tls_builtin_ends[] = {
+    {"analytics-ingestion-client", "TLS 1.2 and 1.3, for links to analytics", "analytics-ingestion",
+     "analytics-ingestion"},
+    {"portal-director-client", "TLS 1.2 and 1.3, for links to portal", "portal-director",
+     "portal-director"},
+    {"gateway-management-client", "TLS 1.2 and 1.3, for links to gateway", "gateway-management",
+     "gateway-management-client"},
+};
+
+#define TLS_BUILTIN_PAIRED (2 * ARRAY_LEN(tls_builtins))
+_Static_assert(TLS_BUILTIN_PAIRED + ARRAY_LEN(tls_builtin_ends) == TLS_PROFILE_DEFAULTS,
+               "a client and a server each, and the clients of links");
 
 static char **tls_builtin_list(const char *const *names, size_t *out_num)
 {
@@ -100,20 +120,42 @@ static Mortise__V1__TlsProfile *tls_builtin_message(const struct tls_builtin *bu
     return msg;
 }
 
+static const char *tls_builtin_name(size_t index)
+{
+    if (index >= TLS_BUILTIN_PAIRED)
+        return tls_builtin_ends[index - TLS_BUILTIN_PAIRED].name;
+    return index % 2 != 0 ? tls_builtins[index / 2].server : tls_builtins[index / 2].client;
+}
+
+static Mortise__V1__TlsProfile *tls_builtin_at(size_t index)
+{
+    Mortise__V1__TlsProfile *msg;
+    struct tls_builtin like;
+    size_t end = index - TLS_BUILTIN_PAIRED;
+
+    if (index < TLS_BUILTIN_PAIRED)
+        return tls_builtin_message(&tls_builtins[index / 2], index % 2 != 0);
+    like = tls_builtins[0];
+    like.client = tls_builtin_ends[end].name;
+    like.description = tls_builtin_ends[end].description;
+    msg = tls_builtin_message(&like, false);
+    msg->keystore = mem_strdup(tls_builtin_ends[end].keystore);
+    msg->truststore = mem_strdup(tls_builtin_ends[end].truststore);
+    return msg;
+}
+
 void tls_profile_defaults(Mortise__V1__TlsProfile **out, size_t *out_num)
 {
     for (size_t i = 0; i < TLS_PROFILE_DEFAULTS; i++)
-        out[i] = tls_builtin_message(&tls_builtins[i / 2], i % 2 != 0);
+        out[i] = tls_builtin_at(i);
     *out_num = TLS_PROFILE_DEFAULTS;
 }
 
 Mortise__V1__TlsProfile *tls_profile_builtin(const char *name)
 {
     for (size_t i = 0; i < TLS_PROFILE_DEFAULTS; i++) {
-        const struct tls_builtin *builtin = &tls_builtins[i / 2];
-
-        if (strcmp(i % 2 != 0 ? builtin->server : builtin->client, name) == 0)
-            return tls_builtin_message(builtin, i % 2 != 0);
+        if (strcmp(tls_builtin_name(i), name) == 0)
+            return tls_builtin_at(i);
     }
     return NULL;
 }

@@ -405,7 +405,8 @@ void mesh_complete(Mortise__V1__Mesh *mesh)
 }
 
 static void mesh_default_link(Mortise__V1__Link *link, const char *name, const char *client,
-                              uint32_t client_port, const char *server, uint32_t server_port)
+                              uint32_t client_port, const char *server, uint32_t server_port,
+                              const char *client_profile)
 {
     *link = (Mortise__V1__Link)MORTISE__V1__LINK__INIT;
     link->name = msg_lend(name);
@@ -413,6 +414,7 @@ static void mesh_default_link(Mortise__V1__Link *link, const char *name, const c
     link->client_port = client_port;
     link->server = msg_lend(server);
     link->server_port = server_port;
+    link->client_profile = msg_lend(client_profile);
 }
 
 Mortise__V1__Mesh *mesh_default(void)
@@ -430,10 +432,14 @@ Mortise__V1__Mesh *mesh_default(void)
         subsystems[i].name = msg_lend(names[i]);
         subsystem_ptrs[i] = &subsystems[i];
     }
-    mesh_default_link(&links[0], "management-portal", "management", 15101, "portal", 8081);
-    mesh_default_link(&links[1], "management-gateway", "management", 15102, "gateway", 8082);
-    mesh_default_link(&links[2], "management-analytics", "management", 15103, "analytics", 8083);
-    mesh_default_link(&links[3], "gateway-analytics", "gateway", 15104, "analytics", 8083);
+    mesh_default_link(&links[0], "management-portal", "management", 15101, "portal", 8081,
+                      "portal-director-client");
+    mesh_default_link(&links[1], "management-gateway", "management", 15102, "gateway", 8082,
+                      "gateway-management-client");
+    mesh_default_link(&links[2], "management-analytics", "management", 15103, "analytics", 8083,
+                      "analytics-ingestion-client");
+    mesh_default_link(&links[3], "gateway-analytics", "gateway", 15104, "analytics", 8083,
+                      "analytics-ingestion-client");
     for (size_t i = 0; i < ARRAY_LEN(links); i++)
         link_ptrs[i] = &links[i];
     mesh.subsystems = subsystem_ptrs;

@@ -117,8 +117,9 @@ MUST_CHECK err_t mesh_check_stored(const Mortise__V1__Mesh *mesh, struct faults 
 void mesh_warn(const Mortise__V1__Mesh *mesh, const struct mesh_origin *origin,
                struct faults *warnings);
 
-/* mesh_default is the mesh of a first start; owned (pb_free): the built-in profiles and
- * truststores, and management-portal    127.0.0.1:15101 of management -> 127.0.0.1:8081 of portal
+/* mesh_default is the mesh of a first start; owned (pb_free): the built-in profiles, truststores
+ * and keystores, and four links, whose clients have the built-in profile of their server:
+ *   management-portal    127.0.0.1:15101 of management -> 127.0.0.1:8081 of portal
  *   management-gateway   127.0.0.1:15102 of management -> 127.0.0.1:8082 of gateway
  *   management-analytics 127.0.0.1:15103 of management -> 127.0.0.1:8083 of analytics
  *   gateway-analytics    127.0.0.1:15104 of gateway    -> 127.0.0.1:8083 of analytics */

@@ -27,6 +27,11 @@ static const struct option clone_options[] = {
      .arg = "PORT",
      .help = "Of a link: the loopback port of the client's sidecar, where the first one has "
              "another."},
+    {.name = "with-stores",
+     .kind = OPTION_BOOL,
+     .offset = offsetof(struct ctl_flags, with_stores),
+     .help = "Of a profile: its keystore and truststore too, under the new name, which the copy "
+             "then refers to."},
     CTL_DRY_RUN_ROW,
     CTL_FORCE_STRICT_ROW,
     CTL_WAIT_ROW,
@@ -239,48 +244,99 @@ static void clone_release(void *made)
         pb_free(made);
 }
 
+static void clone_set(char **field, const char *text)
+{
+    if (*field != protobuf_c_empty_string)
+        mem_free(*field);
+    *field = mem_strdup(text);
+}
+
 static void clone_rename(ProtobufCMessage *item, const char *name)
 {
     const ProtobufCFieldDescriptor *field =
         protobuf_c_message_descriptor_get_field_by_name(item->descriptor, "name");
-    char **at = (char **)(void *)((char *)item + field->offset);
 
-    if (*at != protobuf_c_empty_string)
-        mem_free(*at);
-    *at = mem_strdup(name);
+    clone_set((char **)(void *)((char *)item + field->offset), name);
 }
 
-/* A document of the copy alone. */
+/* Whether a copy under that name can be made; else told. */
+static bool clone_may(const Mortise__V1__Mesh *now, int kind, const char *name,
+                      const char *new_name)
+{
+    if (!change_has(now, kind, name))
+        return false;
+    if (change_find(now, kind, new_name) == mesh_num(now, &mesh_kinds[kind]))
+        return true;
+    ctl_tell("there is a %s \"%s\" already", ctl_mesh_kinds[kind], new_name);
+    return false;
+}
+
+/* Adds a copy to `document`, which has none of that kind. */
+static void clone_add(const Mortise__V1__Mesh *now, int kind, const char *name,
+                      const char *new_name, Mortise__V1__Mesh *document)
+{
+    const struct mesh_kind *what = &mesh_kinds[kind];
+    const size_t num = 1;
+    ProtobufCMessage **items = mem_array(num, sizeof(ProtobufCMessage *));
+
+    items[0] = pb_clone(mesh_item(now, what, change_find(now, kind, name)));
+    clone_rename(items[0], new_name);
+    memcpy((char *)document + what->num_at, &num, sizeof(num));
+    memcpy((char *)document + what->items_at, &items, sizeof(items));
+}
+
+/* What the copy of a profile refers to becomes its own. */
+static bool clone_stores(const Mortise__V1__Mesh *now, const char *name, const char *new_name,
+                         Mortise__V1__Mesh *document)
+{
+    Mortise__V1__TlsProfile *profile = document->profiles[0];
+    const struct {
+        int kind;
+        char **field;
+    } rows[] = {{MESH_KEYSTORES, &profile->keystore}, {MESH_TRUSTSTORES, &profile->truststore}};
+
+    if (profile->keystore[0] == '\0' && profile->truststore[0] == '\0') {
+        ctl_tell("profile %s names neither a keystore nor a truststore: leave out --with-stores",
+                 name);
+        return false;
+    }
+    for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+        if ((*rows[i].field)[0] == '\0')
+            continue;
+        if (!clone_may(now, rows[i].kind, *rows[i].field, new_name))
+            return false;
+        clone_add(now, rows[i].kind, *rows[i].field, new_name, document);
+        clone_set(rows[i].field, new_name);
+    }
+    return true;
+}
+
+/* A document of the copy, and of what it refers to where that is asked for. */
 static bool clone_plan(const struct change *change, const Mortise__V1__Mesh *now,
                        Mortise__V1__ApplyRequest *request, void **out)
 {
-    const struct mesh_kind *kind = &mesh_kinds[change->kind];
     const char *name = change->operands[1], *new_name = change->operands[2];
-    Mortise__V1__Mesh one = MORTISE__V1__MESH__INIT;
-    const ProtobufCMessage *item;
-    const ProtobufCMessage **items = &item;
-    const size_t num = 1;
+    const Mortise__V1__Mesh none = MORTISE__V1__MESH__INIT;
     Mortise__V1__Mesh *made;
 
-    if (!change_has(now, change->kind, name))
+    if (change->flags->with_stores && change->kind != MESH_PROFILES) {
+        ctl_tell("--with-stores is for profiles");
+        return false;
+    }
+    if (!clone_may(now, change->kind, name, new_name))
         return false;
     if (change->kind == MESH_LINKS && change->flags->client_port == 0) {
         ctl_tell("link %s: give it a port of its own: --client-port PORT", new_name);
         return false;
     }
-    if (change_find(now, change->kind, new_name) < mesh_num(now, kind)) {
-        ctl_tell("there is a %s \"%s\" already", ctl_mesh_kinds[change->kind], new_name);
-        return false;
-    }
-    item = mesh_item(now, kind, change_find(now, change->kind, name));
-    memcpy((char *)&one + kind->num_at, &num, sizeof(num));
-    memcpy((char *)&one + kind->items_at, &items, sizeof(items));
-    made = MSG_AS(Mortise__V1__Mesh, mortise__v1__mesh__descriptor, pb_clone(&one.base));
-    clone_rename((ProtobufCMessage *)(uintptr_t)mesh_item(made, kind, 0), new_name); /* ours */
+    made = mem_dup(&none, sizeof(none));
+    *out = &made->base;
+    clone_add(now, change->kind, name, new_name, made);
     if (change->kind == MESH_LINKS && change->flags->client_port != 0)
         made->links[0]->client_port = (uint32_t)change->flags->client_port;
+    if (change->flags->with_stores && !clone_stores(now, name, new_name, made))
+        return false;
     request->mesh = made;
-    *out = &made->base;
     return true;
 }
 
@@ -302,8 +358,10 @@ const struct ctl_command ctl_clone = {
         "something names it. What is built in cannot be changed, its copy can. A link's copy needs "
         "a "
         "port of its own. A subsystem's copy that has the same service_account would be the "
-        "same identity and is refused: apply a document instead.\n\n"
-        "Example: mortisectl clone profile default-tls-server strict-server",
+        "same identity and is refused: apply a document instead. A profile's copy shares the "
+        "keystore and the truststore, unless --with-stores copies them with it.\n\n"
+        "Example: mortisectl clone profile default-tls-server strict-server\n"
+        "Example: mortisectl clone profile portal-director-client director --with-stores",
     .options = clone_options,
     .min_operands = 3,
     .max_operands = 3,

@@ -74,6 +74,7 @@ struct ctl_flags {
     char *description;
     bool replace;
     int64_t client_port;
+    bool with_stores;
     int64_t limit;
     int64_t since_ms;
     int64_t expiring_ms;

@@ -1290,15 +1290,20 @@ static void test_builtin_profiles_compile_and_meet(void **state)
     for (size_t i = 0; i < num; i++) {
         profiles[i] = builtin(msgs[i]->name);
         assert_string_equal(tls_profile_name(profiles[i]), msgs[i]->name);
-        assert_int_equal(tls_profile_is_server(profiles[i]), i % 2);
-        assert_non_null(strstr(msgs[i]->name, i % 2 != 0 ? "-server" : "-client"));
+        assert_int_equal(tls_profile_is_server(profiles[i]), i < 10 && i % 2 != 0);
+        assert_non_null(strstr(msgs[i]->name, i < 10 && i % 2 != 0 ? "-server" : "-client"));
     }
     assert_string_equal(msgs[0]->name, "default-tls-client");
     assert_string_equal(msgs[1]->name, "default-tls-server");
-    for (size_t client = 0; client < num; client += 2) {
-        for (size_t server = 1; server < num; server += 2)
+    for (size_t client = 0; client < num; client += client < 10 ? 2 : 1) {
+        for (size_t server = 1; server < 10; server += 2)
             assert_ok(
                 tls_profile_intersect(profiles[client], profiles[server], "link", &faults, NULL));
+    }
+    for (size_t i = 10; i < num; i++) { /* the clients of the default links */
+        assert_true(tls_profile_equal(profiles[i], profiles[0]));
+        assert_string_not_equal(msgs[i]->truststore, "");
+        assert_string_not_equal(msgs[i]->keystore, "");
     }
     for (size_t i = 0; i < num; i++) {
         tls_profile_unref(profiles[i]);

@@ -372,11 +372,17 @@ static void test_all_faults_come_at_once(void **state)
 
 static void test_the_default_mesh_is_the_four_links(void **state)
 {
-    static const char *const links[][3] = {{"management-portal", "management", "portal"},
-                                           {"management-gateway", "management", "gateway"},
-                                           {"management-analytics", "management", "analytics"},
-                                           {"gateway-analytics", "gateway", "analytics"}};
+    static const char *const links[][6] = {
+        {"management-portal", "management", "portal", "portal-director-client", "portal-director",
+         "portal-director"},
+        {"management-gateway", "management", "gateway", "gateway-management-client",
+         "gateway-management", "gateway-management-client"},
+        {"management-analytics", "management", "analytics", "analytics-ingestion-client",
+         "analytics-ingestion", "analytics-ingestion"},
+        {"gateway-analytics", "gateway", "analytics", "analytics-ingestion-client",
+         "analytics-ingestion", "analytics-ingestion"}};
     Mortise__V1__Mesh *mesh = mesh_default();
+    const Mortise__V1__TlsProfile *profile;
     struct faults faults = {0};
 
     (void)state;
@@ -387,6 +393,17 @@ static void test_the_default_mesh_is_the_four_links(void **state)
         assert_string_equal(mesh->links[i]->name, links[i][0]);
         assert_string_equal(mesh->links[i]->client, links[i][1]);
         assert_string_equal(mesh->links[i]->server, links[i][2]);
+        assert_string_equal(mesh->links[i]->client_profile, links[i][3]);
+        profile = mesh_profile(mesh, links[i][3]);
+        assert_non_null(profile);
+        assert_string_equal(profile->keystore, links[i][4]);
+        assert_string_equal(profile->truststore, links[i][5]);
+        assert_null(mesh_keystore(mesh, profile)); /* issued */
+        assert_true(mesh_trusts_mesh(mesh_truststore(mesh, profile)));
+        assert_false(mesh_trusts_others(mesh_truststore(mesh, profile)));
+        assert_true(mesh_is_built_in(MESH_PROFILES, links[i][3]));
+        assert_true(mesh_is_built_in(MESH_KEYSTORES, links[i][4]));
+        assert_true(mesh_is_built_in(MESH_TRUSTSTORES, links[i][5]));
     }
     assert_non_null(mesh_profile(mesh, "default-tls-client"));
     assert_non_null(mesh_profile(mesh, "default-tls-server"));
@@ -461,7 +478,7 @@ static void test_a_document_changes_what_it_names(void **state)
     struct merged *merged =
         merge("subsystems: [{name: portal, namespace: apim}, {name: shop}]\n"
               "links: [{name: management-portal, client: management, server: portal, client_port: "
-              "15101, server_port: 9999}]\n"
+              "15101, server_port: 9999, client_profile: portal-director-client}]\n"
               "settings: {leaf_ttl_s: 3600}\n",
               false);
     const Mortise__V1__Mesh *mesh = merged->merge.mesh;
@@ -646,8 +663,9 @@ static void test_a_client_gets_its_links_and_no_others(void **state)
     assert_string_equal(out->peers->spiffe_ids[0], "spiffe://mesh.test/ns/default/sa/analytics");
     assert_int_equal(out->peers->n_dns_names, 0);
     assert_string_equal(out->server_name, "gateway-analytics.mortise.internal");
-    assert_string_equal(out->profile, "default-tls-client");
+    assert_string_equal(out->profile, "analytics-ingestion-client");
     assert_string_equal(out->truststore, "mesh");
+    assert_string_equal(out->keystore, "");
 
     assert_int_equal(config->inbound->n_links, 1);
     in = config->inbound->links[0];
@@ -672,7 +690,7 @@ static void test_a_pure_client_takes_nothing_and_a_pure_server_opens_nothing(voi
     (void)state;
     assert_int_equal(client->n_outbound, 3);
     assert_null(client->inbound);
-    assert_int_equal(client->n_profiles, 1);
+    assert_int_equal(client->n_profiles, 3);
     assert_int_equal(client->outbound[0]->n_endpoints, 0); /* nobody is there yet */
     assert_int_equal(server->n_outbound, 0);
     assert_int_equal(server->inbound->n_links, 1);

@@ -491,7 +491,10 @@ static void test_a_mesh_that_would_be_refused_today_stays_in_force(void **state)
     struct faults faults = {0};
     uint64_t version = 0;
 
-    mesh->profiles[0]->max_version = MORTISE__V1__TLS_VERSION__TLS1_2;
+    for (size_t i = 0; i < mesh->n_profiles; i++) {
+        if (strcmp(mesh->profiles[i]->name, mesh_client_profile(mesh->links[0])) == 0)
+            mesh->profiles[i]->max_version = MORTISE__V1__TLS_VERSION__TLS1_2;
+    }
     mesh->profiles[1]->min_version = MORTISE__V1__TLS_VERSION__TLS1_3;
     assert_code(mesh_check(mesh, NULL, &faults), CONFIG_INVALID);
     apply(fixture, mesh, &version); /* which does not judge */
