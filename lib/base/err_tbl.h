@@ -106,6 +106,20 @@ X(REJOIN_UNKNOWN, PEER, "certificate is not on record")
 X(REJOIN_REPLACED, PEER, "certificate has been renewed: its successor may come back, not it")
 X(REJOIN_LATE, PEER, "certificate expired too long ago to come back with it") /* sub: seconds */
 X(PROOF_INVALID, PEER, "request is not signed by the last certificate's key")
+X(JWKS_SYNTAX, OPERATOR, "not a valid key set (JWKS)")
+X(JWKS_EMPTY, OPERATOR, "key set has no key that can be used") /* sub: that were left out */
+X(JWT_SYNTAX, PEER, "not a token (JWT)")
+X(JWT_ALGORITHM, PEER, "token's algorithm is not allowed")
+X(JWT_CRITICAL, PEER, "token's header has to be understood, and is not")
+X(JWT_TYPE, PEER, "token is of another kind")
+X(JWT_KEY_UNKNOWN, PEER, "token is signed with a key that its issuer does not publish")
+X(JWT_SIGNATURE, PEER, "token's signature is wrong")
+X(JWT_CLAIM, PEER, "token lacks a claim, or has one of another type")
+X(JWT_ISSUER, PEER, "token is of another issuer")
+X(JWT_AUDIENCE, PEER, "token is for somebody else")
+X(JWT_EXPIRED, PEER, "token has expired")            /* sub: seconds since */
+X(JWT_NOT_YET_VALID, PEER, "token is not valid yet") /* sub: seconds until */
+X(JWT_UNWANTED, PEER, "a token is not taken here")
 X(RATE_LIMITED, PEER, "too many requests")
 X(STORE_CORRUPT, SYSTEM, "store is corrupt")
 X(STORE_UNWRITABLE, SYSTEM, "store cannot be written")

@@ -39,7 +39,7 @@ LAYERS = [
     ("lib/base", set()),
     ("lib/net", {"uv", "crypto", "ssl", "ipsec_mb"}),
     ("lib/rpc", {"uv", "nghttp2", "protobuf_c", "jansson", "yaml", "http_parser", "crypto", "ssl"}),
-    ("certs", {"crypto", "ssl", "protobuf_c"}),
+    ("certs", {"crypto", "ssl", "protobuf_c", "jansson"}),
     ("proto", {"protobuf_c"}),
     # nghttp2 and others: for their versions in --version.
     ("proxy", {"uv", "crypto", "ssl", "protobuf_c", "jansson", "yaml", "nghttp2"}),
@@ -48,7 +48,7 @@ LAYERS = [
 
 # Decisions without a loop: they must stay testable without one.
 PURE = {
-    "certs/renew", "control/inject", "control/jwt", "control/xds_stream", "lib/base/backoff",
+    "certs/renew", "control/inject", "certs/jwt", "certs/jwks", "control/xds_stream", "lib/base/backoff",
     "lib/rpc/grpc_frame", "proxy/authz", "proxy/route",
 }
 
