@@ -703,14 +703,34 @@ static bool audit_ends_well(struct audit *audit)
     return err_is(err, E_NOT_FOUND);
 }
 
+/* Whether there is anything at all of an audit log. */
+static bool audit_has_parts(const struct audit *audit)
+{
+    static const char *const places[] = {VAULT_AUDIT_HEAD, VAULT_AUDIT_KEY, VAULT_AUDIT};
+    size_t num = 0;
+
+    for (size_t i = 0; i < ARRAY_LEN(places) && num == 0; i++) {
+        struct store_items items;
+
+        if (!err_is_ok(store_list_page(vault_store(audit->vault), places[i], "", 1, &items)))
+            return true;
+        num = items.num;
+        store_items_fini(&items);
+    }
+    return num > 0;
+}
+
+/* A log is begun with the store and never later: one that begins by itself where there is none
+ * would be the way to be rid of one. */
 static err_t audit_load(struct audit *audit)
 {
     err_t err = audit_load_head(audit);
 
     if (err_is_ok(err))
         err = audit_load_key(audit);
-    if (!err_is_ok(err))
-        return err_is(err, E_NOT_FOUND) ? FAIL(STORE_CORRUPT, 0) : err;
+    if (err_is(err, E_NOT_FOUND))
+        return FAIL(AUDIT_MISSING, audit_has_parts(audit) ? 1 : 0);
+    TRY(err);
     audit->broken = !audit_ends_well(audit);
     if (audit->broken)
         log_error("audit", "end_is_missing", LOG_UINT("last", audit->state.seq));

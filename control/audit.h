@@ -62,7 +62,8 @@ struct audit_params {
 };
 /* audit_open takes its place in the vault's commits. A log whose last record is not the one that
  * was written is told (audit_is_broken), and goes on: that it was cut stays to be seen. Errors:
- * STORE_CORRUPT (there is none), KEK_UNAVAILABLE, IO. */
+ * AUDIT_MISSING (there is none: it is never begun anew; sub 1: parts of one are there),
+ * STORE_CORRUPT, KEK_UNAVAILABLE, IO. */
 MUST_CHECK err_t audit_open(const struct audit_params *params, struct audit **out);
 /* audit_close writes what is counted, and a checkpoint, if it can. */
 void audit_close(struct audit *audit);

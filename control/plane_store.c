@@ -52,6 +52,14 @@ static const char *plane_store_advice(err_t err)
         return "another mortise-control is running on it";
     case E_STORE_CORRUPT:
         return "it is damaged: restore the folder from a backup";
+    case E_AUDIT_MISSING:
+        return err.sub == 0
+                   ? "somebody has taken it out, or a version of the program from before there was "
+                     "one wrote the store, and nothing tells these apart: restore the folder from "
+                     "a backup; a store of such a version is not taken over, but its mesh is, by "
+                     "`mortisectl get mesh` there and `mortisectl apply` at a new store "
+                     "(docs/audit.md)"
+                   : "parts of one are there: it was cut; restore the folder from a backup";
     case E_STORE_SCHEMA:
         return "start the version of the program that wrote it";
     case E_STORE_UNWRITABLE:

@@ -4,6 +4,7 @@
 
 #include "certs/tls_profile.h"
 #include "control/mesh.h"
+#include "control/weaker_trust.h"
 #include "lib/base/map.h"
 #include "lib/base/mem.h"
 #include "lib/rpc/pb.h"
@@ -14,6 +15,7 @@ struct weaker_mesh {
     struct map profiles;
     struct map links;
     struct tls_profile **compiled; /* NULL: not yet */
+    struct weaker_trusts trusts;
 };
 
 /* What a link is about. */
@@ -28,6 +30,7 @@ static void weaker_open(const Mortise__V1__Mesh *mesh, struct weaker_mesh *out)
 {
     *out = (struct weaker_mesh){.mesh = mesh};
     out->compiled = mem_array(mesh->n_profiles, sizeof(*out->compiled));
+    weaker_trusts_open(mesh, &out->trusts);
     for (size_t i = 0; i < mesh->n_profiles; i++)
         map_put(&out->profiles, mesh->profiles[i]->name, (void *)(uintptr_t)(i + 1));
     for (size_t i = 0; i < mesh->n_links; i++)
@@ -39,6 +42,7 @@ static void weaker_close(struct weaker_mesh *mesh)
     for (size_t i = 0; i < mesh->mesh->n_profiles; i++)
         tls_profile_unref(mesh->compiled[i]);
     mem_free(mesh->compiled);
+    weaker_trusts_close(&mesh->trusts);
     map_fini(&mesh->profiles);
     map_fini(&mesh->links);
 }
@@ -325,12 +329,16 @@ static const struct weaker_rule {
 
 /* ---------------------------------------------------------------------- whole */
 
-static void weaker_judge(const char *name, const struct weaker_link *before,
+#define WEAKER_PATH_MAX (MESH_NAME_MAX + 16)
+static const char *weaker_path(const Mortise__V1__Link *link, char out[WEAKER_PATH_MAX])
+{
+    (void)snprintf(out, WEAKER_PATH_MAX, "link %.*s", MESH_NAME_MAX, link->name);
+    return out;
+}
+
+static void weaker_judge(const char *path, const struct weaker_link *before,
                          const struct weaker_link *after, struct faults *out)
 {
-    char path[MESH_NAME_MAX + 16];
-
-    (void)snprintf(path, sizeof(path), "link %.*s", MESH_NAME_MAX, name);
     for (size_t i = 0; i < ARRAY_LEN(weaker_rules); i++) {
         const struct weaker_rule *rule = &weaker_rules[i];
         struct buf old = {0}, new = {0};
@@ -382,11 +390,26 @@ static void weaker_find_gone(const struct weaker_mesh *before, const struct weak
     }
 }
 
+/* Whom each end takes. */
+static void weaker_look_at_trust(struct weaker_mesh *before, const struct weaker_link *old,
+                                 struct weaker_mesh *after, const struct weaker_link *new,
+                                 struct faults *out)
+{
+    char path[WEAKER_PATH_MAX];
+
+    weaker_path(new->link, path);
+    weaker_trust_judge(&before->trusts, old->client, &after->trusts, new->client, "client", path,
+                       out);
+    weaker_trust_judge(&before->trusts, old->server, &after->trusts, new->server, "server", path,
+                       out);
+}
+
 static void weaker_look(struct weaker_mesh *before, struct weaker_mesh *after,
                         const Mortise__V1__Link *was, const Mortise__V1__Link *link,
                         struct faults *out)
 {
     struct weaker_link old, new;
+    char path[WEAKER_PATH_MAX];
 
     old.link = was;
     new.link = link;
@@ -396,16 +419,46 @@ static void weaker_look(struct weaker_mesh *before, struct weaker_mesh *after,
     new.server = weaker_profile(after, mesh_server_profile(link));
     if (old.client == NULL || old.server == NULL || new.client == NULL || new.server == NULL)
         return;
+    weaker_look_at_trust(before, &old, after, &new, out);
     if (was->allow_anonymous == link->allow_anonymous &&
         pb_equal(&old.client->base, &new.client->base) &&
         pb_equal(&old.server->base, &new.server->base))
         return;
     if (weaker_common(before, &old) && weaker_common(after, &new))
-        weaker_judge(link->name, &old, &new, out);
+        weaker_judge(weaker_path(link, path), &old, &new, out);
+}
+
+/* Both ends have to, for a link to do so. */
+static bool weaker_may_be_old(const Mortise__V1__TlsProfile *profile)
+{
+    return profile->allow_legacy;
+}
+
+/* A link that is new, and in nobody's place: nobody is surprised by what it has, but by what no
+ * default has. */
+static void weaker_look_at_new(struct weaker_mesh *mesh, const Mortise__V1__Link *link,
+                               struct faults *out)
+{
+    struct weaker_link new = {.link = link};
+    char path[WEAKER_PATH_MAX];
+
+    weaker_path(link, path);
+    new.client = weaker_profile(mesh, mesh_client_profile(link));
+    new.server = weaker_profile(mesh, mesh_server_profile(link));
+    if (new.client == NULL || new.server == NULL)
+        return;
+    if (link->allow_anonymous)
+        faults_add(out, path, "allow_anonymous none -> true");
+    if (new.client->insecure_skip_verify)
+        faults_add(out, path, "insecure_skip_verify none -> true");
+    /* None of the built-in profiles takes what is below: so it is asked only of others. */
+    if (weaker_may_be_old(new.client) && weaker_may_be_old(new.server) &&
+        weaker_common(mesh, &new) && new.common.min < TLS1_2_VERSION)
+        faults_add(out, path, "min_version none -> %s", tls_version_name(new.common.min));
 }
 
 /* A link is held to what the one of its name was, and one that leads another way than that to what
- * led there. */
+ * led there; a new one to the defaults. */
 static void weaker_look_at(struct weaker_mesh *before, struct weaker_mesh *after,
                            const struct map *gone, const Mortise__V1__Link *link,
                            struct faults *out)
@@ -421,6 +474,8 @@ static void weaker_look_at(struct weaker_mesh *before, struct weaker_mesh *after
         led = map_get(gone, way);
     if (led != NULL && out->total == told) /* once is enough */
         weaker_look(before, after, led, link, out);
+    if (was == NULL && led == NULL)
+        weaker_look_at_new(after, link, out);
 }
 
 void weaker_find(const Mortise__V1__Mesh *before, const Mortise__V1__Mesh *after,

@@ -124,6 +124,7 @@ X(RATE_LIMITED, PEER, "too many requests")
 X(STORE_CORRUPT, SYSTEM, "store is corrupt")
 X(STORE_UNWRITABLE, SYSTEM, "store cannot be written")
 X(STORE_CONFLICT, OPERATOR, "changed by somebody else meanwhile")
+X(AUDIT_MISSING, OPERATOR, "the store has no audit log") /* sub: 1: but parts of one */
 X(STORE_SCHEMA, OPERATOR, "store was made by another version of the program") /* sub: its schema */
 X(STORE_BUSY, OPERATOR, "store is in use by another process")
 X(KEK_UNAVAILABLE, OPERATOR, "key-encryption key is missing or wrong")

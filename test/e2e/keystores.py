@@ -133,6 +133,26 @@ def test_who_came_by_a_ca_goes_with_it(mesh, unharmed, partner):
     assert last(mesh, peer_id=PARTNER)["reason"] == "trust"
 
 
+def test_trust_is_widened_only_by_who_means_it(mesh, partner):
+    """The first CA of others, one more in a truststore in use, a name more; less needs no word."""
+    other = Ca("another partner")
+    steps = ((partners(text(partner)), "truststore of the server profile: peers are vouched for also by CN=partner root"),
+             (partners(text(partner), text(other)), "vouched for also by CN=another partner"),
+             (partners(text(partner), text(other), names=(PARTNER, "more.example.com")),
+              "peer_names of the server profile: peers may be called also more.example.com"))
+    for doc, told in steps:
+        before = mesh.version()
+        done = mesh.apply(doc, check=False, weaker=False)
+        assert done.returncode == 1 and "--allow-weaker" in done.stderr and told in done.stderr, done.stderr
+        assert "link management-portal: " in done.stderr and mesh.version() == before
+        mesh.apply(doc, "-m", f"meant: {told}")
+        records = [json.loads(line) for line in mesh.ctl("audit", "search", "-o", "json").stdout.splitlines()]
+        marked = [record["weaker"] for record in records if record.get("message") == f"meant: {told}"]
+        assert len(marked) == 1 and any(told in line for line in marked[0]), marked
+    mesh.apply(partners(text(other)), weaker=False)
+    mesh.apply(document(), "--prune", weaker=False)
+
+
 @pytest.mark.parametrize("what", ["leaf", "expired", "key", "nobody", "names", "both"])
 def test_what_is_no_truststore_is_refused_with_whose_certificate_it_is(mesh, partner, what):
     leaf = partner.issue(dns=[PARTNER], name="a leaf")

@@ -82,7 +82,7 @@ def judge(plane, what, allowed=None):
         if not plane.program.alive():
             told = plane.program.tail(4)
             assert plane.program.wait() == 1, f"{what}: {told}"
-            assert any(word in told for word in ("store_corrupt", "store_schema", "kek_unavailable")), f"{what}: {told}"
+            assert any(word in told for word in ("store_corrupt", "store_schema", "kek_unavailable", "audit_missing")), f"{what}: {told}"
             assert "store.db: " in told or "/" in told.rsplit(":", 1)[0], told
             return told
         facts = plane.connect().facts()
@@ -185,6 +185,11 @@ def test_records_taken_away_and_exchanged(plane, rng):
     for key in ("meta/settings", "meta/version", "ca/root", "ca/issuer", "mesh/current", "rotation/epochs"):
         change(plane, "delete from item where key = ?", key)
         assert "store_corrupt" in judge(plane, f"without {key}")
+    for where in ("key = 'meta/audit'", "key like 'audit/%' or key like 'meta/audit%'"):
+        change(plane, f"delete from item where {where}")
+        told = judge(plane, f"without {where}").strip().splitlines()[-1]
+        assert "audit_missing: the store has no audit log" in told and "restore the folder from a backup" in told, told
+        assert ("parts of one are there" in told) == ("like" not in where), told
     change(plane, "delete from item")
     assert "nothing is in it" in judge(plane, "without anything")
     for _ in range(FLIPS):

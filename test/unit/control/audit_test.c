@@ -352,12 +352,29 @@ static void test_store_without_a_log_does_not_open(void **state)
     struct test *test = *state;
     struct audit_params params = {.vault = test->fixture->vault,
                                   .clock = &test->fixture->clock.clock};
+    struct store_items items;
     struct audit *audit;
+    err_t err;
 
     audit_close(test->audit);
     assert_ok(store_delete_if(test->fixture->store, VAULT_AUDIT_HEAD, STORE_ANY));
-    assert_code(audit_open(&params, &audit), STORE_CORRUPT);
+    err = audit_open(&params, &audit);
+    assert_int_equal(err.code, E_AUDIT_MISSING);
+    assert_int_equal(err.sub, 1); /* records are there: it was cut */
     test->audit = NULL;
+    /* All of it gone is no beginning. */
+    assert_ok(store_list(test->fixture->store, VAULT_AUDIT, &items));
+    for (size_t i = 0; i < items.num; i++)
+        assert_ok(store_delete_if(test->fixture->store, items.items[i].key, STORE_ANY));
+    store_items_fini(&items);
+    assert_int_equal(audit_open(&params, &audit).sub, 1); /* its key is there */
+    assert_ok(store_delete_if(test->fixture->store, VAULT_AUDIT_KEY, STORE_ANY));
+    err = audit_open(&params, &audit);
+    assert_int_equal(err.code, E_AUDIT_MISSING);
+    assert_int_equal(err.sub, 0);
+    assert_ok(store_list(test->fixture->store, "", &items));
+    assert_int_equal(items.num, 0); /* nor was one begun */
+    store_items_fini(&items);
 }
 
 /* ---- refusals ---- */

@@ -39,6 +39,12 @@
 #define GOOD_SUITE "TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384"
 #define CBC_SUITE "TLS_ECDHE_ECDSA_WITH_AES_128_CBC_SHA"
 
+#define OLD ", min_version: TLS1_0, cipher_suites: [" CBC_SUITE "], allow_legacy: true"
+#define NEW(client, server, more)                                                   \
+    ENDS "profiles: [" client ", " server "]\n"                                     \
+         "links: [{name: l, client: a, server: b, client_port: 1, server_port: 2, " \
+         "client_profile: cl, server_profile: sv" more "}]\n"
+
 static const struct {
     const char *before;
     const char *after;
@@ -152,10 +158,20 @@ static const struct {
                                            "1, server_port: 2, client_profile: "
                                            "cl, server_profile: s2}]",
      NULL},
-    /* a profile that no link uses, and a link that is new */
+    /* a profile that no link uses, and a link that is new and ordinary */
     {ENDS "profiles: [" CL(", min_version: TLS1_3") ", " SV("") "]",
      ENDS "profiles: [" CL("") ", " SV("") "]", NULL},
     {ENDS "profiles: [" CL("") ", " SV("") "]", BOTH(""), NULL},
+    {ENDS "profiles: [" CL("") ", " SV(", max_version: TLS1_2") "]",
+     MESH(CL(", on_expiry: KEEP"), SV(", max_version: TLS1_2")), NULL},
+    /* but for what no default has */
+    {ENDS, NEW(CL(""), SV(", client_auth: OPTIONAL"), ", allow_anonymous: true"),
+     "allow_anonymous none -> true"},
+    {ENDS, NEW(CL(""), SV(", client_auth: OPTIONAL"), ""), NULL},
+    {ENDS, "settings: {allow_insecure: true}\n" NEW(CL(", insecure_skip_verify: true"), SV(""), ""),
+     "insecure_skip_verify none -> true"},
+    {ENDS, NEW(CL(OLD), SV(OLD), ""), "min_version none -> TLS1_0"},
+    {ENDS, NEW(CL(OLD), SV(", min_version: TLS1_2, cipher_suites: [" CBC_SUITE "]"), ""), NULL},
     /* one of another name in the place of a removed one is not; beside it, or elsewhere, it is */
     {BOTH(", min_version: TLS1_3"),
      ENDS "profiles: [" CL("") ", " SV("") "]\n"
