@@ -255,7 +255,8 @@ def hardening(run):
         return 0, 1, 0
     folder = Path(binaries("opt"))
     built = [folder / "proxy/mortise-proxy", folder / "control/mortise-control",
-             folder / "control/mortisectl", folder / "certs/mortise-cert"]
+             folder / "control/mortisectl", folder / "certs/mortise-cert",
+             folder / "proxy/redirect/mortise-redirect"]
     done = subprocess.run([ROOT / "test/lint/hardening", *built], cwd=ROOT)
     if done.returncode != 0:
         run.fail("hardening")

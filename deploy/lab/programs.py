@@ -43,6 +43,7 @@ class Binaries:
         self.control = self.folder / "control" / "mortise-control"
         self.ctl = self.folder / "control" / "mortisectl"
         self.cert = self.folder / "certs" / "mortise-cert"
+        self.redirect = self.folder / "proxy" / "redirect" / "mortise-redirect"
 
     def check(self, *names):
         """That the programs of these attributes are there; all that a mesh needs without any."""

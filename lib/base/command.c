@@ -58,7 +58,7 @@ static void command_attributes(posix_spawnattr_t *attributes)
 
 /* Nothing of ours is open in it but the pipe. */
 static err_t command_start(const char *const *argv, char *const *environment, int output,
-                           pid_t *out_pid)
+                           bool errors, pid_t *out_pid)
 {
     char **passed = command_environment(environment);
     posix_spawn_file_actions_t actions;
@@ -69,7 +69,9 @@ static err_t command_start(const char *const *argv, char *const *environment, in
     command_attributes(&attributes);
     if (posix_spawn_file_actions_addopen(&actions, STDIN_FILENO, "/dev/null", O_RDONLY, 0) == 0 &&
         posix_spawn_file_actions_adddup2(&actions, output, STDOUT_FILENO) == 0 &&
-        posix_spawn_file_actions_addopen(&actions, STDERR_FILENO, "/dev/null", O_WRONLY, 0) == 0 &&
+        (errors ? posix_spawn_file_actions_adddup2(&actions, output, STDERR_FILENO)
+                : posix_spawn_file_actions_addopen(&actions, STDERR_FILENO, "/dev/null", O_WRONLY,
+                                                   0)) == 0 &&
         posix_spawn_file_actions_addclosefrom_np(&actions, STDERR_FILENO + 1) == 0)
         error = posix_spawn(out_pid, argv[0], &actions, &attributes, (char *const *)(uintptr_t)argv,
                             passed);
@@ -151,11 +153,10 @@ static err_t command_reap(pid_t pid)
     return WEXITSTATUS(status) == 0 ? OK : FAIL(COMMAND_FAILED, WEXITSTATUS(status));
 }
 
-err_t command_read(const char *const *argv, char *const *environment, size_t max,
-                   uint64_t timeout_ms, struct buf *out)
+static err_t command_run(const char *const *argv, char *const *environment, size_t max,
+                         uint64_t timeout_ms, bool errors, struct buf *out)
 {
     const uint64_t end_ms = command_now_ms() + timeout_ms;
-    const size_t before = buf_size(out);
     int ends[2];
     pid_t pid = 0;
     err_t err, ended;
@@ -164,7 +165,7 @@ err_t command_read(const char *const *argv, char *const *environment, size_t max
         return FAIL(COMMAND_START, ENOENT);
     if (pipe2(ends, O_CLOEXEC) != 0)
         return FAIL(IO, errno);
-    err = command_start(argv, environment, ends[1], &pid);
+    err = command_start(argv, environment, ends[1], errors, &pid);
     (void)close(ends[1]);
     if (err_is_ok(err)) {
         err = command_drain(ends[0], max, end_ms, out);
@@ -174,7 +175,22 @@ err_t command_read(const char *const *argv, char *const *environment, size_t max
         err = err_is_ok(err) ? ended : err;
     }
     (void)close(ends[0]);
+    return err;
+}
+
+err_t command_read(const char *const *argv, char *const *environment, size_t max,
+                   uint64_t timeout_ms, struct buf *out)
+{
+    const size_t before = buf_size(out);
+    err_t err = command_run(argv, environment, max, timeout_ms, false, out);
+
     if (!err_is_ok(err))
         buf_truncate(out, before);
     return err;
+}
+
+err_t command_report(const char *const *argv, char *const *environment, size_t max,
+                     uint64_t timeout_ms, struct buf *out)
+{
+    return command_run(argv, environment, max, timeout_ms, true, out);
 }

@@ -1,5 +1,5 @@
-/* command runs another program and reads what it prints: for a secret that is kept where only a
- * program reaches it (a key-management service). There is no shell. Everything here blocks. */
+/* command runs another program and reads what it prints: a secret that only a program reaches (a
+ * key-management service), rules of the kernel. There is no shell. Everything here blocks. */
 #ifndef MORTISE_LIB_BASE_COMMAND_H
 #define MORTISE_LIB_BASE_COMMAND_H
 
@@ -17,5 +17,10 @@
  * that ended it), TIMEOUT, TOO_LARGE (sub: max), IO (sub: errno). */
 MUST_CHECK err_t command_read(const char *const *argv, char *const *environment, size_t max,
                               uint64_t timeout_ms, struct buf *out);
+
+/* command_report is command_read of a program whose own words are wanted: what it writes to
+ * standard error comes in between, and stays in `out` when it fails. */
+MUST_CHECK err_t command_report(const char *const *argv, char *const *environment, size_t max,
+                                uint64_t timeout_ms, struct buf *out);
 
 #endif

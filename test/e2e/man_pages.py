@@ -22,6 +22,7 @@ def pages():
     found = Binaries()
     yield (found.proxy,), "mortise-proxy", 8
     yield (found.control,), "mortise-control", 8
+    yield (found.redirect,), "mortise-redirect", 8
     yield (found.cert,), "mortise-cert", 1
     yield (found.ctl,), "mortisectl", 1
     if found.ctl.exists():

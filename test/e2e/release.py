@@ -76,7 +76,7 @@ def test_what_is_unpacked_runs(made, tmp_path):
         assert all(item.uid == 0 and item.mtime == 0 and not item.name.startswith(("/", "..")) for item in tar)
         tar.extractall(tmp_path)
     top = tmp_path / archive.name.removesuffix(".tar.gz")
-    for name in ("mortise-proxy", "mortise-control", "mortisectl", "mortise-cert"):
+    for name in ("mortise-proxy", "mortise-control", "mortisectl", "mortise-cert", "mortise-redirect"):
         said = subprocess.run([top / "bin" / name, "--version"], capture_output=True, text=True, check=True).stdout
         assert said.split()[1] in archive.name, said
     page = (top / "share/man/man1/mortisectl-apply.1").read_text()

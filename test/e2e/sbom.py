@@ -55,12 +55,13 @@ def test_what_the_programs_link_is_in_it(made):
                   if prop["name"] == "mortise:library"}
     programs = {item["name"]: item for item in made["metadata"]["component"]["components"]}
     dependencies = {item["ref"]: set(item.get("dependsOn", ())) for item in made["dependencies"]}
-    places = {"mortise-cert": "certs", "mortise-control": "control", "mortisectl": "control", "mortise-proxy": "proxy"}
+    places = {"mortise-cert": "certs", "mortise-control": "control", "mortisectl": "control", "mortise-proxy": "proxy",
+              "mortise-redirect": "proxy/redirect"}
     assert set(programs) == set(places)
     for name, place in places.items():
         file = folder / place / name
         assert programs[name]["hashes"][0]["content"] == hashlib.sha256(file.read_bytes()).hexdigest()
-        assert components["boringssl"]["bom-ref"] in dependencies[f"mortise/{name}"]
+        assert (components["boringssl"]["bom-ref"] in dependencies[f"mortise/{name}"]) == (name != "mortise-redirect")
         assert by_library["libc"]["bom-ref"] in dependencies[f"mortise/{name}"]
     said = subprocess.run([folder / "proxy" / "mortise-proxy", "--version"], capture_output=True, text=True, check=True).stdout
     for library, word in (("uv", "libuv"), ("nghttp2", "nghttp2"), ("protobuf_c", "protobuf-c"), ("jansson", "jansson"),

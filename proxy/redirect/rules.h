@@ -1,0 +1,70 @@
+/* rules: what mortise-redirect has the kernel do, as text for nft(8). Pure.
+ *
+ * One table, `inet mortise`, for IPv4 and IPv6 alike, replaced as a whole or not at all:
+ *
+ *   outbound (nat, output)     the sidecar's own, this host's addresses and what is excluded
+ * return; all other TCP goes on to `captured` captured                   redirects to the sidecar's
+ * capture port inbound (filter, input)    from other hosts, TCP to the sidecar's ports passes and
+ * no other others, others_inbound     what is not TCP, by --not-tcp
+ *
+ * The first rules of `outbound` capture the sidecar's own connections to REDIRECT_PROBE_PORT on
+ * loopback, where nobody listens: by the same last rule as everybody's, so that the sidecar, which
+ * may not ask the kernel for its rules, sees that capture works, and when it no longer does. */
+#ifndef MORTISE_PROXY_REDIRECT_RULES_H
+#define MORTISE_PROXY_REDIRECT_RULES_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+
+#include "lib/base/buf.h"
+#include "lib/base/faults.h"
+#include "lib/base/options.h"
+
+#define RULES_TABLE "inet mortise"
+#define RULES_LIST_MAX 512 /* entries of one list */
+
+#define RULES_TYPE_STR char *
+#define RULES_TYPE_BOOL bool
+#define RULES_TYPE_INT int64_t
+#define RULES_TYPE_ENUM int
+#define RULES_TYPE_LIST struct option_list
+
+/* Released by rules_free. */
+struct rules {
+#define HEADING(text)
+#define ROW(flag, kind, field, def, min, max, flags, arg, help) RULES_TYPE_##kind field;
+#include "proxy/redirect/rules_tbl.h"
+#undef HEADING
+#undef ROW
+};
+
+/* rules_parse reads flags and environment into `out` (zeroed; to be released even on error) and
+ * checks them. Errors: CONFIG_INVALID. */
+err_t rules_parse(int argc, char **argv, char *const *environment, struct rules *out,
+                  struct options_result *out_result, struct faults *faults);
+void rules_free(struct rules *rules);
+void rules_help(bool man, FILE *out);
+
+/* rules_text appends the whole table with what replaces the one before. The same settings give the
+ * same bytes. */
+void rules_text(const struct rules *rules, struct buf *out);
+/* rules_removal appends what takes the table away, there or not. */
+void rules_removal(struct buf *out);
+
+/* rules_seal appends the command that leaves a mark in the table: a name made of the kernel's
+ * listing of it (nft -n -s list table), by which rules_judge sees a later change. It finds
+ * accidents, not whoever may write rules: he may seal as well. */
+void rules_seal(struct bytes listing, struct buf *out);
+
+enum rules_state {
+    RULES_IN_FORCE,
+    RULES_OTHER_SETTINGS,
+    RULES_CHANGED,  /* since they were sealed */
+    RULES_UNSEALED, /* whoever put them in force did not come to the end */
+};
+
+/* rules_judge compares a listing with the settings. */
+enum rules_state rules_judge(const struct rules *rules, struct bytes listing);
+
+#endif
