@@ -139,7 +139,7 @@ static err_t login_take(struct access_service *service, struct grpc_call *call,
     login->spiffe_id = spiffe_id_of_admin(service->rules->trust_domain, login->grant.token->admin);
     TRY(csr_parse(msg_view(request->csr), &key));
     audit_call_expect(
-        service->audit, grpc_call_peer(call), VAULT_CERTS,
+        service->audit, call, VAULT_CERTS,
         &(struct audit_entry){.action = AUDIT_ADMIN_LOGIN, .object = login->spiffe_id});
     err = login_issue(service, request, login, key);
     EVP_PKEY_free(key);

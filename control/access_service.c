@@ -36,7 +36,7 @@ void access_log(const struct access_service *service, const struct grpc_call *ca
 void access_will(const struct access_service *service, const struct grpc_call *call,
                  enum audit_action action, const char *path, const char *what)
 {
-    audit_call_expect(service->audit, grpc_call_peer(call), path,
+    audit_call_expect(service->audit, call, path,
                       &(struct audit_entry){.action = action, .object = what});
 }
 

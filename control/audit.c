@@ -29,6 +29,7 @@ struct audit_state {
 struct audit_expected {
     struct list link;
     char *path;
+    const void *call;
     Mortise__V1__AuditRecord *record; /* owned */
     bool used;                        /* by the transaction that is under way */
 };
@@ -46,6 +47,7 @@ struct audit {
     struct audit_state next; /* with the transaction that is under way */
     bool under_way;
     struct list expected;
+    const void *asking;                   /* the call that changes nothing; NULL: none does so */
     Mortise__V1__AuditRecord *const *own; /* to be written with the next transaction */
     size_t num_own;
     struct audit_counts counts;
@@ -374,24 +376,50 @@ void audit_expect(struct audit *audit, const char *path, const struct audit_entr
     audit_draft(entry, &draft);
     expected = mem_zalloc(sizeof(*expected));
     expected->path = mem_strdup(path);
+    expected->call = entry->call;
     expected->record = MSG_AS(Mortise__V1__AuditRecord, mortise__v1__audit_record__descriptor,
                               pb_clone(&draft.msg.base));
     list_add_tail(&audit->expected, &expected->link);
 }
 
-void audit_forget(struct audit *audit)
+void audit_forget(struct audit *audit, const void *call)
 {
+    struct list *pos, *tmp;
+
     if (audit == NULL)
         return;
-    while (!list_empty(&audit->expected))
-        audit_expected_free(LIST_ITEM(audit->expected.next, struct audit_expected, link));
+    if (audit->asking == call)
+        audit->asking = NULL;
+    LIST_EACH (pos, tmp, &audit->expected) {
+        struct audit_expected *expected = LIST_ITEM(pos, struct audit_expected, link);
+
+        if (expected->call == call)
+            audit_expected_free(expected);
+    }
 }
 
-const Mortise__V1__AuditRecord *audit_expected(const struct audit *audit)
+const Mortise__V1__AuditRecord *audit_expected(const struct audit *audit, const void *call)
 {
-    if (list_empty(&audit->expected))
-        return NULL;
-    return LIST_ITEM(audit->expected.next, struct audit_expected, link)->record;
+    struct list *pos, *tmp;
+
+    LIST_EACH (pos, tmp, &audit->expected) {
+        const struct audit_expected *expected = LIST_ITEM(pos, struct audit_expected, link);
+
+        if (expected->call == call)
+            return expected->record;
+    }
+    return NULL;
+}
+
+void audit_only_asks(struct audit *audit, const void *call)
+{
+    if (audit != NULL)
+        audit->asking = call;
+}
+
+bool audit_has_only_asked(const struct audit *audit, const void *call)
+{
+    return call != NULL && audit->asking == call;
 }
 
 /* ---- records of their own ---- */
@@ -777,7 +805,8 @@ void audit_close(struct audit *audit)
         log_warn("audit", "not_signed", LOG_UINT("last", audit->state.seq));
     vault_set_journal(audit->vault, NULL);
     store_unwatch(&audit->watch);
-    audit_forget(audit);
+    while (!list_empty(&audit->expected))
+        audit_expected_free(LIST_ITEM(audit->expected.next, struct audit_expected, link));
     audit_counts_fini(&audit->counts);
     EVP_PKEY_free(audit->key);
     mem_free(audit->public_key);

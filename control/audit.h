@@ -48,6 +48,7 @@ struct audit_entry {
     char *const *weaker;
     size_t num_weaker;
     uint64_t version;
+    const void *call; /* whose end ends what it expects; NULL: nobody's */
 };
 
 /* audit_create adds key, first record and head to the batch that makes a store. */
@@ -70,12 +71,17 @@ void audit_close(struct audit *audit);
 bool audit_is_broken(const struct audit *audit);
 
 /* audit_expect has the next transaction that changes a record under `path` carry this entry
- * (copied). A transaction that fails leaves it for the next one. audit_forget drops what was not
- * carried: called at the end of whatever expected it. `audit` may be NULL in both: nobody listens.
- * audit_expected is the first that is left; NULL: nothing. */
+ * (copied). A transaction that fails leaves it for the next one. audit_forget drops what that call
+ * (as in the entry) expected and was not carried: at its end, and of no other, which may be about
+ * to commit. `audit` may be NULL in both: nobody listens. audit_expected is the first that is left
+ * of that call; NULL: nothing. */
 void audit_expect(struct audit *audit, const char *path, const struct audit_entry *entry);
-void audit_forget(struct audit *audit);
-const Mortise__V1__AuditRecord *audit_expected(const struct audit *audit);
+void audit_forget(struct audit *audit, const void *call);
+const Mortise__V1__AuditRecord *audit_expected(const struct audit *audit, const void *call);
+/* audit_only_asks says that the call changes nothing, whatever becomes of it: when it is refused,
+ * nobody has tried to. audit_has_only_asked tells, until audit_forget. */
+void audit_only_asks(struct audit *audit, const void *call);
+bool audit_has_only_asked(const struct audit *audit, const void *call);
 
 /* audit_put writes a record of its own, durably. Errors: those of vault_commit. */
 MUST_CHECK err_t audit_put(struct audit *audit, const struct audit_entry *entry);

@@ -22,16 +22,17 @@ void audit_who(const struct grpc_peer *peer, struct audit_who *out)
         caller_name(peer, out->name);
 }
 
-void audit_call_expect(struct audit *audit, const struct grpc_peer *peer, const char *path,
+void audit_call_expect(struct audit *audit, const struct grpc_call *call, const char *path,
                        const struct audit_entry *entry)
 {
     struct audit_entry whole = *entry;
     struct audit_who who = {.stranger = false};
 
-    audit_who(peer, &who);
+    audit_who(grpc_call_peer(call), &who);
     whole.who = who.name;
     whole.source = who.source;
     whole.role = who.role;
+    whole.call = call;
     audit_expect(audit, path, &whole);
 }
 
@@ -73,32 +74,34 @@ void audit_call_denied(struct audit *audit, const struct grpc_peer *peer, const 
     audit_count(audit, &entry, reason != NULL ? reason : "permission denied", who.stranger);
 }
 
-/* What ends by itself, or because the caller has gone, is not refused. */
+/* What ends by itself, because the caller has gone, or with the control plane (no other answer is
+ * UNAVAILABLE: reply.c), is not refused. */
 static bool audit_is_refusal(enum grpc_status status)
 {
-    return status != GRPC_OK && status != GRPC_CANCELLED && status != GRPC_DEADLINE_EXCEEDED;
+    return status != GRPC_OK && status != GRPC_CANCELLED && status != GRPC_DEADLINE_EXCEEDED &&
+           status != GRPC_UNAVAILABLE;
 }
 
-void audit_call_over(struct audit *audit, const struct grpc_peer *peer, const char *method,
+void audit_call_over(struct audit *audit, const struct grpc_call *call, const char *method,
                      enum grpc_status status, const char *message)
 {
-    const Mortise__V1__AuditRecord *expected = audit_expected(audit);
+    const Mortise__V1__AuditRecord *expected = audit_expected(audit, call);
     enum audit_action action = audit_of_method(method);
     struct audit_entry entry = {.action = action};
     struct audit_who who = {.stranger = false};
 
-    if (audit_is_refusal(status) && action != AUDIT_ACTION_NUM) {
-        audit_who(peer, &who);
-        entry.who = who.name;
-        entry.source = who.host;
-        entry.role = who.role;
-        if (expected != NULL && strcmp(expected->who, who.name) == 0) {
-            entry.object = expected->object;
-            entry.message = expected->message;
-        }
-        audit_count(audit, &entry, message != NULL ? message : "refused", who.stranger);
+    if (!audit_is_refusal(status) || action == AUDIT_ACTION_NUM ||
+        audit_has_only_asked(audit, call))
+        return;
+    audit_who(grpc_call_peer(call), &who);
+    entry.who = who.name;
+    entry.source = who.host;
+    entry.role = who.role;
+    if (expected != NULL) {
+        entry.object = expected->object;
+        entry.message = expected->message;
     }
-    audit_forget(audit);
+    audit_count(audit, &entry, message != NULL ? message : "refused", who.stranger);
 }
 
 void audit_call_login(struct audit *audit, const struct grpc_peer *peer)

@@ -15,7 +15,7 @@ struct audit_who {
 void audit_who(const struct grpc_peer *peer, struct audit_who *out);
 
 /* audit_call_expect: audit_expect by the caller, whose name and source come into `entry`. */
-void audit_call_expect(struct audit *audit, const struct grpc_peer *peer, const char *path,
+void audit_call_expect(struct audit *audit, const struct grpc_call *call, const char *path,
                        const struct audit_entry *entry);
 /* audit_call_put: audit_put likewise. `audit` may be NULL: nobody listens. */
 MUST_CHECK err_t audit_call_put(struct audit *audit, const struct grpc_peer *peer,
@@ -23,10 +23,11 @@ MUST_CHECK err_t audit_call_put(struct audit *audit, const struct grpc_peer *pee
 
 /* audit_call_denied notes a call that its caller may not make; audit_call_over what became of one
  * that was let in: what was refused is noted under the word for that method, with what was expected
- * last. audit_call_login notes that an administrator is there. */
+ * last; what only asked (audit_only_asks), or ended with the control plane, is no refusal.
+ * audit_call_login notes that an administrator is there. */
 void audit_call_denied(struct audit *audit, const struct grpc_peer *peer, const char *method,
                        const char *reason);
-void audit_call_over(struct audit *audit, const struct grpc_peer *peer, const char *method,
+void audit_call_over(struct audit *audit, const struct grpc_call *call, const char *method,
                      enum grpc_status status, const char *message);
 void audit_call_login(struct audit *audit, const struct grpc_peer *peer);
 

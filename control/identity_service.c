@@ -227,6 +227,7 @@ static void identity_expect(const struct identity_service *service,
                      .message = pending->reason,
                      .serial = pending->leaf.serial,
                      .after = sha256,
+                     .call = service,
                  });
 }
 
@@ -255,7 +256,7 @@ static void identity_commit(void *arg)
     }
     service->num_pending = 0;
     err = vault_commit_all(service->params.vault, batches, num);
-    audit_forget(service->params.audit);
+    audit_forget(service->params.audit, service);
     while (!list_empty(&taken)) {
         struct identity_pending *pending = LIST_ITEM(taken.next, struct identity_pending, link);
         err_t own = err;
@@ -264,7 +265,7 @@ static void identity_commit(void *arg)
         if (num > 1 && err_is(err, E_STORE_CONFLICT)) {
             identity_expect(service, pending);
             own = vault_commit(service->params.vault, &pending->batch, NULL);
-            audit_forget(service->params.audit);
+            audit_forget(service->params.audit, service);
         }
         identity_finish(service, pending, own);
     }

@@ -106,6 +106,8 @@ void operator_on_import_keystore(struct grpc_call *call, void *arg, const Protob
     CLEANUP(mem_freep) char *message = NULL;
     CLEANUP(svid_unrefp) struct svid *svid = NULL;
 
+    if (request->dry_run)
+        audit_only_asks(service->audit, call);
     said.message = request->message;
     message = operator_revision_message(call, &said);
     if (message != NULL && !request->replace &&

@@ -52,7 +52,7 @@ void operator_log(const struct operator_service *service, const struct grpc_call
 void operator_will(const struct operator_service *service, const struct grpc_call *call,
                    const char *path, const struct audit_entry *entry)
 {
-    audit_call_expect(service->audit, grpc_call_peer(call), path, entry);
+    audit_call_expect(service->audit, call, path, entry);
 }
 
 bool operator_records(struct operator_service *service, struct grpc_call *call,
@@ -458,9 +458,12 @@ OPERATOR_CALL(apply)
     struct operator_service *service = arg;
     const Mortise__V1__ApplyRequest *request =
         MSG_AS_CONST(Mortise__V1__ApplyRequest, mortise__v1__apply_request__descriptor, msg);
-    CLEANUP(mem_freep) char *message = operator_revision_message(call, request);
+    CLEANUP(mem_freep) char *message = NULL;
     struct mesh_merge merge = {0};
 
+    if (request->dry_run)
+        audit_only_asks(service->audit, call);
+    message = operator_revision_message(call, request);
     if (message == NULL)
         return;
     if (operator_plan_apply(service, call, request, &merge))

@@ -213,13 +213,16 @@ static void plane_greet(struct plane *plane, const struct grpc_peer *peer,
     audit_call_login(plane->audit, peer);
 }
 
-static void plane_on_answer(void *arg, const struct grpc_peer *peer,
+static void plane_on_answer(void *arg, const struct grpc_call *call,
                             const struct grpc_method *method, enum grpc_status status,
-                            const char *message)
+                            const char *message, bool rechecked)
 {
     struct plane *plane = arg;
 
-    audit_call_over(plane->audit, peer, method->path, status, message);
+    /* One that was ended because its caller may not any more is on record as such. */
+    if (!rechecked)
+        audit_call_over(plane->audit, call, method->path, status, message);
+    audit_forget(plane->audit, call);
 }
 
 static enum grpc_status plane_authorize(void *arg, const struct grpc_peer *peer,

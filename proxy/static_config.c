@@ -328,6 +328,27 @@ static void static_crls_free(struct static_config *config, size_t index)
 
 /* ---- whole ---- */
 
+/* What is no time is told by whoever makes links of it. */
+static void static_check_plaintext(struct static_reader *reader, int64_t now_s)
+{
+    const Mortise__V1__Inbound *inbound = reader->out->msg->inbound;
+    char most[21];
+
+    clock_format_utc(now_s + STATIC_CONFIG_PLAINTEXT_AHEAD_S, most);
+    for (size_t i = 0; inbound != NULL && i < inbound->n_links; i++) {
+        const Mortise__V1__Permissive *permissive = inbound->links[i]->permissive;
+        char path[64];
+        int64_t until_s;
+
+        if (permissive == NULL || !clock_parse_utc(permissive->until, &until_s) ||
+            until_s <= now_s + STATIC_CONFIG_PLAINTEXT_AHEAD_S)
+            continue;
+        (void)snprintf(path, sizeof(path), "inbound.links[%zu].permissive.until", i);
+        faults_add(reader->faults, path, "%s is more than 90 days ahead; wanted is %s or before",
+                   permissive->until, most);
+    }
+}
+
 err_t static_config_load(const struct config_args *args, int64_t now_s, struct watch_files *files,
                          struct faults *faults, struct static_config *out)
 {
@@ -345,6 +366,7 @@ err_t static_config_load(const struct config_args *args, int64_t now_s, struct w
         static_read_keystores(&reader, now_s);
         static_read_cas(&reader);
         static_read_crls(&reader);
+        static_check_plaintext(&reader, now_s);
     }
     SHA256_Final(out->digest, &reader.digest);
     (void)config_check(&out->settings, faults);

@@ -17,6 +17,8 @@
 #define STATIC_CONFIG_CA_MAX ((size_t)1 << 20)
 #define STATIC_CONFIG_CRL_MAX CRL_SET_TEXT_MAX
 #define STATIC_CONFIG_CRL_FILES_MAX 64 /* of one truststore */
+/* A day that ends plaintext may be no further away, as in a mesh (control/permissive.h). */
+#define STATIC_CONFIG_PLAINTEXT_AHEAD_S (INT64_C(90) * 86400)
 
 struct static_crls {
     struct buf *files;

@@ -70,6 +70,7 @@ struct grpc_call {
     bool head_sent;
     struct timer deadline; /* the client's, or GRPC_SERVER_REQUEST_MS; then GRPC_SERVER_FLUSH_MS */
     bool deadline_is_clients;
+    bool rechecked; /* and refused */
     uint64_t started_us;
     void (*on_writable)(struct grpc_call *call, void *service);
     void *data;
@@ -139,7 +140,7 @@ void grpc_call_finish(struct grpc_call *call, enum grpc_status status, const cha
     }
     call->status = status;
     if (call->method != NULL && params->on_answer != NULL)
-        params->on_answer(params->arg, &call->conn->peer, call->method, status, message);
+        params->on_answer(params->arg, call, call->method, status, message, call->rechecked);
     grpc_call_set_state(call, GRPC_CALL_ANSWERED);
     grpc_decoder_fini(&call->decoder);
     buf_fini(&call->message);
@@ -634,7 +635,8 @@ static void grpc_call_recheck(struct grpc_call *call)
     if (call->method == NULL || !grpc_call_is_open(call))
         return;
     status = params->authorize(params->arg, &call->conn->peer, call->method, &reason);
-    if (status != GRPC_OK)
+    call->rechecked = status != GRPC_OK;
+    if (call->rechecked)
         grpc_call_finish(call, status, reason);
 }
 

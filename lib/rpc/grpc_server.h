@@ -52,9 +52,9 @@ struct grpc_server_params {
                                   const struct grpc_method *method, const char **out_reason);
     void (*free_identity)(void *arg, void *identity);
     /* What a call that was let in is answered with, before its caller hears it (may be NULL);
-     * `message` may be NULL. */
-    void (*on_answer)(void *arg, const struct grpc_peer *peer, const struct grpc_method *method,
-                      enum grpc_status status, const char *message);
+     * `message` may be NULL. `rechecked`: authorize has ended it, and knows. */
+    void (*on_answer)(void *arg, const struct grpc_call *call, const struct grpc_method *method,
+                      enum grpc_status status, const char *message, bool rechecked);
     /* For metrics and logs, at the end of each call (may be NULL). */
     void (*on_finished)(void *arg, const struct grpc_peer *peer, const char *path,
                         enum grpc_status status, uint64_t duration_us);

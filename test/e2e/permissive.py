@@ -166,6 +166,11 @@ def test_a_fault_is_named_and_nothing_changes(permissive):
     assert refused["reason"] == '"tomorrow" is not a time: wanted is 2026-12-31T23:59:59Z'
     assert permissive["server"].config()["generation"] == generation
     assert exchange(permissive.plain_port) == b"hello"
+    config["inbound"]["links"][0]["permissive"]["until"] = at(91 * 86400)
+    permissive.write("server", config)
+    refused = wait_for("the far end is refused", lambda: permissive["server"].events("reload_refused")[1:])[0]
+    assert refused["field"] == "inbound.links[0].permissive.until" and "more than 90 days ahead" in refused["reason"]
+    assert permissive["server"].config()["generation"] == generation
     permissive.write("server")
 
 

@@ -178,9 +178,9 @@ static void test_change_carries_its_record(void **state)
                      .num_weaker = 1,
                      .version = 7,
                  });
-    assert_non_null(audit_expected(test->audit));
+    assert_non_null(audit_expected(test->audit, NULL));
     assert_ok(registry_rotate(test->fixture->registry, names, 1, 0, &epoch));
-    assert_null(audit_expected(test->audit));
+    assert_null(audit_expected(test->audit, NULL));
     record = read_at(test, last(test));
     assert_string_equal(record->who, "spiffe://mesh.test/mortise/admin/alice");
     assert_string_equal(record->role, "operator");
@@ -227,9 +227,9 @@ static void test_entry_of_another_record_is_not_carried(void **state)
                  &(struct audit_entry){.action = AUDIT_ADMIN_ROTATE, .who = "uid:7"});
     assert_ok(registry_rotate(test->fixture->registry, names, 1, 0, &epoch));
     assert_record(test, last(test), AUDIT_ROTATE, AUDIT_OURSELVES, VAULT_EPOCHS);
-    assert_non_null(audit_expected(test->audit));
-    audit_forget(test->audit);
-    assert_null(audit_expected(test->audit));
+    assert_non_null(audit_expected(test->audit, NULL));
+    audit_forget(test->audit, NULL);
+    assert_null(audit_expected(test->audit, NULL));
 }
 
 static void test_each_certificate_has_a_record(void **state)
@@ -345,6 +345,37 @@ static void test_log_goes_on_after_a_restart(void **state)
     assert_record(test, before + 1, AUDIT_BACKUP, "uid:0", "two");
     assert_false(audit_is_broken(test->audit));
     assert_whole(test);
+}
+
+/* A call that ends while another is about to commit takes nothing of it along. */
+static void test_what_a_call_expects_is_dropped_at_its_own_end(void **state)
+{
+    struct test *test = *state;
+    struct audit_entry entry = {.action = AUDIT_RESTORE_ACCEPT, .who = "uid:1"};
+    int one, other;
+
+    entry.object = "epochs";
+    entry.call = &one;
+    audit_expect(test->audit, VAULT_EPOCHS, &entry);
+    entry.object = "store";
+    audit_expect(test->audit, VAULT_HISTORY, &entry);
+    entry.object = "not mine";
+    entry.call = &other;
+    audit_expect(test->audit, VAULT_ADMINS, &entry);
+    assert_string_equal(audit_expected(test->audit, &other)->object, "not mine");
+    audit_forget(test->audit, &other);
+    assert_null(audit_expected(test->audit, &other));
+    assert_string_equal(audit_expected(test->audit, &one)->object, "epochs");
+    audit_forget(test->audit, &one);
+    assert_null(audit_expected(test->audit, &one));
+
+    assert_false(audit_has_only_asked(test->audit, NULL));
+    audit_only_asks(test->audit, &one);
+    audit_forget(test->audit, &other);
+    assert_true(audit_has_only_asked(test->audit, &one));
+    assert_false(audit_has_only_asked(test->audit, &other));
+    audit_forget(test->audit, &one);
+    assert_false(audit_has_only_asked(test->audit, &one));
 }
 
 static void test_store_without_a_log_does_not_open(void **state)
@@ -776,6 +807,7 @@ int main(void)
         TEST(test_full_disk_refuses_the_change_and_keeps_what_was_refused),
         TEST(test_change_is_refused_when_its_record_cannot_be_written),
         TEST(test_log_goes_on_after_a_restart),
+        TEST(test_what_a_call_expects_is_dropped_at_its_own_end),
         TEST(test_store_without_a_log_does_not_open),
         TEST(test_refusal_is_told_once_and_then_counted),
         TEST(test_flood_of_strangers_costs_little),

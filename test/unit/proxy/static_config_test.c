@@ -233,6 +233,39 @@ static void test_more_revocation_lists_than_anybody_has(void **state)
     assert_true(has_fault(folder, "truststores[0].crl_files", "at most 64"));
 }
 
+/* A link whose plaintext ends so many seconds from now. */
+static void put_plaintext(const struct folder *folder, int64_t ahead_s)
+{
+    char until[21];
+    char *yaml;
+
+    clock_format_utc(folder->world.now_s + ahead_s, until);
+    yaml = mem_printf("identity: {cert_file: leaf.pem, key_file: leaf.key}\n"
+                      "truststores: [{name: mesh, ca_file: roots.pem, trust_domain: mesh.test}]\n"
+                      "inbound: {listen: '127.0.0.1:15100', links: [\n"
+                      "  {name: a, target: '127.0.0.1:8081', truststore: mesh,\n"
+                      "   peers: {spiffe_ids: ['spiffe://mesh.test/x']},\n"
+                      "   permissive: {port: 18081, until: '%s'}}]}\n",
+                      until);
+    put(folder, "sidecar.yaml", yaml, 0644);
+    mem_free(yaml);
+}
+
+static void test_plaintext_has_an_end_that_is_near(void **state)
+{
+    struct folder *folder = *state;
+
+    put_plaintext(folder, STATIC_CONFIG_PLAINTEXT_AHEAD_S);
+    assert_true(load(folder));
+    put_plaintext(folder, -86400); /* over: the port takes mTLS */
+    assert_true(load(folder));
+    put_plaintext(folder, STATIC_CONFIG_PLAINTEXT_AHEAD_S + 1);
+    assert_false(load(folder));
+    assert_true(has_fault(folder, "inbound.links[0].permissive.until",
+                          "is more than 90 days ahead; wanted is "));
+    assert_int_equal(folder->faults.total, 1);
+}
+
 static void test_a_key_that_was_cut(void **state)
 {
     struct folder *folder = *state;
@@ -340,6 +373,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_files_that_are_missing_or_cut_off, setup, teardown),
         cmocka_unit_test_setup_teardown(test_more_revocation_lists_than_anybody_has, setup,
                                         teardown),
+        cmocka_unit_test_setup_teardown(test_plaintext_has_an_end_that_is_near, setup, teardown),
         cmocka_unit_test_setup_teardown(test_a_key_that_was_cut, setup, teardown),
         cmocka_unit_test_setup_teardown(test_an_expired_certificate, setup, teardown),
         cmocka_unit_test_setup_teardown(test_no_configuration_at_all, setup, teardown),
