@@ -88,10 +88,12 @@ static void discovery_load_keys(struct discovery_service *service,
     load->list = mem_array(config->n_keystores, sizeof(*load->list));
     for (size_t i = 0; i < config->n_keystores; i++) {
         Mortise__V1__KeystoreKey *key = &load->keys[load->num_keys];
-        err_t err =
-            registry_keystore_key(service->params.registry, config->keystores[i]->key_sha256,
-                                  &load->records[load->num_keys]);
+        err_t err;
 
+        if (config->keystores[i]->folder[0] != '\0')
+            continue; /* it has that itself */
+        err = registry_keystore_key(service->params.registry, config->keystores[i]->key_sha256,
+                                    &load->records[load->num_keys]);
         if (!err_is_ok(err)) {
             log_limited(LOG_ERROR, "discovery", "keystore_unreadable",
                         (const struct log_field[]){LOG_STR("keystore", config->keystores[i]->name),

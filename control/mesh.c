@@ -196,12 +196,19 @@ bool mesh_is_uploaded(const Mortise__V1__MeshKeystore *keystore)
     return keystore->chain_pem[0] != '\0' || keystore->key_sha256[0] != '\0';
 }
 
+bool mesh_is_on_disk(const Mortise__V1__MeshKeystore *keystore)
+{
+    return keystore->folder[0] != '\0';
+}
+
 const Mortise__V1__MeshKeystore *mesh_keystore(const Mortise__V1__Mesh *mesh,
                                                const Mortise__V1__TlsProfile *profile)
 {
     for (size_t i = 0; i < mesh->n_keystores; i++) {
         if (strcmp(mesh->keystores[i]->name, profile->keystore) == 0)
-            return mesh_is_uploaded(mesh->keystores[i]) ? mesh->keystores[i] : NULL;
+            return mesh_is_uploaded(mesh->keystores[i]) || mesh_is_on_disk(mesh->keystores[i])
+                       ? mesh->keystores[i]
+                       : NULL;
     }
     return NULL;
 }
@@ -211,8 +218,10 @@ static const Mortise__V1__MeshKeystore *mesh_shown(const Mortise__V1__Mesh *mesh
                                                    const char *profile_name)
 {
     const Mortise__V1__TlsProfile *profile = mesh_profile(mesh, profile_name);
+    const Mortise__V1__MeshKeystore *keystore =
+        profile != NULL ? mesh_keystore(mesh, profile) : NULL;
 
-    return profile != NULL ? mesh_keystore(mesh, profile) : NULL;
+    return keystore != NULL && mesh_is_uploaded(keystore) ? keystore : NULL;
 }
 
 /* Whether both names are of the same sidecars: a name may be given to another identity. */

@@ -81,11 +81,12 @@ const Mortise__V1__MeshTruststore *mesh_truststore(const Mortise__V1__Mesh *mesh
  * it; of NULL as above. */
 bool mesh_trusts_mesh(const Mortise__V1__MeshTruststore *store);
 bool mesh_trusts_others(const Mortise__V1__MeshTruststore *store);
-/* mesh_keystore is the uploaded one that a profile names, or NULL: the certificate that the mesh
- * issues. */
+/* mesh_keystore is the one that a profile names, uploaded or on the sidecar's disk, or NULL: the
+ * certificate that the mesh issues. */
 const Mortise__V1__MeshKeystore *mesh_keystore(const Mortise__V1__Mesh *mesh,
                                                const Mortise__V1__TlsProfile *profile);
 bool mesh_is_uploaded(const Mortise__V1__MeshKeystore *keystore);
+bool mesh_is_on_disk(const Mortise__V1__MeshKeystore *keystore); /* of the sidecars that show it */
 /* mesh_shows_anew: whether sidecars of a subsystem would get the key of an uploaded keystore, which
  * they do not have in `before`; the first of them, borrowed. `after` is one that mesh_check took.
  */

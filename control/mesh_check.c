@@ -237,6 +237,14 @@ static void mesh_check_keystore(struct mesh_checker *checker,
     size_t len = strlen(keystore->key_sha256);
 
     mesh_check_description(checker, keystore->description);
+    if (mesh_is_on_disk(keystore)) {
+        mesh_check_label(checker, "folder", keystore->folder);
+        if (keystore->issued || mesh_is_uploaded(keystore))
+            mesh_fault(checker, "folder",
+                       "goes without issued, chain_pem and key_sha256: what lies there is the "
+                       "sidecar's to read");
+        return;
+    }
     if (!mesh_is_uploaded(keystore))
         return; /* issued */
     if (keystore->issued)

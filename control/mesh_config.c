@@ -221,12 +221,14 @@ static void mesh_add_keystores(const struct mesh_view *view, Mortise__V1__Sideca
         const Mortise__V1__MeshKeystore *from = mesh->keystores[i];
         Mortise__V1__SidecarKeystore *keystore;
 
-        if (!mesh_is_uploaded(from) || !mesh_config_shows(config, from->name))
+        if ((!mesh_is_uploaded(from) && !mesh_is_on_disk(from)) ||
+            !mesh_config_shows(config, from->name))
             continue;
         keystore = MESH_NEW(Mortise__V1__SidecarKeystore, MORTISE__V1__SIDECAR_KEYSTORE__INIT);
         keystore->name = mem_strdup(from->name);
         keystore->chain_pem = mem_strdup(from->chain_pem);
         keystore->key_sha256 = mem_strdup(from->key_sha256);
+        keystore->folder = mem_strdup(from->folder);
         config->keystores[config->n_keystores++] = keystore;
     }
 }

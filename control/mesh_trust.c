@@ -266,19 +266,21 @@ static void mesh_trust_check_shown(struct mesh_trust *check, const struct mesh_s
     const Mortise__V1__MeshTruststore *store = mesh_truststore(check->mesh, shown->to);
     size_t mark = fault_path_field(&check->path, field);
 
-    if (shown->keystore != NULL && mesh_trusts_others(store))
-        mesh_trust_check_chain(check, shown, store);
-    else if (shown->keystore != NULL)
+    if (shown->keystore != NULL && mesh_trusts_others(store)) {
+        if (mesh_is_uploaded(shown->keystore)) /* what is on a sidecar's disk only that can tell */
+            mesh_trust_check_chain(check, shown, store);
+    } else if (shown->keystore != NULL) {
         faults_add(
             check->faults, check->path.text,
             "shows keystore \"%s\", which CAs of others vouch for; profile \"%s\" at the other "
             "end trusts the mesh's own alone: give it a truststore with them, and peer_names",
             shown->keystore->name, shown->to->name);
-    else if (!mesh_trusts_mesh(store) && shown->role == VERIFY_SERVER_CERT)
+    } else if (!mesh_trusts_mesh(store) && shown->role == VERIFY_SERVER_CERT) {
         faults_add(check->faults, check->path.text,
                    "shows the certificate that the mesh issues, and truststore \"%s\" of profile "
                    "\"%s\" at the other end has not the mesh's CAs (mesh_roots)",
                    store->name, shown->to->name);
+    }
     fault_path_pop(&check->path, mark);
 }
 

@@ -149,8 +149,9 @@ static void check_brought(struct check *check)
     for (size_t i = 0; i < mesh->n_keystores + mesh->n_truststores; i++) {
         bool keystore = i < mesh->n_keystores;
         size_t at = keystore ? i : i - mesh->n_keystores;
-        int64_t expires = keystore ? mesh_keystore_expires(mesh->keystores[at])
-                                   : mesh_truststore_expires(mesh->truststores[at]);
+        int64_t expires =
+            keystore ? registry_keystore_expires(check->service->registry, mesh->keystores[at])
+                     : mesh_truststore_expires(mesh->truststores[at]);
 
         if (expires == 0 || (first != 0 && expires >= first))
             continue;
@@ -225,6 +226,18 @@ static bool check_is_away(const struct check *check, const struct workload *work
     return workload->lost;
 }
 
+static bool check_refuses_files(const struct check *check, const struct workload *workload)
+{
+    const Mortise__V1__SidecarStatus *status = workload->status;
+
+    (void)check;
+    for (size_t i = 0; status != NULL && i < status->n_keystores; i++) {
+        if (status->keystores[i]->refused[0] != '\0')
+            return true;
+    }
+    return false;
+}
+
 static const struct check_row {
     const char *name;
     bool (*is_bad)(const struct check *check, const struct workload *workload);
@@ -246,6 +259,10 @@ static const struct check_row {
      "their log says why they cannot renew (renew_failed)"},
     {"renewal", check_cannot_renew, CHECK_WARNING, "no renewal has failed",
      "could not renew when they tried last", "mortisectl get workloads says why"},
+    {"keystore files", check_refuses_files, CHECK_WARNING,
+     "those on sidecars' disks are in force as they are",
+     "refuse the files of a keystore on their disk, and show the former ones",
+     "their log says why (keystore_refused); mortisectl get workloads -o json has it, too"},
     {"build", check_is_other_build, CHECK_WARNING, "all are of the control plane's version",
      "are of another version than the control plane", "finish the upgrade"},
 };

@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "control/member.h"
+#include "control/mesh_trust.h"
 #include "control/msg.h"
 #include "control/resources.h"
 #include "lib/base/log.h"
@@ -770,6 +771,8 @@ static void registry_take_status(struct workload *workload,
         some.n_ended = REGISTRY_REASONS_MAX;
     if (some.n_plaintext > REGISTRY_PLAINTEXT_MAX)
         some.n_plaintext = REGISTRY_PLAINTEXT_MAX;
+    if (some.n_keystores > MESH_KEYSTORES_MAX)
+        some.n_keystores = MESH_KEYSTORES_MAX;
     taken = MSG_AS(Mortise__V1__SidecarStatus, mortise__v1__sidecar_status__descriptor,
                    pb_clone(&some.base));
     registry_cut(taken->renewal_error);
@@ -779,6 +782,13 @@ static void registry_take_status(struct workload *workload,
     for (size_t i = 0; i < taken->n_plaintext; i++) {
         registry_cut(taken->plaintext[i]->link);
         registry_cut(taken->plaintext[i]->last_source);
+    }
+    for (size_t i = 0; i < taken->n_keystores; i++) {
+        registry_cut(taken->keystores[i]->name);
+        registry_cut(taken->keystores[i]->subject);
+        registry_cut(taken->keystores[i]->dns_name);
+        registry_cut(taken->keystores[i]->sha256);
+        registry_cut(taken->keystores[i]->refused);
     }
     if (workload->status != NULL)
         pb_free(&workload->status->base);
@@ -833,6 +843,28 @@ void registry_note_rollback(struct workload *workload, const Mortise__V1__Discov
     workload->rollback = MSG_AS(Mortise__V1__DiscoveryRequest,
                                 mortise__v1__discovery_request__descriptor, pb_clone(&nack->base));
     totals->rolled_back++;
+}
+
+int64_t registry_keystore_expires(struct registry *registry,
+                                  const Mortise__V1__MeshKeystore *keystore)
+{
+    struct list *pos, *tmp;
+    int64_t first = 0;
+
+    if (!mesh_is_on_disk(keystore))
+        return mesh_keystore_expires(keystore);
+    LIST_EACH (pos, tmp, &registry->workloads) {
+        const Mortise__V1__SidecarStatus *status = LIST_ITEM(pos, struct workload, link)->status;
+
+        for (size_t i = 0; status != NULL && i < status->n_keystores; i++) {
+            int64_t not_after = status->keystores[i]->not_after;
+
+            if (strcmp(status->keystores[i]->name, keystore->name) == 0 &&
+                (first == 0 || not_after < first))
+                first = not_after;
+        }
+    }
+    return first;
 }
 
 /* ------------------------------------------------------------------ refresh */

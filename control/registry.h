@@ -145,6 +145,10 @@ MUST_CHECK err_t registry_apply_with_key(struct registry *registry, const Mortis
 MUST_CHECK err_t registry_keystore_key(struct registry *registry, const char *sha256,
                                        Mortise__Control__KeystoreRecord **out);
 void registry_keystore_free(Mortise__Control__KeystoreRecord *record);
+/* registry_keystore_expires is when the first certificate of a keystore does: of its chain, or as
+ * sidecars say of their files; 0: nothing is known. */
+int64_t registry_keystore_expires(struct registry *registry,
+                                  const Mortise__V1__MeshKeystore *keystore);
 
 /* What the mesh was, see revisions.h; read only. */
 const struct revisions *registry_revisions(const struct registry *registry);

@@ -142,10 +142,12 @@ static err_t series_add_leaves(struct series_certs *certs, const struct series_s
 }
 
 /* What operators have brought, by its name: the first of each to expire. */
-static err_t series_add_brought(struct series_certs *certs, const Mortise__V1__Mesh *mesh)
+static err_t series_add_brought(struct series_certs *certs, struct registry *registry)
 {
+    const Mortise__V1__Mesh *mesh = registry_mesh(registry);
+
     for (size_t i = 0; i < mesh->n_keystores; i++) {
-        int64_t expires = mesh_keystore_expires(mesh->keystores[i]);
+        int64_t expires = registry_keystore_expires(registry, mesh->keystores[i]);
 
         if (expires != 0)
             TRY(series_add_cert(certs, &(struct series_cert){.role = "keystore",
@@ -168,7 +170,7 @@ static err_t series_add_brought(struct series_certs *certs, const Mortise__V1__M
 }
 
 static err_t series_write_certs(const struct ca *ca, const struct series_sidecars *sidecars,
-                                const Mortise__V1__Mesh *mesh, struct buf *out)
+                                struct registry *registry, struct buf *out)
 {
     struct series_certs certs = {.before = out};
     err_t err;
@@ -182,7 +184,7 @@ static err_t series_write_certs(const struct ca *ca, const struct series_sidecar
     if (err_is_ok(err))
         err = series_add_leaves(&certs, sidecars);
     if (err_is_ok(err))
-        err = series_add_brought(&certs, mesh);
+        err = series_add_brought(&certs, registry);
     if (err_is_ok(err))
         err = metrics_write_gauge(out, SERIES_AFTER, "When it expires.");
     if (err_is_ok(err))
@@ -258,6 +260,6 @@ err_t series_write(const struct ca *ca, struct registry *registry, struct buf *o
     struct series_sidecars sidecars = {.num = 0};
 
     series_choose(registry, &sidecars);
-    TRY(series_write_certs(ca, &sidecars, registry_mesh(registry), out));
+    TRY(series_write_certs(ca, &sidecars, registry, out));
     return series_write_sidecars(&sidecars, out);
 }

@@ -159,6 +159,7 @@ static void config_check_static(const struct config *config, struct faults *faul
         {"--join-token", config->join_token},
         {"--advertise", config->advertise},
         {"--identity", config->identity},
+        {"--keystore-dir", config->keystore_dir},
         {"--cache-dir", config->cache_dir},
         {"--cache-key-file", config->cache_key_file},
         {"--cache-key", config->cache_key},

@@ -32,6 +32,10 @@ ROW("cache-dir", STR, cache_dir, NULL, 0, 0, OPTION_FLAG_NO_FILE, "DIR",
     "that it can begin with them while the control plane is away. Default: none, all is in memory.")
 ROW("cache-key-file", STR, cache_key_file, NULL, 0, 0, OPTION_FLAG_NO_FILE, "FILE",
     "The key of --cache-dir: 32 random bytes in hexadecimal or base64; readable by its owner only.")
+ROW("keystore-dir", STR, keystore_dir, NULL, 0, 0, OPTION_FLAG_NO_FILE, "DIR",
+    "A folder of this sidecar's own in which the control plane may name keystores, each a folder "
+    "with tls.crt and tls.key (readable by its owner only), which are read again when they change. "
+    "Default: none, and no file is read.")
 ROW("advertise", STR, advertise, NULL, 0, 0, OPTION_FLAG_NO_FILE, "ADDR:PORT",
     "Where peers reach the inbound listener. Default: the address that leads to the control plane.")
 ROW("inbound-listen", STR, inbound_listen, "0.0.0.0:15443", 0, 0, OPTION_FLAG_NO_FILE, "ADDR:PORT",

@@ -19,13 +19,15 @@
 #include "proxy/plaintext.h"
 #include "proxy/question.h"
 #include "proxy/uplink.h"
+#include "proxy/watch.h"
 
 #define CONTROL_ROOTS_MAX ((size_t)1 << 20)
 #define CONTROL_RESOLVE_MS 5000
 #define CONTROL_RESPONSE_ROOTS_MAX 64
 #define CONTROL_MOVE_MAX_MS 30000 /* to a connection under the new certificate */
 #define CONTROL_ALARM_ERROR 90
-#define CONTROL_SAVE_MS 100 /* changes that come together are saved together */
+#define CONTROL_SETTLE_MS 2000 /* between the two files of a keystore */
+#define CONTROL_SAVE_MS 100    /* changes that come together are saved together */
 #define CONTROL_SAVE_REST_MS 1000
 #define CONTROL_PLAINTEXT_US ((uint64_t)20 * 1000000) /* less than a mesh may call quiet */
 
@@ -52,6 +54,13 @@ struct control_mode {
     struct bundle *roots;               /* the mesh's, as told last */
     Mortise__V1__SidecarConfig *config; /* in force, or cached and without a certificate; or NULL */
     struct keystores keystores;         /* of `config` */
+    struct watch_files files;           /* that keystores are: of `config`, and of one refused */
+    struct watch *watch;
+    struct timer reread;
+    uint64_t changed_ms; /* when files were seen to change that are not taken yet; 0: none */
+    bool waits;          /* a configuration was refused, and other files may mend that */
+    Mortise__V1__KeystoreStatus **files_told;
+    size_t num_files_told;
     uint64_t version;
     char *rejected;
     struct revoke_set *cached_revoked; /* by `config`, while nothing is in force yet; or NULL */
@@ -138,8 +147,7 @@ static void control_save(void *arg)
     msg.version = mode->version;
     msg.config = mode->config;
     if (mode->config != NULL) {
-        msg.keystore_keys = keystores_keys(&mode->keystores, mode->config);
-        msg.n_keystore_keys = mode->keystores.num;
+        msg.keystore_keys = keystores_keys(&mode->keystores, mode->config, &msg.n_keystore_keys);
     }
     seen.era = mode->seen.era;
     seen.run = mode->seen.run;
@@ -323,31 +331,206 @@ static void control_rejected(struct control_mode *mode, const struct faults *fau
     stats_add(mode->params.stats, STAT_CONFIG_REJECTED, 1);
 }
 
+/* ---- keystores ---- */
+
+/* Where the keystores of a response come from. At a start dates of files are not asked: what has
+ * expired is refused by peers, and must take nothing else down with it. */
+static struct keystores_source control_source(const struct control_mode *mode,
+                                              Mortise__V1__KeystoreKey *const *keys,
+                                              size_t num_keys)
+{
+    return (struct keystores_source){
+        .keys = keys,
+        .num_keys = num_keys,
+        .dir = mode->params.settings->keystore_dir,
+        .now_s = mode->config != NULL ? clock_wall_s(mode->params.clock) : 0,
+        .config = mode->config,
+        .former = &mode->keystores,
+    };
+}
+
+/* Before they are read. `wanted` may be NULL. */
+static void control_watch_files(struct control_mode *mode, const Mortise__V1__SidecarConfig *wanted)
+{
+    const char *dir = mode->params.settings->keystore_dir;
+
+    watch_files_clear(&mode->files);
+    if (mode->config != NULL)
+        keystores_watch(mode->config, dir, &mode->files);
+    if (wanted != NULL)
+        keystores_watch(wanted, dir, &mode->files);
+}
+
+static void control_tell_files(struct control_mode *mode, const struct keystores *now)
+{
+    int64_t refused = 0;
+
+    for (size_t i = 0; i < now->num; i++) {
+        const char *name = mode->config->keystores[i]->name;
+        const char *wrong = now->wrong[i], *before = mode->keystores.wrong[i];
+
+        refused += wrong != NULL;
+        if (wrong != NULL && (before == NULL || strcmp(wrong, before) != 0)) {
+            log_warn("config", "keystore_refused", LOG_STR("keystore", name),
+                     LOG_STR("reason", wrong));
+            stats_add(mode->params.stats, STAT_CONFIG_REJECTED, 1);
+        } else if (wrong == NULL && (before != NULL || now->items[i] != mode->keystores.items[i])) {
+            log_info("config", "keystore_read", LOG_STR("keystore", name),
+                     LOG_STR("serial", now->items[i]->serial),
+                     LOG_INT("not_after", now->items[i]->not_after));
+        }
+    }
+    stats_set(mode->params.stats, STAT_KEYSTORES_REFUSED, refused);
+}
+
+static void control_on_reread(void *arg);
+
+/* One file of a pair may be still to come: what does not fit is tried again before it is told. */
+static bool control_settles(struct control_mode *mode, const struct keystores *now)
+{
+    uint64_t now_ms = loop_now_ms(mode->params.loop);
+    bool wrong = false;
+
+    for (size_t i = 0; i < now->num; i++)
+        wrong = wrong || now->wrong[i] != NULL;
+    if (!wrong || mode->changed_ms == 0 || now_ms - mode->changed_ms >= CONTROL_SETTLE_MS) {
+        mode->changed_ms = 0;
+        return true;
+    }
+    timer_start(mode->params.loop, &mode->reread, CONTROL_SETTLE_MS / 4, control_on_reread, mode);
+    return false;
+}
+
+/* Nothing new is told of what may mend itself. */
+static void control_say_as_before(const struct control_mode *mode, struct keystores *now)
+{
+    for (size_t i = 0; i < now->num; i++) {
+        const char *before = mode->keystores.wrong[i];
+
+        if (now->wrong[i] == NULL)
+            continue;
+        mem_free(now->wrong[i]);
+        now->wrong[i] = before != NULL ? mem_strdup(before) : NULL;
+    }
+}
+
+/* What the new pair cannot be shown with, by the profile of a link, is refused as a broken one is.
+ */
+static void control_keep_former(struct control_mode *mode, const struct faults *faults,
+                                struct keystores *now)
+{
+    for (size_t i = 0; i < now->num; i++) {
+        CLEANUP(buf_fini) struct buf text = {.data = NULL};
+
+        if (now->items[i] == mode->keystores.items[i])
+            continue;
+        svid_unref(now->items[i]);
+        now->items[i] = svid_ref(mode->keystores.items[i]);
+        faults_text(faults, &text);
+        now->wrong[i] = mem_strndup((const char *)buf_view(&text).ptr, buf_size(&text));
+    }
+}
+
+/* Takes the files as they are now, one keystore as the other; the rest is as it was. */
+static void control_read_files(struct control_mode *mode)
+{
+    const struct keystores_source source = control_source(mode, NULL, 0);
+    CLEANUP(keystores_fini) struct keystores now = {.num = 0};
+    CLEANUP(faults_fini) struct faults faults = {.num = 0};
+    err_t err = keystores_of(mode->config, &source, &faults, &now);
+    bool changed = false;
+
+    CHECK(err_is_ok(err)); /* each has one that it can stay with */
+    for (size_t i = 0; i < now.num; i++)
+        changed = changed || now.items[i] != mode->keystores.items[i];
+    if (changed && mode->svid != NULL &&
+        !err_is_ok(control_publish(mode, mode->config, &now, mode->svid, mode->roots, mode->version,
+                                   &faults)))
+        control_keep_former(mode, &faults, &now);
+    if (!control_settles(mode, &now)) {
+        if (!changed)
+            return;
+        control_say_as_before(mode, &now);
+    }
+    control_tell_files(mode, &now);
+    keystores_fini(&mode->keystores);
+    mode->keystores = now;
+    now = (struct keystores){.num = 0};
+    if (mode->discovery != NULL)
+        discovery_send_status(mode->discovery);
+}
+
+static void control_move(void *arg);
+
+static void control_on_reread(void *arg)
+{
+    struct control_mode *mode = arg;
+
+    timer_stop(mode->params.loop, &mode->reread);
+    if (mode->config != NULL)
+        control_read_files(mode);
+}
+
+static void control_on_files(void *arg)
+{
+    struct control_mode *mode = arg;
+
+    if (mode->changed_ms == 0)
+        mode->changed_ms = loop_now_ms(mode->params.loop);
+    control_on_reread(mode);
+    if (mode->waits && mode->discovery != NULL)
+        control_move(mode); /* a stream anew brings what was refused once more */
+}
+
+/* Of files that came into force with a configuration: what is wrong with them now is told. */
+static void control_begin_files(struct control_mode *mode)
+{
+    int64_t refused = 0;
+
+    for (size_t i = 0; i < mode->keystores.num; i++) {
+        if (mode->keystores.wrong[i] == NULL)
+            continue;
+        refused++;
+        log_warn("config", "keystore_refused",
+                 LOG_STR("keystore", mode->config->keystores[i]->name),
+                 LOG_STR("reason", mode->keystores.wrong[i]));
+    }
+    stats_set(mode->params.stats, STAT_KEYSTORES_REFUSED, refused);
+}
+
 static err_t control_apply(void *arg, const Mortise__V1__DiscoveryResponse *response,
                            struct faults *faults)
 {
     struct control_mode *mode = arg;
     CLEANUP(bundle_unrefp) struct bundle *roots = NULL;
     CLEANUP(keystores_fini) struct keystores keystores = {.num = 0};
+    struct keystores_source source;
     err_t err = control_roots_of(mode, response, faults, &roots);
 
     if (err_is_ok(err) && control_is_in_force(mode, response, roots)) {
         control_is_fresh(mode);
+        mode->waits = false;
         if (control_see(mode, response))
             control_save_soon(mode, false);
         return OK; /* the stream was opened again and nothing had changed */
     }
+    control_watch_files(mode, response->config);
+    source = control_source(mode, response->keystore_keys, response->n_keystore_keys);
     if (err_is_ok(err))
-        err = keystores_of(response->config, response->keystore_keys, response->n_keystore_keys,
-                           faults, &keystores);
+        err = keystores_of(response->config, &source, faults, &keystores);
     if (err_is_ok(err))
         err = control_publish(mode, response->config, &keystores, mode->svid, roots,
                               response->version, faults);
+    mode->waits = !err_is_ok(err) && keystores_has_files(response->config);
     if (!err_is_ok(err)) {
+        if (mode->config != NULL && !timer_is_on(&mode->reread)) /* the watch began anew */
+            timer_start(mode->params.loop, &mode->reread, CONTROL_SETTLE_MS / 4, control_on_reread,
+                        mode);
         control_rejected(mode, faults);
         return err;
     }
     control_keep(mode, response, &keystores, roots);
+    control_begin_files(mode);
     return OK;
 }
 
@@ -359,14 +542,15 @@ static err_t control_candidate(void *arg, const Mortise__V1__DiscoveryResponse *
     struct control_mode *mode = arg;
     CLEANUP(bundle_unrefp) struct bundle *roots = NULL;
     CLEANUP(keystores_fini) struct keystores keystores = {.num = 0};
+    const struct keystores_source source =
+        control_source(mode, response->keystore_keys, response->n_keystore_keys);
     struct snapshot_input in;
 
     if (response->config == NULL)
         faults_add(faults, "config", "is missing");
     TRY(faults_err(faults));
     TRY(control_roots_of(mode, response, faults, &roots));
-    TRY(keystores_of(response->config, response->keystore_keys, response->n_keystore_keys, faults,
-                     &keystores));
+    TRY(keystores_of(response->config, &source, faults, &keystores));
     in = control_input(mode, response->config, &keystores, mode->svid, roots, mode->version);
     return mode->params.candidate(mode->params.arg, &in, faults, out);
 }
@@ -463,6 +647,13 @@ static void control_status(void *arg, Mortise__V1__SidecarStatus *out)
     mode->plaintext_told_us = clock_mono_us();
     out->plaintext = mode->plaintext.plaintext;
     out->n_plaintext = mode->plaintext.n_plaintext;
+    keystores_status_free(mode->files_told, mode->num_files_told);
+    mode->files_told = NULL;
+    mode->num_files_told = 0;
+    if (mode->config != NULL)
+        mode->files_told = keystores_status(&mode->keystores, mode->config, &mode->num_files_told);
+    out->keystores = mode->files_told;
+    out->n_keystores = mode->num_files_told;
     mode->ended_told = control_count_ended(mode);
     out->ended = mode->ended_list;
     out->n_ended = mode->num_ended;
@@ -691,14 +882,16 @@ static void control_on_svid(void *arg, struct svid *svid, struct bundle *roots)
 static void control_remember(struct control_mode *mode, const Mortise__V1__SidecarCache *msg)
 {
     CLEANUP(faults_fini) struct faults faults = {.num = 0};
+    struct keystores_source source;
     err_t err;
 
     if (msg->seen != NULL)
         mode->seen = (struct discovery_point){msg->seen->era, msg->seen->run, msg->seen->revision};
     if (msg->config == NULL)
         return;
-    err = keystores_of(msg->config, msg->keystore_keys, msg->n_keystore_keys, &faults,
-                       &mode->keystores);
+    source = control_source(mode, msg->keystore_keys, msg->n_keystore_keys);
+    control_watch_files(mode, msg->config);
+    err = keystores_of(msg->config, &source, &faults, &mode->keystores);
     if (!err_is_ok(err)) { /* of another version: as if no configuration had been kept */
         control_rejected(mode, &faults);
         keystores_fini(&mode->keystores);
@@ -818,6 +1011,7 @@ struct control_mode *control_mode_new(const struct source_params *params, struct
     mode->cache = cache;
     if (cache != NULL)
         control_restore(mode);
+    mode->watch = watch_new(params->loop, &mode->files, control_on_files, mode);
     identity_start(mode->identity);
     return mode;
 }
@@ -829,8 +1023,12 @@ void control_mode_free(struct control_mode *mode)
     if (mode->resolving != NULL)
         resolve_cancel(mode->resolving);
     timer_stop(mode->params.loop, &mode->moving);
+    timer_stop(mode->params.loop, &mode->reread);
+    watch_free(mode->watch);
+    watch_files_clear(&mode->files);
     if (mode->discovery != NULL)
         discovery_free(mode->discovery);
+    keystores_status_free(mode->files_told, mode->num_files_told);
     questions_free(mode->questions);
     probes_free(mode->probes);
     identity_free(mode->identity);

@@ -224,15 +224,16 @@ static void static_read_keystores(struct static_reader *reader, int64_t now_s)
     }
     out->keystores.num = out->msg->n_keystores;
     out->keystores.items = mem_array(out->keystores.num, sizeof(*out->keystores.items));
+    out->keystores.wrong = mem_array(out->keystores.num, sizeof(*out->keystores.wrong));
     for (size_t i = 0; i < out->keystores.num; i++) {
         const Mortise__V1__SidecarKeystore *msg = out->msg->keystores[i];
         size_t mark = fault_path_field(&field, "keystores");
 
         (void)fault_path_index(&field, i);
-        if (msg->chain_pem[0] != '\0' || msg->key_sha256[0] != '\0')
+        if (msg->chain_pem[0] != '\0' || msg->key_sha256[0] != '\0' || msg->folder[0] != '\0')
             faults_add(reader->faults, field.text,
-                       "chain_pem and key_sha256 are for the control channel; here it is cert_file "
-                       "and key_file");
+                       "chain_pem, key_sha256 and folder are for the control channel; here it is "
+                       "cert_file and key_file");
         else
             out->keystores.items[i] =
                 static_read_pair(reader, field.text, msg->cert_file, msg->key_file, now_s);

@@ -50,6 +50,10 @@ static const struct metric_family stats_families[] = {
     {"mortise_config_applied_total", METRIC_COUNTER, "Snapshots put into force.", "", NULL, 0},
     {"mortise_config_rejected_total", METRIC_COUNTER,
      "Configurations or certificates that were refused; the old ones stayed.", "", NULL, 0},
+    {"mortise_keystores_refused", METRIC_GAUGE,
+     "Keystores on this sidecar's disk whose files are refused as they are now; what was read of "
+     "them before is in force.",
+     "", NULL, 0},
     {"mortise_config_cached_timestamp_seconds", METRIC_GAUGE,
      "When what is in force was cached, while it is from the cache; 0: the control plane sent it.",
      "", NULL, 0},
@@ -101,6 +105,7 @@ static const struct {
     [STAT_CERT_NOT_AFTER] = {"mortise_certificate_not_after_timestamp_seconds", NULL},
     [STAT_CONFIG_APPLIED] = {"mortise_config_applied_total", NULL},
     [STAT_CONFIG_REJECTED] = {"mortise_config_rejected_total", NULL},
+    [STAT_KEYSTORES_REFUSED] = {"mortise_keystores_refused", NULL},
     [STAT_CONFIG_CACHED_AT] = {"mortise_config_cached_timestamp_seconds", NULL},
     [STAT_CACHE_SAVED] = {"mortise_cache_writes_total", "ok"},
     [STAT_CACHE_FAILED] = {"mortise_cache_writes_total", "failed"},

@@ -286,7 +286,35 @@ static bool get_has_item(const void *list, const char *name)
     return false;
 }
 
-static int get_mesh_kind(const struct get *get, const Mortise__V1__Mesh *mesh, int kind)
+/* What the sidecars say of keystores that are files of theirs; NULL: there are none, or told. */
+static ProtobufCMessage *get_files(struct conn *conn, const Mortise__V1__Mesh *mesh)
+{
+    Mortise__V1__ListWorkloadsRequest request = MORTISE__V1__LIST_WORKLOADS_REQUEST__INIT;
+
+    for (size_t i = 0; i < mesh->n_keystores; i++) {
+        if (mesh_is_on_disk(mesh->keystores[i]))
+            return pages_call(conn, "OperatorService/ListWorkloads", &request.base,
+                              &mortise__v1__list_workloads_response__descriptor);
+    }
+    return NULL;
+}
+
+static void get_table_keystores(const struct get *get, struct conn *conn,
+                                const Mortise__V1__Mesh *shown, const Mortise__V1__Mesh *mesh)
+{
+    ProtobufCMessage *files = get_files(conn, shown);
+
+    trust_table_keystores(get_is_wide(get), get->now_s, shown, mesh,
+                          files != NULL
+                              ? MSG_AS(Mortise__V1__ListWorkloadsResponse,
+                                       mortise__v1__list_workloads_response__descriptor, files)
+                              : NULL);
+    if (files != NULL)
+        pb_free(files);
+}
+
+static int get_mesh_kind(const struct get *get, struct conn *conn, const Mortise__V1__Mesh *mesh,
+                         int kind)
 {
     const struct get_kind what = {mesh, kind};
     bool all = get_found_all(get, mesh_kinds[kind].many, get_has_item, &what);
@@ -302,7 +330,7 @@ static int get_mesh_kind(const struct get *get, const Mortise__V1__Mesh *mesh, i
     else if (get->flags->output == CTL_PEM)
         all = trust_print_pem(kind == MESH_KEYSTORES, &shown) && all;
     else if (kind == MESH_KEYSTORES)
-        trust_table_keystores(get_is_wide(get), get->now_s, &shown, mesh);
+        get_table_keystores(get, conn, &shown, mesh);
     else if (kind == MESH_TRUSTSTORES)
         trust_table_truststores(get_is_wide(get), get->now_s, &shown, mesh);
     else
@@ -325,7 +353,7 @@ static int get_mesh(const struct get *get, struct conn *conn, int kind)
     if (kind == MESH_KINDS)
         show_message(get->flags->output == CTL_JSON ? CTL_JSON : CTL_YAML, msg);
     else
-        status = get_mesh_kind(get, reply->mesh, kind);
+        status = get_mesh_kind(get, conn, reply->mesh, kind);
     pb_free(msg);
     return status;
 }

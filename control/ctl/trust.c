@@ -138,8 +138,44 @@ static void trust_add_leaf(struct table *table, bool wide, int64_t now_s,
     X509_free(leaf);
 }
 
+/* What sidecars have on their disks is as they say: of several the first to expire is shown. */
+static void trust_add_files(struct table *table, bool wide, int64_t now_s, const char *name,
+                            const Mortise__V1__ListWorkloadsResponse *sidecars)
+{
+    const Mortise__V1__KeystoreStatus *first = NULL;
+    char text[TABLE_TIME_MAX] = "";
+    size_t num = 0, refused = 0;
+
+    for (size_t i = 0; sidecars != NULL && i < sidecars->n_workloads; i++) {
+        const Mortise__V1__SidecarStatus *status = sidecars->workloads[i]->status;
+
+        for (size_t j = 0; status != NULL && j < status->n_keystores; j++) {
+            const Mortise__V1__KeystoreStatus *said = status->keystores[j];
+
+            if (strcmp(said->name, name) != 0)
+                continue;
+            num++;
+            refused += said->refused[0] != '\0';
+            if (first == NULL || said->not_after < first->not_after)
+                first = said;
+        }
+    }
+    if (first != NULL)
+        table_time(first->not_after, now_s, text);
+    if (refused > 0)
+        table_addf(table, "files, refused by %zu of %zu", refused, num);
+    else
+        table_add(table, "files");
+    table_add(table, first != NULL ? first->subject : "");
+    table_add(table, first != NULL ? first->dns_name : "");
+    table_add(table, text);
+    if (wide)
+        table_add(table, "");
+}
+
 static void trust_add_keystore(struct table *table, bool wide, int64_t now_s,
                                const Mortise__V1__Mesh *mesh,
+                               const Mortise__V1__ListWorkloadsResponse *sidecars,
                                const Mortise__V1__MeshKeystore *keystore)
 {
     struct fault_path path = {.len = 0};
@@ -152,8 +188,12 @@ static void trust_add_keystore(struct table *table, bool wide, int64_t now_s,
     (void)err; /* what can be read of it is shown */
     faults_fini(&faults);
     table_add(table, keystore->name);
-    table_add(table, mesh_is_uploaded(keystore) ? "uploaded" : "issued");
-    trust_add_leaf(table, wide, now_s, &chain);
+    if (mesh_is_on_disk(keystore)) {
+        trust_add_files(table, wide, now_s, keystore->name, sidecars);
+    } else {
+        table_add(table, mesh_is_uploaded(keystore) ? "uploaded" : "issued");
+        trust_add_leaf(table, wide, now_s, &chain);
+    }
     trust_add_users(table, mesh, true, keystore->name);
     table_add(table, mesh_is_built_in(MESH_KEYSTORES, keystore->name) ? "yes" : "");
     if (wide) {
@@ -164,7 +204,8 @@ static void trust_add_keystore(struct table *table, bool wide, int64_t now_s,
 }
 
 void trust_table_keystores(bool wide, int64_t now_s, const Mortise__V1__Mesh *shown,
-                           const Mortise__V1__Mesh *whole)
+                           const Mortise__V1__Mesh *whole,
+                           const Mortise__V1__ListWorkloadsResponse *sidecars)
 {
     static const char *const heads[] = {"NAME",    "KIND",    "SUBJECT",  "DNS NAME",
                                         "EXPIRES", "USED BY", "BUILT IN", NULL};
@@ -174,7 +215,7 @@ void trust_table_keystores(bool wide, int64_t now_s, const Mortise__V1__Mesh *sh
     struct table table = {.heads = wide ? wide_heads : heads};
 
     for (size_t i = 0; i < shown->n_keystores; i++)
-        trust_add_keystore(&table, wide, now_s, whole, shown->keystores[i]);
+        trust_add_keystore(&table, wide, now_s, whole, sidecars, shown->keystores[i]);
     table_print(&table);
 }
 
@@ -185,6 +226,12 @@ bool trust_print_pem(bool keystores, const Mortise__V1__Mesh *shown)
     for (size_t i = 0; keystores && i < shown->n_keystores; i++) {
         if (mesh_is_uploaded(shown->keystores[i])) {
             fputs(shown->keystores[i]->chain_pem, stdout);
+            continue;
+        }
+        if (mesh_is_on_disk(shown->keystores[i])) {
+            ctl_tell("keystore %s: files on its sidecars' disks, which do not come here",
+                     shown->keystores[i]->name);
+            all = false;
             continue;
         }
         ctl_tell("keystore %s: what the mesh issues; each sidecar has its own (mortisectl get "

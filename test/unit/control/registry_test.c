@@ -859,6 +859,41 @@ static void test_epochs_are_reserved_within_reason(void **state)
 }
 
 /* None says so much of itself that a list of all cannot be sent. */
+/* Of files on sidecars' disks that of the first to expire counts; a name that is none of ours does
+ * not. */
+static void test_files_of_sidecars_expire_as_they_say(void **state)
+{
+    struct fixture *fixture = *state;
+    struct workload *workloads[] = {
+        join(fixture, ID("portal"), "1", "10.0.0.1:15443"),
+        join(fixture, ID("portal"), "2", "10.0.0.2:15443"),
+    };
+    Mortise__V1__SidecarStatus status = MORTISE__V1__SIDECAR_STATUS__INIT;
+    Mortise__V1__KeystoreStatus said = MORTISE__V1__KEYSTORE_STATUS__INIT, *list[200];
+    Mortise__V1__MeshKeystore keystore = MORTISE__V1__MESH_KEYSTORE__INIT;
+    char site[] = "site", bad[] = "\x1b[2J";
+
+    for (size_t i = 0; i < 200; i++)
+        list[i] = &said;
+    keystore.name = keystore.folder = said.name = site;
+    said.refused = said.subject = said.dns_name = said.sha256 = bad;
+    status.keystores = list;
+    status.n_keystores = 200;
+    assert_int_equal(registry_keystore_expires(fixture->registry, &keystore), 0);
+    for (size_t i = 0; i < ARRAY_LEN(workloads); i++) {
+        said.not_after = 2000 - (int64_t)i;
+        registry_report(workloads[i], XDS_STATUS, &status, NULL);
+    }
+    assert_int_equal(registry_keystore_expires(fixture->registry, &keystore), 1999);
+    assert_int_equal(workloads[0]->status->n_keystores, MESH_KEYSTORES_MAX);
+    assert_string_equal(workloads[0]->status->keystores[0]->refused, "?[2J");
+    assert_string_equal(workloads[0]->status->keystores[0]->subject, "?[2J");
+    keystore.name = bad;
+    assert_int_equal(registry_keystore_expires(fixture->registry, &keystore), 0);
+    for (size_t i = 0; i < ARRAY_LEN(workloads); i++)
+        registry_leave(workloads[i]);
+}
+
 static void test_what_sidecars_say_is_cut(void **state)
 {
     struct fixture *fixture = *state;
@@ -934,6 +969,7 @@ int main(void)
         TEST(test_there_are_not_too_many_revocations),
         TEST(test_revocations_come_together_or_not_at_all),
         TEST(test_epochs_are_reserved_within_reason),
+        TEST(test_files_of_sidecars_expire_as_they_say),
         TEST(test_what_sidecars_say_is_cut),
         TEST(test_observers_may_take_each_other_out),
     };

@@ -53,7 +53,8 @@ static void assert_taken(struct sent *sent, size_t num_keys, const char *path, c
 {
     struct keystores keystores = {.num = 0};
     struct faults faults = {.num = 0};
-    err_t err = keystores_of(&sent->config, &sent->keys, num_keys, &faults, &keystores);
+    const struct keystores_source source = {.keys = &sent->keys, .num_keys = num_keys};
+    err_t err = keystores_of(&sent->config, &source, &faults, &keystores);
 
     assert_int_equal(err_is_ok(err), fault == NULL);
     if (fault != NULL) {
@@ -61,12 +62,14 @@ static void assert_taken(struct sent *sent, size_t num_keys, const char *path, c
         assert_string_equal(faults.items[0].path, path);
         assert_non_null(strstr(faults.items[0].message, fault));
     } else {
-        Mortise__V1__KeystoreKey **keys = keystores_keys(&keystores, &sent->config);
+        size_t num = 0;
+        Mortise__V1__KeystoreKey **keys = keystores_keys(&keystores, &sent->config, &num);
 
+        assert_int_equal(num, 1);
         assert_int_equal(keys[0]->key.len, sent->key.key.len); /* for the cache, and back */
         assert_memory_equal(keys[0]->key.data, sent->key.key.data, sent->key.key.len);
         assert_string_equal(keys[0]->key_sha256, right);
-        keystores_keys_free(keys, keystores.num);
+        keystores_keys_free(keys, num);
     }
     keystores_fini(&keystores);
     faults_fini(&faults);
