@@ -186,8 +186,44 @@ static const char *operator_why_version(Mortise__V1__TlsVersion version, const c
     return version != 0 && value != NULL ? value->name : otherwise;
 }
 
+/* "of this mesh", "of truststore partners for a.example": which certificates of its peers a
+ * profile takes. */
+static void operator_why_trust(struct buf *text, const Mortise__V1__Mesh *mesh,
+                               const Mortise__V1__TlsProfile *profile)
+{
+    const Mortise__V1__MeshTruststore *store = mesh_truststore(mesh, profile);
+
+    if (mesh_trusts_mesh(store))
+        CHECK(err_is_ok(buf_add_str(text, " of this mesh")));
+    if (mesh_trusts_mesh(store) && mesh_trusts_others(store))
+        CHECK(err_is_ok(buf_add_str(text, ", or one")));
+    if (!mesh_trusts_others(store))
+        return;
+    CHECK(err_is_ok(buf_printf(text, " of the CAs of truststore %s for ", store->name)));
+    for (size_t i = 0; i < profile->n_peer_names; i++)
+        CHECK(err_is_ok(buf_printf(text, "%s%s", i > 0 ? " or " : "", profile->peer_names[i])));
+}
+
+static void operator_why_peers(struct buf *text, const Mortise__V1__Mesh *mesh,
+                               const Mortise__V1__TlsProfile *profile)
+{
+    bool server = profile->role == MORTISE__V1__TLS_PROFILE__ROLE__SERVER;
+
+    if (!server && profile->insecure_skip_verify) {
+        CHECK(err_is_ok(buf_add_str(text, "; any server, unverified")));
+    } else if (profile->client_auth == MORTISE__V1__TLS_PROFILE__CLIENT_AUTH__NONE) {
+        CHECK(err_is_ok(buf_add_str(text, "; no client certificate is asked for")));
+    } else {
+        CHECK(err_is_ok(buf_printf(text, "; a %s certificate", server ? "client" : "server")));
+        operator_why_trust(text, mesh, profile);
+        if (profile->client_auth == MORTISE__V1__TLS_PROFILE__CLIENT_AUTH__OPTIONAL)
+            CHECK(err_is_ok(buf_add_str(text, ", or none")));
+    }
+}
+
 /* What one side may negotiate; owned. */
-static char *operator_why_profile(const Mortise__V1__TlsProfile *profile)
+static char *operator_why_profile(const Mortise__V1__Mesh *mesh,
+                                  const Mortise__V1__TlsProfile *profile)
 {
     CLEANUP(buf_fini) struct buf text = {0};
 
@@ -196,8 +232,7 @@ static char *operator_why_profile(const Mortise__V1__TlsProfile *profile)
                                operator_why_version(profile->max_version, "TLS1_3"))));
     operator_why_names(&text, "suites", profile->cipher_suites, profile->n_cipher_suites);
     operator_why_names(&text, "groups", profile->groups, profile->n_groups);
-    if (profile->role == MORTISE__V1__TLS_PROFILE__ROLE__SERVER)
-        CHECK(err_is_ok(buf_add_str(&text, "; a client certificate of this mesh")));
+    operator_why_peers(&text, mesh, profile);
     return buf_take_str(&text);
 }
 
@@ -225,9 +260,9 @@ static void operator_why_profiles(const struct operator_service *service,
     const Mortise__V1__TlsProfile *server = mesh_profile(mesh, mesh_server_profile(link));
 
     if (client != NULL)
-        known->offered = operator_why_profile(client);
+        known->offered = operator_why_profile(mesh, client);
     if (server != NULL)
-        known->required = operator_why_profile(server);
+        known->required = operator_why_profile(mesh, server);
     if (client != NULL && server != NULL)
         known->apart = operator_why_apart(client, server);
 }

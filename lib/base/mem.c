@@ -116,6 +116,13 @@ void mem_wipe(void *ptr, size_t size)
         explicit_bzero(ptr, size);
 }
 
+void mem_wipe_free(void *ptr)
+{
+    if (ptr != NULL)
+        mem_wipe(ptr, malloc_usable_size(ptr));
+    mem_free(ptr);
+}
+
 bool refs_drop(struct refs *refs)
 {
     /* acq_rel on every drop: the last holder must see what the others wrote. A release with a fence

@@ -28,7 +28,7 @@ static void grpc_cc_free(void *arg)
 {
     struct grpc_client_call *call = arg;
 
-    buf_fini(&call->out);
+    buf_wipe_fini(&call->out);
     grpc_decoder_fini(&call->decoder);
     if (call->msg != NULL)
         pb_free(call->msg);
@@ -193,7 +193,7 @@ err_t grpc_cc_start(struct grpc_client_call *call, struct grpc_link *conn)
             return OK;
         }
         if (!call->unary)
-            buf_fini(&call->out);
+            buf_wipe_fini(&call->out);
     }
     if (!call->unary && call->events->on_open != NULL)
         call->events->on_open(call->arg);
@@ -417,7 +417,7 @@ err_t grpc_stream_send(struct grpc_client_call *call, const ProtobufCMessage *ms
         err = h2_send(call->stream, buf_view(&frame), false);
     else if (err_is_ok(err))
         err = buf_add(&call->out, buf_view(&frame).ptr, buf_size(&frame));
-    buf_fini(&frame);
+    buf_wipe_fini(&frame);
     return err_is(err, E_TOO_LARGE) ? FAIL(LIMIT, call->out.max) : err;
 }
 

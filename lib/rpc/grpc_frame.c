@@ -3,6 +3,8 @@
 #include <inttypes.h>
 #include <stdio.h>
 
+#include "lib/base/mem.h"
+
 #define GRPC_PREFIX_LEN 5 /* compressed flag, four bytes of length */
 /* Bytes that may lie in a decoder beyond the message in hand: one feed of many small messages. */
 #define GRPC_FEED_MAX ((size_t)1 << 20)
@@ -87,13 +89,15 @@ void grpc_decoder_init(struct grpc_decoder *decoder, size_t max)
 
 void grpc_decoder_fini(struct grpc_decoder *decoder)
 {
-    buf_fini(&decoder->buf);
+    buf_wipe_fini(&decoder->buf);
     decoder->taken = 0;
 }
 
-/* Lets go of the message that the last grpc_decoder_next lent out. */
+/* Lets go of the message that the last grpc_decoder_next lent out, which may have had a key. */
 static void grpc_decoder_drop(struct grpc_decoder *decoder)
 {
+    if (decoder->taken != 0)
+        mem_wipe(decoder->buf.data + decoder->buf.pos, decoder->taken);
     buf_consume(&decoder->buf, decoder->taken);
     decoder->taken = 0;
 }

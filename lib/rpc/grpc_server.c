@@ -143,7 +143,7 @@ void grpc_call_finish(struct grpc_call *call, enum grpc_status status, const cha
         params->on_answer(params->arg, call, call->method, status, message, call->rechecked);
     grpc_call_set_state(call, GRPC_CALL_ANSWERED);
     grpc_decoder_fini(&call->decoder);
-    buf_fini(&call->message);
+    buf_wipe_fini(&call->message);
     timer_start(loop, &call->deadline, GRPC_SERVER_FLUSH_MS, grpc_call_on_deadline, call);
     if (!err_is_ok(grpc_call_send_status(call, message)))
         h2_stream_reset(call->stream, 0x2); /* INTERNAL_ERROR */
@@ -195,7 +195,7 @@ err_t grpc_call_send(struct grpc_call *call, const ProtobufCMessage *msg)
     }
     if (err_is_ok(err))
         err = h2_send(call->stream, buf_view(&frame), false);
-    buf_fini(&frame);
+    buf_wipe_fini(&frame); /* as it may have keys */
     return err;
 }
 
@@ -242,7 +242,7 @@ static void grpc_call_free(void *arg)
     struct grpc_call *call = arg;
 
     grpc_decoder_fini(&call->decoder);
-    buf_fini(&call->message);
+    buf_wipe_fini(&call->message);
     mem_free(call);
 }
 

@@ -1,5 +1,8 @@
 #include "lib/rpc/h2.h"
 
+#include <malloc.h>
+#include <string.h>
+
 #include <nghttp2/nghttp2.h>
 
 #include "lib/base/log.h"
@@ -324,6 +327,7 @@ static void h2_pump(struct h2 *h2)
         if (!h2_collect(h2))
             break;
         err = stream_write(h2->lower, buf_view(&h2->out));
+        mem_wipe(h2->out.data + h2->out.pos, buf_size(&h2->out));
         buf_clear(&h2->out);
         if (!err_is_ok(err)) {
             h2_broken(h2, err);
@@ -332,7 +336,7 @@ static void h2_pump(struct h2 *h2)
         h2_call_writable(h2);
     }
     if (h2->out.cap > H2_OUT_KEEP)
-        buf_fini(&h2->out);
+        buf_wipe_fini(&h2->out);
     if (!h2_is_live(h2))
         return;
     if (h2->lower->queued != 0 && h2->stalled_ms == 0) {
@@ -513,8 +517,42 @@ static void h2_on_timer(void *arg)
 
 /* ---- life ---- */
 
+/* Frames are put together in nghttp2's memory: what they had is gone with it. */
+static void *h2_mem_alloc(size_t size, void *arg)
+{
+    (void)arg;
+    return malloc(size);
+}
+
+static void *h2_mem_zalloc(size_t num, size_t size, void *arg)
+{
+    (void)arg;
+    return calloc(num, size);
+}
+
+static void h2_mem_free(void *ptr, void *arg)
+{
+    (void)arg;
+    mem_wipe_free(ptr);
+}
+
+static void *h2_mem_realloc(void *ptr, size_t size, void *arg)
+{
+    size_t had = ptr != NULL ? malloc_usable_size(ptr) : 0;
+    void *moved = malloc(size);
+
+    (void)arg;
+    if (moved == NULL)
+        return NULL;
+    if (had != 0)
+        memcpy(moved, ptr, had < size ? had : size);
+    mem_wipe_free(ptr);
+    return moved;
+}
+
 static nghttp2_session *h2_session_new(struct h2 *h2)
 {
+    nghttp2_mem mem = {NULL, h2_mem_alloc, h2_mem_free, h2_mem_zalloc, h2_mem_realloc};
     nghttp2_session_callbacks *callbacks;
     nghttp2_session *session;
     nghttp2_option *option;
@@ -535,8 +573,8 @@ static nghttp2_session *h2_session_new(struct h2 *h2)
     nghttp2_option_set_max_reserved_remote_streams(option, 0);
     nghttp2_option_set_max_send_header_block_length(option, H2_OUT_HEADERS_SIZE);
     nghttp2_option_set_peer_max_concurrent_streams(option, h2->limits.max_streams);
-    rc = h2->server ? nghttp2_session_server_new2(&session, callbacks, h2, option)
-                    : nghttp2_session_client_new2(&session, callbacks, h2, option);
+    rc = h2->server ? nghttp2_session_server_new3(&session, callbacks, h2, option, &mem)
+                    : nghttp2_session_client_new3(&session, callbacks, h2, option, &mem);
     CHECK(rc == 0);
     nghttp2_option_del(option);
     nghttp2_session_callbacks_del(callbacks);
@@ -603,7 +641,7 @@ static void h2_free(void *arg)
         h2_stream_free(LIST_ITEM(h2->streams.next, struct h2_stream, link));
     nghttp2_session_del(h2->session);
     h2_head_clear(&h2->head);
-    buf_fini(&h2->out);
+    buf_wipe_fini(&h2->out);
     mem_free(h2);
 }
 

@@ -25,7 +25,7 @@ void h2_stream_free(struct h2_stream *stream)
     h2->num_streams--;
     list_del(&stream->link);
     list_del(&stream->writable);
-    buf_fini(&stream->out);
+    buf_wipe_fini(&stream->out);
     h2_head_clear(&stream->trailers);
     mem_free(stream);
 }
@@ -230,10 +230,11 @@ static ssize_t h2_stream_on_pull(nghttp2_session *session, int32_t id, uint8_t *
         return NGHTTP2_ERR_DEFERRED;
     if (take != 0) {
         memcpy(to, buf_view(&stream->out).ptr, take);
+        mem_wipe(stream->out.data + stream->out.pos, take);
         buf_consume(&stream->out, take);
         h2->queued -= take;
         if (take == have) {
-            buf_fini(&stream->out);
+            buf_wipe_fini(&stream->out);
             if (!stream->end && list_empty(&stream->writable))
                 list_add_tail(&h2->writable, &stream->writable);
         }

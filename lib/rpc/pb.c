@@ -203,7 +203,7 @@ static void *pb_alloc(void *arg, size_t size)
 static void pb_release(void *arg, void *ptr)
 {
     (void)arg;
-    mem_free(ptr);
+    mem_wipe_free(ptr); /* some messages have keys and tokens: all are treated alike */
 }
 
 static ProtobufCMessage *pb_unpack_within(const ProtobufCMessageDescriptor *desc, struct bytes in,
@@ -274,7 +274,7 @@ ProtobufCMessage *pb_clone(const ProtobufCMessage *msg)
     ProtobufCMessage *clone = pb_unpack_within(msg->descriptor, bytes_of(data, len), SIZE_MAX);
 
     CHECK(clone != NULL); /* what we packed ourselves unpacks */
-    mem_free(data);
+    mem_wipe_free(data);
     return clone;
 }
 
@@ -289,8 +289,8 @@ bool pb_equal(const ProtobufCMessage *a, const ProtobufCMessage *b)
     data_a = pb_packed(a, &len_a);
     data_b = pb_packed(b, &len_b);
     equal = bytes_equal(bytes_of(data_a, len_a), bytes_of(data_b, len_b));
-    mem_free(data_a);
-    mem_free(data_b);
+    mem_wipe_free(data_a);
+    mem_wipe_free(data_b);
     return equal;
 }
 

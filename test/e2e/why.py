@@ -19,6 +19,7 @@ from deploy.lab.programs import LabError, Process, wait_for
 from test.testlib import pki
 from test.testlib.clock_jump import ClockJump
 from test.testlib.fixtures import CONFIG
+from test.testlib.openssl_crl import OpensslCrl
 
 ROOT = Path(__file__).resolve().parents[2]
 WORKS, FAILS, UNKNOWN = 0, 1, 2
@@ -179,6 +180,83 @@ def test_it_works_and_no_application_hears_of_the_trial(mesh, app):
     python(mesh, "management", "import socket; s = socket.create_connection(('127.0.0.1', 15101)); s.sendall(b'x'); "
            "assert s.recv(1) == b'x'")
     wait_for("a real one is seen", lambda: app.tail().count("connection") == 1)
+
+
+PARTNER = "partner.example.com"
+OUTSIDERS = {
+    "overdue": r"The certificate of overdue expired (59 min|1 h|60 min) ago by the clock of management\.",
+    "unlisted": r"management has no revocation list of an issuer of unlisted's certificate\.",
+    "stale": r"The revocation list of an issuer of stale's certificate is stale at management\.",
+}
+
+
+@pytest.fixture(scope="module")
+def outsiders(mesh, folder):
+    """Servers with certificates of a partner's CA, which management takes by truststores of its own: one has expired, one
+    has an issuer of which there is no list, one an issuer whose list was good when it was brought."""
+    place = folder / "outsiders"
+    place.mkdir()
+    root = pki.Ca("partner root")
+    issuing = pki.Ca("partner issuing", above=root)
+    lists, ends_s = OpensslCrl(place, "lists", root), 20
+    texts = {"overdue": [], "unlisted": [lists.make().decode()], "stale": [lists.make(ends_s=ends_s).decode()]}
+    certs = {"overdue": root.issue(dns=[PARTNER], begins_s=-7200, valid_s=-3600),
+             "unlisted": issuing.issue(dns=[PARTNER]), "stale": root.issue(dns=[PARTNER])}
+    ports = {name: 17200 + i for i, name in enumerate(OUTSIDERS)}
+    doc = trials(*((f"management-{name}", "management", name, 15400 + i, 9200 + i) for i, name in enumerate(OUTSIDERS)))
+    doc["truststores"] = [{"name": name, "pem": [root.root_pem().decode()], "crl_pem": texts[name]} for name in OUTSIDERS]
+    for name in OUTSIDERS:
+        doc["profiles"].append({"name": f"{name}-client", "role": "CLIENT", "truststore": name, "peer_names": [PARTNER]})
+        next(link for link in doc["links"] if link["server"] == name).update(client_profile=f"{name}-client",
+                                                                             server_profile="partner-server")
+    # What its sidecars would show; who answers in their place shows what is on trial.
+    chain, key = root.issue(dns=[PARTNER]).write(place, "good")
+    mesh.ctl("elevate", "--for", "10m", "--reason", "trial")
+    mesh.ctl("import", "keystore", "partner", "--chain", chain, "--private-key", key)
+    doc["profiles"].append({"name": "partner-server", "role": "SERVER", "keystore": "partner"})
+    mesh.apply(doc)
+    specs = ["{}:tls:{}:{}".format(ports[name], *certs[name].write(place, name)) for name in OUTSIDERS]
+    host = mesh.network["portal"]
+    server = Process("outsiders", ["env", f"PYTHONPATH={ROOT}", sys.executable, "-m", "test.testlib.odd_server", *specs], folder, host)
+    wait_for("they listen", lambda: "listening" in server.tail())
+    for name, port in ports.items():
+        mesh.start_sidecar(name, "--inbound-listen", f"0.0.0.0:{port - 1000}", "--advertise", f"{host.v4}:{port}", "--workers", "1",
+                           host="portal", ready=False)
+    wait_for("all have joined", lambda: {w["subsystem"] for w in mesh.workloads()} >= set(OUTSIDERS))
+    mesh.wait_in_sync()
+    yield doc
+    server.stop()
+
+
+@pytest.mark.parametrize("name", OUTSIDERS)
+def test_certificates_that_count_no_more(mesh, outsiders, name):
+    link = expect(mesh, "management", name, OUTSIDERS[name], FAILS)
+    assert details(link)["offered"].endswith(f"; a server certificate of the CAs of truststore {name} for {PARTNER}")
+    if name == "overdue":
+        assert "expired" in details(link)["certificate"]
+
+
+def test_what_a_profile_requires_is_said_as_it_is(mesh, outsiders):
+    """Of the server's profile, by the truststore that it names."""
+    doc = json.loads(json.dumps(outsiders))
+    pem = doc["truststores"][0]["pem"]
+    wanted = {
+        "of this mesh": {},
+        "of the CAs of truststore theirs for a.example.com or b.example.com":
+            {"truststore": "theirs", "peer_names": ["a.example.com", "b.example.com"]},
+        "of this mesh, or one of the CAs of truststore all for a.example.com":
+            {"truststore": "all", "peer_names": ["a.example.com"]},
+    }
+    doc["truststores"] += [{"name": "theirs", "pem": pem}, {"name": "all", "mesh_roots": True, "pem": pem}]
+    for says, fields in wanted.items():
+        doc["profiles"] = [p for p in doc["profiles"] if p["name"] != "trial-server"] + [
+            {"name": "trial-server", "role": "SERVER", "min_version": "TLS1_3", **fields}]
+        doc["links"][0]["server_profile"] = "trial-server"
+        mesh.apply(doc)
+        link = why(mesh, "management", "portal", "--no-probe")[2]["links"][0]
+        assert details(link)["required"].endswith(f"; a client certificate {says}"), details(link)
+    mesh.apply(outsiders)
+    mesh.wait_in_sync(4)
 
 
 def test_an_application_that_is_down(mesh):
