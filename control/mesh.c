@@ -102,6 +102,16 @@ static err_t mesh_add_weak(const Mortise__V1__Mesh *mesh, const char *name, stru
                       name);
 }
 
+err_t mesh_link_entry(const Mortise__V1__Link *link, struct buf *out)
+{
+    if (link->client_port != 0)
+        TRY(buf_printf(out, "127.0.0.1:%u", link->client_port));
+    for (size_t i = 0; i < link->n_destinations; i++)
+        TRY(buf_printf(out, "%s%s", i > 0 || link->client_port != 0 ? ", " : "",
+                       link->destinations[i]));
+    return link->n_destinations > 0 ? buf_add_str(out, " (captured)") : OK;
+}
+
 err_t mesh_link_weak(const Mortise__V1__Mesh *mesh, const Mortise__V1__Link *link, int64_t now_s,
                      struct buf *out)
 {

@@ -11,6 +11,7 @@
 #define MESH_LINKS_MAX 10000
 #define MESH_CRLS_MAX 16
 #define MESH_CRLS_BYTES_MAX 262144 /* of all together: every sidecar gets them at each change */
+#define MESH_DESTINATIONS_MAX 64   /* of a link */
 #define MESH_TRUSTSTORES_MAX 100   /* besides those that are built in */
 #define MESH_TRUST_BYTES_MAX ((size_t)512 << 10) /* of all of them together */
 #define MESH_KEYSTORES_MAX 100                   /* likewise */
@@ -63,6 +64,10 @@ const char *mesh_server_profile(const Mortise__V1__Link *link);
 /* mesh_server_name is what the client of a link asks for (SNI), lower-case; owned; NULL: nothing.
  */
 char *mesh_server_name(const Mortise__V1__Mesh *mesh, const Mortise__V1__Link *link);
+/* mesh_link_entry appends where a link's client connects to: "127.0.0.1:9001", "10.0.0.7:8080
+ * (captured)", or both. */
+MUST_CHECK err_t mesh_link_entry(const Mortise__V1__Link *link, struct buf *out);
+
 /* mesh_link_weak appends what of a link is weaker than the defaults, and by which profile (see
  * tls_profile_weak); nothing where nothing is. */
 MUST_CHECK err_t mesh_link_weak(const Mortise__V1__Mesh *mesh, const Mortise__V1__Link *link,

@@ -10,6 +10,7 @@
 #include "lib/base/map.h"
 #include "lib/base/mem.h"
 #include "lib/base/str.h"
+#include "lib/net/cidr.h"
 
 #define MESH_NAMES_SHOWN 12
 
@@ -22,6 +23,7 @@ struct mesh_checker {
     struct map names[MESH_KINDS];  /* name to item */
     struct map ids;                /* "namespace/account" to subsystem */
     struct map ports;              /* "subsystem:port" to the link that listens there */
+    struct map destinations;       /* of captured connections, likewise */
     struct map server_names;       /* "subsystem:name" to the link that is asked for by it there */
     struct tls_profile **profiles; /* compiled, NULL where it could not be */
 };
@@ -338,6 +340,8 @@ static void mesh_check_client_port(struct mesh_checker *checker, const Mortise__
     char key[MESH_NAME_MAX + 16];
     const Mortise__V1__Link *other;
 
+    if (link->client_port == 0 && link->n_destinations > 0)
+        return; /* its applications' connections are captured */
     if (!mesh_check_port(checker, "client_port", link->client_port))
         return;
     mesh_port_key(link->client, link->client_port, key);
@@ -347,6 +351,49 @@ static void mesh_check_client_port(struct mesh_checker *checker, const Mortise__
                    link->client_port, link->client, other->name);
     else
         map_put(&checker->ports, key, (void *)(uintptr_t)link);
+}
+
+/* A client's sidecar takes what is captured by the one link that names where it was to go. */
+static void mesh_check_destination(struct mesh_checker *checker, const Mortise__V1__Link *link,
+                                   const char *field, const char *text)
+{
+    struct cidr range;
+    uint16_t port;
+    char canonical[CIDR_TEXT_MAX];
+    CLEANUP(mem_freep) char *key = NULL;
+    const Mortise__V1__Link *other;
+
+    if (!err_is_ok(cidr_parse_port(text, &range, &port))) {
+        mesh_fault(checker, field,
+                   "\"%s\" is no destination: wanted is ADDRESS:PORT or RANGE:PORT, as "
+                   "10.0.0.7:8080, 10.1.0.0/16:8080 (bits behind the prefix are 0) or "
+                   "[fd00::/64]:8080",
+                   text);
+        return;
+    }
+    cidr_format(&range, canonical);
+    key = mem_printf("%s %s %u", link->client, canonical, port);
+    other = map_get(&checker->destinations, key);
+    if (other != NULL)
+        mesh_fault(checker, field, "%s of \"%s\" is a destination of link \"%s\"%s", text,
+                   link->client, other->name, other == link ? " twice" : "");
+    else
+        map_put(&checker->destinations, key, (void *)(uintptr_t)link);
+}
+
+static void mesh_check_destinations(struct mesh_checker *checker, const Mortise__V1__Link *link)
+{
+    if (link->n_destinations > MESH_DESTINATIONS_MAX) {
+        mesh_fault(checker, "destinations", "has %zu members; at most %d", link->n_destinations,
+                   MESH_DESTINATIONS_MAX);
+        return;
+    }
+    for (size_t i = 0; i < link->n_destinations; i++) {
+        char field[48];
+
+        (void)snprintf(field, sizeof(field), "destinations[%zu]", i);
+        mesh_check_destination(checker, link, field, link->destinations[i]);
+    }
 }
 
 /* Two ends that could not talk: told where the client's is named. */
@@ -422,6 +469,7 @@ static void mesh_check_link(struct mesh_checker *checker, const Mortise__V1__Lin
         mesh_fault(checker, "server", "is \"%s\" as the client is: a link joins two subsystems",
                    link->server);
     mesh_check_client_port(checker, link);
+    mesh_check_destinations(checker, link);
     (void)mesh_check_port(checker, "server_port", link->server_port);
     client_profile = mesh_check_end(checker, "client_profile", mesh_client_profile(link),
                                     MORTISE__V1__TLS_PROFILE__ROLE__CLIENT);
@@ -624,6 +672,7 @@ static err_t mesh_check_with(const Mortise__V1__Mesh *mesh, const struct mesh_or
         map_fini(&checker.names[i]);
     map_fini(&checker.ids);
     map_fini(&checker.ports);
+    map_fini(&checker.destinations);
     map_fini(&checker.server_names);
     return faults->total == before ? OK : FAIL(CONFIG_INVALID, faults->total - before);
 }

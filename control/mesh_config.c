@@ -76,7 +76,12 @@ static Mortise__V1__Outbound *mesh_outbound(const struct mesh_view *view,
     char *server_name;
 
     out->name = mem_strdup(link->name);
-    out->listen = mem_printf("127.0.0.1:%u", link->client_port);
+    if (link->client_port != 0)
+        out->listen = mem_printf("127.0.0.1:%u", link->client_port);
+    out->destinations = mem_array(link->n_destinations, sizeof(*out->destinations));
+    for (size_t i = 0; i < link->n_destinations; i++)
+        out->destinations[i] = mem_strdup(link->destinations[i]);
+    out->n_destinations = link->n_destinations;
     if (num > 0)
         out->endpoints = mem_array(num, sizeof(*out->endpoints));
     for (size_t i = 0; i < num; i++)

@@ -24,6 +24,7 @@ X(CONNECT_FAILED, "connect_failed")
 X(CONNECT_TIMEOUT, "connect_timeout")
 X(RESOLVE_FAILED, "resolve_failed")
 X(NO_ENDPOINT, "no_endpoint")
+X(NO_ROUTE, "no_route") /* captured, and where it was to go is no link's destination */
 X(LOOP, "loop")
 X(PROBE, "probe") /* a trial (mortisectl why): the handshake went well, and nothing was to follow */
 X(IDLE, "idle")

@@ -260,6 +260,7 @@ struct tunables config_tunables(const struct config *config)
         .max_connections = max_connections,
         .max_handshakes = (unsigned)config->max_handshakes,
         .max_handshakes_per_source = (unsigned)config->max_handshakes_per_source,
+        .capture_port = (uint16_t)config->capture_port,
     };
 }
 

@@ -44,6 +44,7 @@ struct tunables {
     unsigned max_connections;
     unsigned max_handshakes;
     unsigned max_handshakes_per_source;
+    uint16_t capture_port; /* 0: nothing is captured */
 };
 
 extern const struct option config_options[];

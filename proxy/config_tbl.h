@@ -47,6 +47,9 @@ ROW("cache-key-command", LIST, cache_key_command, NULL, 0, 0, OPTION_FLAG_NO_FIL
     "The same key as a program prints it, of a key-management service for one: its path, then its "
     "arguments, each with the flag again. Without a shell, within 10 s; what it prints is shown to "
     "nobody.")
+ROW("capture-port", INT, capture_port, "0", 0, 65535, 0, "PORT",
+    "Where captured connections arrive, on loopback (mortise-redirect: 15001). They go by the link "
+    "that names their destination, or nowhere. 0: nothing is captured.")
 
 HEADING("Encrypted values (enc:, mortisectl encrypt) in files that are keys or tokens")
 ROW("secrets-key-file", STR, secrets_key_file, NULL, 0, 0, 0, "FILE",

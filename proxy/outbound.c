@@ -229,6 +229,17 @@ static bool outbound_again(struct conn *conn, err_t err, bool alerted)
     return true;
 }
 
+/* Captured, and no link goes there. The application reads that nobody listens. */
+static void outbound_refuse(struct conn *conn, const struct addr *destination)
+{
+    if (destination->len == 0) {
+        conn_close(conn, FAIL(LOOP_DETECTED, 0), RELAY_APP);
+        return;
+    }
+    conn_addr_set(&conn->destination, destination);
+    conn_close(conn, FAIL(NO_ROUTE, 0), RELAY_APP);
+}
+
 void outbound_start(struct worker *worker, const struct worker_accepted *accepted)
 {
     struct conn *conn =
@@ -243,16 +254,20 @@ void outbound_start(struct worker *worker, const struct worker_accepted *accepte
         worker_conn_ended(worker);
         return;
     }
-    conn->setup->first_endpoint = accepted->first_endpoint;
-    conn->setup->until_ms = conn->began_ms + accepted->snapshot->tunables.connect_ms;
-    conn->setup->handshake_left_ms = accepted->link->handshake_ms;
-    conn->setup->again = outbound_again;
     err = tcp_new(worker->loop, accepted->fd, &app);
     if (!err_is_ok(err)) {
         conn_close(conn, err, RELAY_APP);
         return;
     }
     conn_take_app(conn, app);
+    if (accepted->link == NULL) {
+        outbound_refuse(conn, &accepted->destination);
+        return;
+    }
+    conn->setup->first_endpoint = accepted->first_endpoint;
+    conn->setup->until_ms = conn->began_ms + accepted->snapshot->tunables.connect_ms;
+    conn->setup->handshake_left_ms = accepted->link->handshake_ms;
+    conn->setup->again = outbound_again;
     conn_set_state(conn, CONN_CONNECTING); /* its deadline holds for waiting, too */
     turns_take(worker->turns, conn->link->name, &conn->setup->turn, outbound_on_turn, conn);
 }

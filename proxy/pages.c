@@ -12,6 +12,7 @@
 #include "lib/base/str.h"
 #include "lib/base/version.h"
 #include "lib/rpc/json_pb.h"
+#include "proxy/capture.h"
 #include "proxy/conn.h"
 #include "proxy/sidecar.h"
 
@@ -72,8 +73,8 @@ static void pages_add_identity(struct buf *out, const struct svid *svid)
     pages_add(out, "}");
 }
 
-static void pages_add_listener(struct buf *out, const char *link, const struct addr *addr,
-                               bool first)
+static void pages_add_listener(struct buf *out, const char *what, const char *link,
+                               const struct addr *addr, bool first)
 {
     char text[ADDR_TEXT_MAX];
 
@@ -81,7 +82,7 @@ static void pages_add_listener(struct buf *out, const char *link, const struct a
     pages_add(out, first ? "{" : ",{");
     pages_field_str(out, "address", text);
     pages_add(out, ",");
-    pages_field_str(out, link != NULL ? "outbound" : "inbound", link != NULL ? link : "mTLS");
+    pages_field_str(out, what, link);
     pages_add(out, "}");
 }
 
@@ -91,11 +92,15 @@ static void pages_add_listeners(struct buf *out, const struct snapshot *snapshot
 
     pages_add(out, ",\"listeners\":[");
     for (size_t i = 0; i < snapshot->num_outbound; i++) {
-        pages_add_listener(out, snapshot->outbound[i].name, &snapshot->outbound[i].listen, first);
+        const struct link *link = &snapshot->outbound[i];
+
+        if (link->listen.len == 0)
+            continue;
+        pages_add_listener(out, "outbound", link->name, &link->listen, first);
         first = false;
     }
     if (snapshot->inbound_listen.len != 0)
-        pages_add_listener(out, NULL, &snapshot->inbound_listen, first);
+        pages_add_listener(out, "inbound", "mTLS", &snapshot->inbound_listen, first);
     pages_add(out, "]");
 }
 
@@ -199,6 +204,8 @@ static void pages_config(void *arg, const struct http1_request *request,
         reasons.total == 0 ? "true" : "false", snapshot != NULL ? snapshot->generation : 0,
         snapshot != NULL ? snapshot->version : 0)));
     pages_field_str(out, "rejected", sidecar_rejected(sidecar));
+    pages_add(out, ",");
+    pages_field_str(out, "capture", capture_name(sidecar_capture(sidecar)));
     if (sidecar_control(sidecar) != NULL)
         pages_add_control(out, sidecar_control(sidecar));
     if (snapshot != NULL) {

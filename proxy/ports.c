@@ -1,5 +1,6 @@
 #include "proxy/ports.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -8,8 +9,11 @@
 #include "lib/base/list.h"
 #include "lib/base/mem.h"
 #include "lib/net/listener.h"
+#include "proxy/capture.h"
 #include "proxy/plaintext.h"
 #include "proxy/worker.h"
+
+#define PORTS_CAPTURE "--capture-port"
 
 /* One address that is listened on. */
 struct port {
@@ -21,6 +25,7 @@ struct port {
      * the inbound listener. */
     const struct link *of;
     unsigned turn; /* the endpoint that the next connection begins with */
+    bool captures; /* what comes here was meant to go elsewhere */
     bool started;
     bool wanted; /* by the snapshot being applied */
 };
@@ -29,6 +34,7 @@ struct ports {
     struct worker *worker;
     struct list list;
     struct snapshot *snapshot;
+    struct capture *capture;
     bool closed;
 };
 
@@ -38,6 +44,7 @@ struct ports *ports_new(struct worker *worker)
 
     ports->worker = worker;
     list_init(&ports->list);
+    ports->capture = capture_new(worker->loop, &worker->shared->capture);
     return ports;
 }
 
@@ -51,6 +58,7 @@ static void port_close(struct port *port)
 void ports_close(struct ports *ports)
 {
     ports->closed = true;
+    capture_set(ports->capture, false);
     while (!list_empty(&ports->list))
         port_close(LIST_ITEM(ports->list.next, struct port, link));
 }
@@ -58,6 +66,7 @@ void ports_close(struct ports *ports)
 void ports_free(struct ports *ports)
 {
     ports_close(ports);
+    capture_free(ports->capture);
     if (ports->snapshot != NULL)
         snapshot_unref(ports->snapshot);
     mem_free(ports);
@@ -74,6 +83,25 @@ static void port_turn_away(struct port *port, int fd, enum shed shed)
     stats_shed(port->ports->worker->shared->stats, shed);
 }
 
+/* False: it was a trial of the capture itself. */
+static bool port_find_route(const struct port *port, struct worker_accepted *accepted)
+{
+    struct ports *ports = port->ports;
+
+    accepted->captured = true;
+    if (!err_is_ok(capture_destination(accepted->fd, &accepted->destination)))
+        return true;
+    if (capture_takes(ports->capture, &accepted->destination))
+        return false;
+    accepted->link = snapshot_route(ports->snapshot, &accepted->destination);
+    return true;
+}
+
+static bool port_is_inbound(const struct port *port)
+{
+    return !port->captures && (port->of == NULL || port->of->direction == DIRECTION_INBOUND);
+}
+
 static void port_on_accept(void *arg, int fd, const struct addr *peer)
 {
     struct port *port = arg;
@@ -82,6 +110,10 @@ static void port_on_accept(void *arg, int fd, const struct addr *peer)
     struct worker_accepted accepted = {.fd = fd, .source = *peer, .link = port->of};
     enum shed shed;
 
+    if (port->captures && !port_find_route(port, &accepted)) {
+        (void)close(fd);
+        return;
+    }
     if (snapshot_expired(snapshot, clock_wall_s(shared->clock))) {
         port_turn_away(port, fd, SHED_EXPIRED);
         return;
@@ -90,9 +122,8 @@ static void port_on_accept(void *arg, int fd, const struct addr *peer)
         port_turn_away(port, fd, SHED_CONNECTIONS);
         return;
     }
-    if ((port->of == NULL || port->of->direction == DIRECTION_INBOUND) &&
-        !limits_handshake_begin(shared->limits, &snapshot->tunables, peer, &accepted.limit_source,
-                                &shed)) {
+    if (port_is_inbound(port) && !limits_handshake_begin(shared->limits, &snapshot->tunables, peer,
+                                                         &accepted.limit_source, &shed)) {
         limits_connection_end(shared->limits);
         port_turn_away(port, fd, shed);
         return;
@@ -124,6 +155,7 @@ static struct port *ports_find(struct ports *ports, const struct addr *addr)
     return NULL;
 }
 
+/* `path` NULL: a host without such an address goes without the listener. */
 static void ports_want(struct ports *ports, const struct addr *addr, const char *path,
                        struct faults *faults)
 {
@@ -138,10 +170,13 @@ static void ports_want(struct ports *ports, const struct addr *addr, const char 
         params.arg = port;
         err = listener_new(ports->worker->loop, &params, &port->listener);
         if (!err_is_ok(err)) {
-            addr_format(addr, text);
-            faults_add(faults, path, "cannot listen on %s: %s", text,
-                       err_is(err, E_IO) ? strerror(err.sub) : err_text(err.code));
             mem_free(port);
+            if (path == NULL && err_is(err, E_IO) &&
+                (err.sub == EADDRNOTAVAIL || err.sub == EAFNOSUPPORT))
+                return;
+            addr_format(addr, text);
+            faults_add(faults, path != NULL ? path : PORTS_CAPTURE, "cannot listen on %s: %s", text,
+                       err_is(err, E_IO) ? strerror(err.sub) : err_text(err.code));
             return;
         }
         port->ports = ports;
@@ -149,6 +184,43 @@ static void ports_want(struct ports *ports, const struct addr *addr, const char 
         list_add_tail(&ports->list, &port->link);
     }
     port->wanted = true;
+}
+
+/* Both loopback addresses; false: the snapshot captures nothing. */
+static bool ports_capture_addr(const struct snapshot *snapshot, bool in6, struct addr *out)
+{
+    CHECK(err_is_ok(addr_parse(in6 ? "[::1]:0" : "127.0.0.1:0", out)));
+    addr_set_port(out, snapshot->tunables.capture_port);
+    return snapshot->tunables.capture_port != 0;
+}
+
+static bool ports_is_capture(const struct snapshot *snapshot, const struct addr *addr)
+{
+    struct addr own;
+
+    for (int in6 = 0; in6 < 2; in6++) {
+        if (ports_capture_addr(snapshot, in6 != 0, &own) && addr_equal(&own, addr))
+            return true;
+    }
+    return false;
+}
+
+static void ports_bind_capture(struct ports *ports, const struct snapshot *snapshot,
+                               struct faults *faults)
+{
+    for (int in6 = 0; in6 < 2; in6++) {
+        const char *other;
+        struct addr addr;
+
+        if (!ports_capture_addr(snapshot, in6 != 0, &addr))
+            return;
+        other = snapshot_own_listener(snapshot, &addr);
+        if (other != NULL)
+            faults_add(faults, PORTS_CAPTURE, "%u is where \"%s\" listens",
+                       snapshot->tunables.capture_port, other);
+        else
+            ports_want(ports, &addr, in6 != 0 ? NULL : PORTS_CAPTURE, faults);
+    }
 }
 
 static void ports_bind(struct ports *ports, const struct snapshot *snapshot, struct faults *faults)
@@ -160,7 +232,8 @@ static void ports_bind(struct ports *ports, const struct snapshot *snapshot, str
 
         (void)fault_path_index(&path, i);
         (void)fault_path_field(&path, "listen");
-        ports_want(ports, &snapshot->outbound[i].listen, path.text, faults);
+        if (snapshot->outbound[i].listen.len != 0)
+            ports_want(ports, &snapshot->outbound[i].listen, path.text, faults);
         fault_path_pop(&path, mark);
     }
     if (snapshot->inbound_listen.len != 0)
@@ -172,6 +245,7 @@ static void ports_bind(struct ports *ports, const struct snapshot *snapshot, str
         if (snapshot->inbound[i].permissive_listen.len != 0)
             ports_want(ports, &snapshot->inbound[i].permissive_listen, field, faults);
     }
+    ports_bind_capture(ports, snapshot, faults);
 }
 
 /* Closes what is not wanted (`wanted` false), or, after a fault, what was bound just now. */
@@ -251,10 +325,12 @@ err_t ports_apply(struct ports *ports, struct snapshot *snapshot, struct faults 
         struct port *port = LIST_ITEM(pos, struct port, link);
 
         port->of = ports_link_of(snapshot, &port->addr);
+        port->captures = ports_is_capture(snapshot, &port->addr);
         if (!port->started)
             listener_start(port->listener);
         port->started = true;
     }
+    capture_set(ports->capture, snapshot->tunables.capture_port != 0);
     if (old != NULL)
         snapshot_unref(old);
     return OK;

@@ -43,6 +43,23 @@ struct sidecar {
 
 /* ---- readiness ---- */
 
+enum capture_state sidecar_capture(const struct sidecar *sidecar)
+{
+    return (enum capture_state)atomic_load_explicit(&sidecar->shared.capture, memory_order_relaxed);
+}
+
+static void sidecar_add_capture(const struct sidecar *sidecar, struct faults *reasons)
+{
+    enum capture_state state = sidecar_capture(sidecar);
+
+    if (state == CAPTURE_UNKNOWN)
+        faults_add(reasons, "capture", "not tried yet");
+    else if (capture_is_broken(state))
+        faults_add(reasons, "capture",
+                   "the kernel does not hand connections over %s: run mortise-redirect",
+                   capture_where(state));
+}
+
 void sidecar_why_not_ready(const struct sidecar *sidecar, struct faults *reasons)
 {
     const struct snapshot *snapshot = sidecar->snapshot;
@@ -55,6 +72,7 @@ void sidecar_why_not_ready(const struct sidecar *sidecar, struct faults *reasons
         clock_format_utc(snapshot->svid->not_after, when);
         faults_add(reasons, "certificate", "expired at %s; new connections are refused", when);
     }
+    sidecar_add_capture(sidecar, reasons);
     if (snapshot != NULL || sidecar->control_mode == NULL)
         return;
     facts = control_mode_facts(sidecar->control_mode);
@@ -286,6 +304,7 @@ static void sidecar_on_tick(void *arg)
         stats_lag(sidecar->stats, false, now_us - sidecar->tick_due_us);
     sidecar->tick_due_us = now_us + SIDECAR_TICK_MS * 1000;
     timer_start(sidecar->loop, &sidecar->tick, SIDECAR_TICK_MS, sidecar_on_tick, sidecar);
+    stats_set(sidecar->stats, STAT_CAPTURE_BROKEN, capture_is_broken(sidecar_capture(sidecar)));
     sidecar_look_ready(sidecar); /* the certificate may have expired */
     sidecar_look_crls(sidecar);
     if (sidecar->control_mode != NULL)

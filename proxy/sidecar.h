@@ -6,6 +6,7 @@
 #include "certs/bundle.h"
 #include "lib/base/faults.h"
 #include "lib/net/loop.h"
+#include "proxy/capture.h"
 #include "proxy/config.h"
 #include "proxy/control_mode.h"
 #include "proxy/limits.h"
@@ -47,6 +48,8 @@ void sidecar_drain(struct sidecar *sidecar);
 /* What pages.c shows. */
 const struct snapshot *sidecar_snapshot(const struct sidecar *sidecar);
 const struct worker_shared *sidecar_workers(const struct sidecar *sidecar);
+/* sidecar_capture: whether the kernel hands connections over. */
+enum capture_state sidecar_capture(const struct sidecar *sidecar);
 /* sidecar_why_not_ready adds the reasons; none: ready. */
 void sidecar_why_not_ready(const struct sidecar *sidecar, struct faults *reasons);
 /* NULL in static mode. */

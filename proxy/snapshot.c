@@ -64,6 +64,7 @@ err_t snapshot_build(const struct snapshot_input *in, struct faults *faults, str
     snapshot_check_keystores(&b);
     snapshot_build_profiles(&b);
     snapshot_build_outbounds(&b);
+    snapshot_build_routes(&b);
     snapshot_build_inbounds(&b);
     err = revoke_set_new(in->config->revocations, in->config->n_revocations, faults,
                          &snapshot->revoked);
@@ -105,6 +106,7 @@ void snapshot_unref(struct snapshot *snapshot)
 {
     if (!refs_drop(&snapshot->refs))
         return;
+    mem_free(snapshot->routes);
     snapshot_free_links(snapshot->outbound, snapshot->num_outbound);
     snapshot_free_links(snapshot->inbound, snapshot->num_inbound);
     for (size_t i = 0; i < snapshot->num_trust; i++) {

@@ -13,6 +13,7 @@
 #include "lib/base/faults.h"
 #include "lib/base/mem.h"
 #include "lib/net/addr.h"
+#include "lib/net/cidr.h"
 #include "proto/mesh/sidecar.pb-c.h"
 #include "proxy/age.h"
 #include "proxy/config.h"
@@ -20,6 +21,7 @@
 
 #define SNAPSHOT_LINKS_MAX 1024     /* in each direction */
 #define SNAPSHOT_ENDPOINTS_MAX 1024 /* of a link */
+#define SNAPSHOT_ROUTES_MAX 4096    /* of all links */
 
 struct endpoint {
     const char *text; /* "10.0.0.7:15443", "name:port"; the configuration's */
@@ -44,7 +46,7 @@ struct link {
     struct svid *svid;     /* what it shows; one of snapshot->keystores, or the sidecar's own */
     struct stats_link stats;
     /* Outbound: */
-    struct addr listen;
+    struct addr listen; /* len 0: it is for captured connections alone */
     struct endpoint *endpoints;
     size_t num_endpoints;
     struct tls_ctx *tls;
@@ -54,6 +56,13 @@ struct link {
     bool anonymous;                /* clients without a certificate may enter */
     struct addr permissive_listen; /* len 0: mTLS only */
     int64_t permissive_until;      /* Unix seconds */
+};
+
+/* Where captured connections go. */
+struct route {
+    struct cidr range;
+    uint16_t port;
+    const struct link *link;
 };
 
 /* A truststore as it is in force, for /config. */
@@ -77,6 +86,8 @@ struct snapshot {
     struct revoke_set *revoked;
     struct link *outbound;
     size_t num_outbound;
+    struct route *routes; /* the longest prefixes first */
+    size_t num_routes;
     struct link *inbound;
     size_t num_inbound;
     struct addr inbound_listen; /* len 0: no inbound link */
@@ -139,6 +150,9 @@ static inline bool link_is_permissive(const struct link *link, int64_t now_s)
 /* snapshot_link returns the link of that direction and name, or NULL. */
 const struct link *snapshot_link(const struct snapshot *snapshot, enum direction direction,
                                  const char *name);
+
+/* snapshot_route returns the outbound link that names `to` as a destination, or NULL. */
+const struct link *snapshot_route(const struct snapshot *snapshot, const struct addr *to);
 
 /* snapshot_own_listener returns what of this sidecar listens where a connection to `to` would
  * arrive: the name of an outbound link, "inbound", the name of a permissive link, or NULL. An

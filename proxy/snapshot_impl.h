@@ -1,6 +1,7 @@
 /* snapshot_impl: what the files of snapshot.h share: snapshot_names.c (names, and how faults are
  * told), snapshot_trust.c (truststores, our own certificate under them, keystores),
- * snapshot_links.c (profiles and links), snapshot.c (the whole). */
+ * snapshot_links.c (profiles and links), snapshot_routes.c (destinations), snapshot.c (the whole).
+ */
 #ifndef MORTISE_PROXY_SNAPSHOT_IMPL_H
 #define MORTISE_PROXY_SNAPSHOT_IMPL_H
 
@@ -97,6 +98,8 @@ struct svid *snapshot_find_keystore(struct snapshot_builder *b, const char *name
 
 void snapshot_build_profiles(struct snapshot_builder *b);
 void snapshot_build_outbounds(struct snapshot_builder *b);
+/* snapshot_build_routes comes behind the outbound links. */
+void snapshot_build_routes(struct snapshot_builder *b);
 void snapshot_build_inbounds(struct snapshot_builder *b);
 
 #endif

@@ -397,7 +397,12 @@ static void snapshot_build_outbound(struct snapshot_builder *b, size_t index)
     link->index = index;
     link->name = msg->name;
     snapshot_check_name(b, "outbound link", msg->name, snapshot_outbound_name, index);
-    if (snapshot_addr(b, "listen", msg->listen, true, &link->listen)) {
+    if (snapshot_is_empty(msg->listen) && msg->n_destinations > 0) {
+        if (b->snapshot->tunables.capture_port == 0)
+            FIELD_FAULT(b, "listen",
+                        "is missing, and without --capture-port nothing is captured for this "
+                        "link: give one of the two");
+    } else if (snapshot_addr(b, "listen", msg->listen, true, &link->listen)) {
         for (size_t i = 0; i < index; i++) {
             if (addr_equal(&b->snapshot->outbound[i].listen, &link->listen))
                 FIELD_FAULT(b, "listen", "%s is where outbound[%zu] (%s) listens already",

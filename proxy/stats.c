@@ -60,6 +60,9 @@ static const struct metric_family stats_families[] = {
     {"mortise_cache_writes_total", METRIC_COUNTER, "Writes of the sealed cache, by result.",
      "result", NULL, 0},
     {"mortise_ready", METRIC_GAUGE, "1 when /readyz says so.", "", NULL, 0},
+    {"mortise_capture_broken", METRIC_GAUGE,
+     "1 while the kernel should hand the application's connections over and does not.", "", NULL,
+     0},
     {"mortise_control_connected", METRIC_GAUGE, "1 while the discovery stream is open.", "", NULL,
      0},
     {"mortise_certificate_not_before_timestamp_seconds", METRIC_GAUGE,
@@ -99,6 +102,7 @@ static const struct {
     const char *value; /* of its one label, NULL: none */
 } stats_table[STAT_NUM] = {
     [STAT_GENERATION] = {"mortise_config_generation", NULL},
+    [STAT_CAPTURE_BROKEN] = {"mortise_capture_broken", NULL},
     [STAT_READY] = {"mortise_ready", NULL},
     [STAT_CONTROL_CONNECTED] = {"mortise_control_connected", NULL},
     [STAT_CERT_NOT_BEFORE] = {"mortise_certificate_not_before_timestamp_seconds", NULL},

@@ -61,6 +61,7 @@ enum stat_id {
     STAT_RENEW_FAILED,
     STAT_CLOCK_SKEW, /* milliseconds, as the next one */
     STAT_CLOCK_ERROR,
+    STAT_CAPTURE_BROKEN,
     STAT_NUM,
 };
 

@@ -48,7 +48,8 @@ static void worker_take(struct worker *worker, const struct worker_accepted *acc
 
     if (load > atomic_load_explicit(&worker->crowd, memory_order_relaxed))
         atomic_store_explicit(&worker->crowd, load, memory_order_relaxed);
-    if (accepted->link != NULL && accepted->link->direction == DIRECTION_OUTBOUND)
+    if (accepted->captured ||
+        (accepted->link != NULL && accepted->link->direction == DIRECTION_OUTBOUND))
         outbound_start(worker, accepted);
     else
         inbound_start(worker, accepted);

@@ -33,6 +33,7 @@ struct worker_shared {
     struct limits *limits;
     const struct clock *clock;
     struct failures *failures; /* NULL: nobody asks for them */
+    atomic_int capture;        /* enum capture_state */
     struct worker **workers;
     size_t num_workers;
 };
@@ -59,7 +60,10 @@ struct worker_accepted {
     int fd;
     struct addr source;
     struct snapshot *snapshot; /* a reference, given away */
-    const struct link *link;   /* outbound, or inbound by its permissive port; NULL: inbound */
+    const struct link *link;   /* outbound, or inbound by its permissive port; NULL: inbound, or
+                                  captured and refused */
+    bool captured;             /* by the kernel, outbound */
+    struct addr destination;   /* where it was meant to go, len 0: to us; of a captured one */
     size_t first_endpoint;
     uint16_t limit_source; /* inbound, see limits.h */
 };

@@ -176,12 +176,16 @@ static void describe_subsystem(const struct describe *describe, const ProtobufCM
     for (size_t i = 0; i < describe->mesh->n_links && err_is_ok(err); i++) {
         const Mortise__V1__Link *link = describe->mesh->links[i];
 
-        if (strcmp(link->client, describe->name) == 0)
-            err = buf_printf(&text, "%s: to %s, by 127.0.0.1:%u\n", link->name, link->server,
-                             link->client_port);
-        else if (strcmp(link->server, describe->name) == 0)
+        if (strcmp(link->client, describe->name) == 0) {
+            err = buf_printf(&text, "%s: to %s, by ", link->name, link->server);
+            if (err_is_ok(err))
+                err = mesh_link_entry(link, &text);
+            if (err_is_ok(err))
+                err = buf_add_str(&text, "\n");
+        } else if (strcmp(link->server, describe->name) == 0) {
             err = buf_printf(&text, "%s: from %s, to 127.0.0.1:%u\n", link->name, link->client,
                              link->server_port);
+        }
     }
     describe_buf("Links", &text, err);
     describe_sidecars(describe, describe->name, describe->name);

@@ -161,10 +161,12 @@ static void get_table_links(const struct get *get, const Mortise__V1__Mesh *mesh
 
     for (size_t i = 0; i < mesh->n_links; i++) {
         const Mortise__V1__Link *item = mesh->links[i];
-        struct buf text = {0};
+        struct buf text = {0}, entry = {0};
 
+        CHECK(err_is_ok(mesh_link_entry(item, &entry)));
+        CLEANUP(mem_freep) char *at = buf_take_str(&entry);
         table_add(&table, item->name);
-        table_addf(&table, "%s 127.0.0.1:%u", item->client, item->client_port);
+        table_addf(&table, "%s %s", item->client, at);
         table_addf(&table, "%s 127.0.0.1:%u", item->server, item->server_port);
         CHECK(err_is_ok(mesh_link_weak(whole, item, clock_wall_s(&clock_system), &text)));
         CLEANUP(mem_freep) char *weak = buf_take_str(&text);

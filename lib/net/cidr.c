@@ -72,6 +72,33 @@ err_t cidr_parse(const char *text, struct cidr *out)
     return OK;
 }
 
+err_t cidr_parse_port(const char *text, struct cidr *out, uint16_t *out_port)
+{
+    const bool bracket = text[0] == '[';
+    const char *begin = bracket ? text + 1 : text;
+    const char *end = strchr(begin, bracket ? ']' : ':');
+    char range[CIDR_TEXT_MAX];
+    char port_text[16];
+    struct cidr cidr;
+    struct addr port;
+
+    if (end == NULL || (size_t)(end - begin) >= sizeof(range) || (bracket && end[1] != ':'))
+        return FAIL(ADDR_SYNTAX, 0);
+    memcpy(range, begin, (size_t)(end - begin));
+    range[end - begin] = '\0';
+    /* The port is read as an address's is. */
+    if (snprintf(port_text, sizeof(port_text), "0.0.0.0%s", bracket ? end + 1 : end) >=
+        (int)sizeof(port_text))
+        return FAIL(ADDR_SYNTAX, 0);
+    TRY(cidr_parse(range, &cidr));
+    TRY(addr_parse(port_text, &port));
+    if (addr_port(&port) == 0 || (cidr.family == AF_INET6) != bracket)
+        return FAIL(ADDR_SYNTAX, 0);
+    *out = cidr;
+    *out_port = addr_port(&port);
+    return OK;
+}
+
 void cidr_format(const struct cidr *cidr, char out[CIDR_TEXT_MAX])
 {
     char host[INET6_ADDRSTRLEN] = "";

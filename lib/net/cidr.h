@@ -20,6 +20,10 @@ struct cidr {
  * in IPv6's clothes (::ffff:10.0.0.7) is refused for the same reason. Errors: ADDR_SYNTAX. */
 MUST_CHECK err_t cidr_parse(const char *text, struct cidr *out);
 
+/* cidr_parse_port reads one with a port behind it, 1 to 65535: "10.0.0.7:8080", "10.1.0.0/16:8080",
+ * "[fd00::7]:8080", "[fd00::/64]:8080". Errors: ADDR_SYNTAX. */
+MUST_CHECK err_t cidr_parse_port(const char *text, struct cidr *out, uint16_t *out_port);
+
 /* cidr_format writes what cidr_parse reads, always with the prefix. */
 void cidr_format(const struct cidr *cidr, char out[CIDR_TEXT_MAX]);
 

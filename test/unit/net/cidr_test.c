@@ -82,6 +82,44 @@ static void test_what_is_no_range_is_refused(void **state)
     }
 }
 
+static void test_a_port_may_follow(void **state)
+{
+    static const char *const wrong[] = {"10.0.0.7",
+                                        "10.0.0.7:",
+                                        "10.0.0.7:0",
+                                        "10.0.0.7:65536",
+                                        "10.0.0.7/8:80",
+                                        "[10.0.0.7]:80",
+                                        "fd00::7:80",
+                                        "[fd00::7]",
+                                        "[fd00::7]80",
+                                        "[fd00::7]:",
+                                        "[fd00::7]:80:80",
+                                        "10.0.0.7:80:80",
+                                        ":80",
+                                        "[]:80",
+                                        "portal:80",
+                                        "[::ffff:10.0.0.7]:80",
+                                        "10.0.0.7:00000000080",
+                                        ""};
+    struct cidr cidr = {.prefix = 77};
+    uint16_t port = 7;
+
+    (void)state;
+    for (size_t i = 0; i < ARRAY_LEN(wrong); i++)
+        assert_true(err_is(cidr_parse_port(wrong[i], &cidr, &port), E_ADDR_SYNTAX));
+    assert_int_equal(cidr.prefix, 77);
+    assert_int_equal(port, 7);
+    assert_true(err_is_ok(cidr_parse_port("10.1.0.0/16:8080", &cidr, &port)));
+    assert_int_equal(cidr.prefix, 16);
+    assert_int_equal(port, 8080);
+    assert_true(err_is_ok(cidr_parse_port("[fd00::/64]:65535", &cidr, &port)));
+    assert_int_equal(cidr.prefix, 64);
+    assert_int_equal(port, 65535);
+    assert_true(err_is_ok(cidr_parse_port("[fd00::7]:1", &cidr, &port)));
+    assert_int_equal(cidr.prefix, 128);
+}
+
 static void test_an_address_is_inside_or_not(void **state)
 {
     (void)state;
@@ -135,6 +173,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_what_is_written_is_read),
         cmocka_unit_test(test_what_is_no_range_is_refused),
+        cmocka_unit_test(test_a_port_may_follow),
         cmocka_unit_test(test_an_address_is_inside_or_not),
         cmocka_unit_test(test_mapped_addresses_are_ipv4),
         cmocka_unit_test(test_ranges_inside_ranges),

@@ -107,6 +107,62 @@ static void test_endpoints_are_addresses_or_names(void **state)
     snapshot_unref(snapshot);
 }
 
+/* --- where captured connections go --- */
+
+#define CLIENT(name, port, destinations)                                              \
+    "  - {name: " name ", listen: '127.0.0.1:" port "', endpoints: ['10.0.0.1:1'], "  \
+    "peers: {spiffe_ids: ['spiffe://mesh.test/x']}, truststore: mesh, destinations: " \
+    "[" destinations "]}\n"
+
+static const char *route_of(const struct snapshot *snapshot, const char *text)
+{
+    const struct link *link;
+    struct addr to;
+
+    assert_true(err_is_ok(addr_parse(text, &to)));
+    link = snapshot_route(snapshot, &to);
+    return link != NULL ? link->name : "";
+}
+
+static void test_the_longest_prefix_says_which_link(void **state)
+{
+    struct snapshot *snapshot = world_build(*state,
+                                            "truststores: [{name: mesh}]\noutbound:\n" CLIENT(
+                                                "wide", "1", "'10.0.0.0/8:80', '[fd00::/8]:80'")
+                                                CLIENT("narrow", "2",
+                                                       "'10.1.0.0/16:80', "
+                                                       "'10.2.0.7:80', '10.0.0.0/8:81'")
+                                                    CLIENT("other", "3", "'[fd00::7]:80'"),
+                                            true);
+
+    assert_non_null(snapshot);
+    assert_int_equal(snapshot->num_routes, 6);
+    assert_string_equal(route_of(snapshot, "10.3.0.1:80"), "wide");
+    assert_string_equal(route_of(snapshot, "10.1.0.1:80"), "narrow");
+    assert_string_equal(route_of(snapshot, "10.2.0.7:80"), "narrow");
+    assert_string_equal(route_of(snapshot, "10.2.0.8:80"), "wide");
+    assert_string_equal(route_of(snapshot, "10.2.0.8:81"), "narrow");
+    assert_string_equal(route_of(snapshot, "10.2.0.8:82"), "");
+    assert_string_equal(route_of(snapshot, "11.0.0.1:80"), "");
+    assert_string_equal(route_of(snapshot, "[fd00::7]:80"), "other");
+    assert_string_equal(route_of(snapshot, "[fd00::8]:80"), "wide");
+    assert_string_equal(route_of(snapshot, "[::ffff:10.1.0.1]:80"), "narrow");
+    assert_string_equal(route_of(snapshot, "[fe00::8]:80"), "");
+    snapshot_unref(snapshot);
+}
+
+static void test_a_destination_is_of_one_link(void **state)
+{
+    struct world *world = *state;
+
+    assert_null(world_build(world,
+                            "truststores: [{name: mesh}]\noutbound:\n" CLIENT(
+                                "a", "1", "'10.0.0.7:80'") CLIENT("b", "2", "'10.0.0.7/32:80'"),
+                            true));
+    assert_true(world_has_fault(world, "outbound[1].destinations",
+                                "10.0.0.7/32 port 80 is a destination of outbound[0] (a)"));
+}
+
 /* --- faults: one line each of what is wrong, where it is told, and a word of what it says --- */
 
 struct fault_case {
@@ -162,6 +218,14 @@ static const struct fault_case fault_cases[] = {
      STORE "outbound: [{listen: '127.0.0.1:1'}]\n"},
     {"outbound without listen", false, "outbound[0].listen", "is missing",
      STORE "outbound: [{name: a}]\n"},
+    {"destination without port", false, "outbound[0].destinations[1]", "is no destination",
+     OUT("destinations: ['10.0.0.7:80', '10.0.0.7']")},
+    {"destination with bits behind its prefix", false, "outbound[0].destinations[0]", "are 0",
+     OUT("destinations: ['10.0.0.7/8:80']")},
+    {"destination on this host", false, "outbound[0].destinations[0]", "loopback",
+     OUT("destinations: ['127.0.0.7:80']")},
+    {"destination on this host over IPv6", false, "outbound[0].destinations[0]", "loopback",
+     OUT("destinations: ['[::1]:80']")},
     {"outbound listens for all", false, "outbound[0].listen", "loopback",
      STORE "outbound: [{name: a, listen: '0.0.0.0:1'}]\n"},
     {"outbound on port 0", false, "outbound[0].listen", "not an address",
@@ -415,6 +479,8 @@ int main(void)
                                         teardown),
         cmocka_unit_test_setup_teardown(test_a_link_may_wait_for_its_endpoints, setup, teardown),
         cmocka_unit_test_setup_teardown(test_endpoints_are_addresses_or_names, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_the_longest_prefix_says_which_link, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_a_destination_is_of_one_link, setup, teardown),
         cmocka_unit_test_setup_teardown(test_every_fault_is_told_with_its_path, setup, teardown),
         cmocka_unit_test_setup_teardown(test_all_faults_are_told_at_once, setup, teardown),
         cmocka_unit_test_setup_teardown(test_the_profile_of_the_file_hides_the_built_in_one, setup,
