@@ -102,6 +102,44 @@ static void rules_check_ranges(const char *flag, const struct option_list *list,
     }
 }
 
+/* "8080:15080". */
+static bool rules_split_ports(const char *text, uint16_t *out_from, uint16_t *out_to)
+{
+    const char *colon = strchr(text, ':');
+    CLEANUP(mem_freep) char *from = NULL;
+
+    if (colon == NULL)
+        return false;
+    from = mem_strndup(text, (size_t)(colon - text));
+    if (!rules_is_number(from, 1, UINT16_MAX) || !rules_is_number(colon + 1, 1, UINT16_MAX))
+        return false;
+    *out_from = (uint16_t)strtoul(from, NULL, 10);
+    *out_to = (uint16_t)strtoul(colon + 1, NULL, 10);
+    return true;
+}
+
+static void rules_check_pairs(const char *flag, const struct option_list *list,
+                              struct faults *faults)
+{
+    uint16_t from, to, other, other_to;
+
+    if (list->num > RULES_LIST_MAX)
+        faults_add(faults, flag, "%zu entries; at most %d", list->num, RULES_LIST_MAX);
+    for (size_t i = 0; i < list->num && i < RULES_LIST_MAX; i++) {
+        if (!rules_split_ports(list->items[i], &from, &to)) {
+            faults_add(faults, flag, "\"%s\" is not PORT:PORT, as 8080:15080", list->items[i]);
+            continue;
+        }
+        if (from == to)
+            faults_add(faults, flag, "\"%s\" leads to where it comes from", list->items[i]);
+        for (size_t j = 0; j < i; j++) {
+            if (rules_split_ports(list->items[j], &other, &other_to) && other == from)
+                faults_add(faults, flag, "\"%s\": port %u is taken by \"%s\" already",
+                           list->items[i], from, list->items[j]);
+        }
+    }
+}
+
 static err_t rules_check(const struct rules *rules, struct faults *faults)
 {
     if (rules->check + rules->dry_run + rules->remove > 1)
@@ -114,6 +152,7 @@ static err_t rules_check(const struct rules *rules, struct faults *faults)
     rules_check_numbers("--inbound-port", &rules->inbound_port, 1, UINT16_MAX, faults);
     rules_check_numbers("--exclude-port", &rules->exclude_port, 1, UINT16_MAX, faults);
     rules_check_numbers("--open-port", &rules->open_port, 1, UINT16_MAX, faults);
+    rules_check_pairs("--take-port", &rules->take_port, faults);
     rules_check_ranges("--capture-cidr", &rules->capture_cidr, faults);
     rules_check_ranges("--exclude-cidr", &rules->exclude_cidr, faults);
     if (rules->nft == NULL || rules->nft[0] != '/')
@@ -220,8 +259,26 @@ static void rules_put_outbound(const struct rules *rules, struct buf *out)
         rules->capture_cidr.num == 0 ? "        goto captured\n" : "", rules->capture_port);
 }
 
+/* Behind that the connection is to the second port, for `inbound` too. */
+static void rules_put_taken(const struct rules *rules, struct buf *out)
+{
+    uint16_t from = 0, to = 0;
+
+    if (rules->take_port.num == 0)
+        return;
+    PUT(out, "    chain taken {\n"
+             "        type nat hook prerouting priority -100; policy accept;\n");
+    for (size_t i = 0; i < rules->take_port.num; i++) {
+        CHECK(rules_split_ports(rules->take_port.items[i], &from, &to));
+        PUT(out, "        fib daddr type local tcp dport %u redirect to :%u\n", from, to);
+    }
+    PUT(out, "    }\n");
+}
+
 static void rules_put_inbound(const struct rules *rules, struct buf *out)
 {
+    uint16_t from = 0, to = 0;
+
     if (rules->inbound != RULES_INBOUND_STRICT)
         return;
     PUT(out, "    chain inbound {\n"
@@ -229,6 +286,10 @@ static void rules_put_inbound(const struct rules *rules, struct buf *out)
              "        iif \"lo\" accept\n"
              "        ct state established,related accept\n");
     rules_put_numbers(out, "tcp dport", &rules->inbound_port, &rules->open_port, "accept");
+    for (size_t i = 0; i < rules->take_port.num; i++) {
+        CHECK(rules_split_ports(rules->take_port.items[i], &from, &to));
+        PUT(out, "        tcp dport %u ct status dnat accept\n", to);
+    }
     PUT(out, "        meta l4proto tcp counter reject with tcp reset\n"
              "    }\n");
 }
@@ -268,6 +329,7 @@ static uint64_t rules_digest(struct bytes in)
 static void rules_put_chains(const struct rules *rules, struct buf *out)
 {
     rules_put_outbound(rules, out);
+    rules_put_taken(rules, out);
     rules_put_inbound(rules, out);
     rules_put_others(rules, out);
 }

@@ -2,14 +2,15 @@
  *
  * One table, `inet mortise`, for IPv4 and IPv6 alike, replaced as a whole or not at all:
  *
- *   outbound (nat, output)     the sidecar's own, this host's addresses and what is excluded
- * return; all other TCP goes on to `captured` captured                   redirects to the sidecar's
- * capture port inbound (filter, input)    from other hosts, TCP to the sidecar's ports passes and
- * no other others, others_inbound     what is not TCP, by --not-tcp
+ * - `outbound`: the sidecar's own connections, those to this host and what is excluded return; all
+ *   other TCP goes on to `captured`, which redirects to the sidecar's capture port.
+ * - `taken`: what others send to an application's port goes where --take-port says.
+ * - `inbound`: of TCP from other hosts, what is for the sidecar's ports passes and no other.
+ * - `others`, `others_inbound`: what is not TCP, by --not-tcp.
  *
  * The first rules of `outbound` capture the sidecar's own connections to REDIRECT_PROBE_PORT on
- * loopback, where nobody listens: by the same last rule as everybody's, so that the sidecar, which
- * may not ask the kernel for its rules, sees that capture works, and when it no longer does. */
+ * loopback, where nobody listens, by the same `captured` as everybody's: so the sidecar, which may
+ * not ask the kernel for its rules, sees that capture works, and when it no longer does. */
 #ifndef MORTISE_PROXY_REDIRECT_RULES_H
 #define MORTISE_PROXY_REDIRECT_RULES_H
 

@@ -35,6 +35,9 @@ ROW("inbound", ENUM, inbound, "strict", 0, 0, 0, "strict|open",
     "host; open: whatever listens.")
 ROW("open-port", LIST, open_port, NULL, 0, 0, 0, "PORT",
     "A port that others may reach without mTLS, of a health check or of metrics.")
+ROW("take-port", LIST, take_port, NULL, 0, 0, 0, "PORT:PORT",
+    "What others send to the first port, the application's, arrives at the second, which is the "
+    "permissive port of a link: mTLS and, as long as that lasts, plaintext.")
 
 HEADING("This machine")
 ROW("nft", STR, nft, "/usr/sbin/nft", 0, 0, 0, "FILE", "The program that talks to the kernel.")

@@ -2,7 +2,7 @@
 did, over IPv4 and IPv6, and the connection arrives by mutual TLS; what is no link's goes nowhere; and when the kernel no longer
 hands connections over, the sidecar says so. The sidecar runs as a user of its own, without any right.
 
-Drives: R18, R19, F10, D3"""
+Drives: R18, R19, F10, F11, D3"""
 import json
 import os
 import shutil
@@ -237,6 +237,33 @@ def test_without_capture_a_link_needs_a_port(folder, pair, binaries):
     done = subprocess.run([binaries.proxy, "--config", path, "--check"], capture_output=True, text=True, env=own_environment(),
                           timeout=30, check=False)
     assert done.returncode == 2 and "without --capture-port nothing is captured for this link" in done.stderr
+
+
+def test_plaintext_goes_on_at_the_applications_own_port_until_that_ends(pair, hosts, redirect):
+    """Permissive, with clients that change nothing: mTLS and plaintext, then mTLS alone."""
+    def with_permissive(until_s):
+        made = pair.config("server")
+        if until_s:
+            until = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() + until_s))
+            made["inbound"]["links"][0]["permissive"] = {"port": 15080, "until": until}
+        was = pair["server"].config()["generation"]
+        pair.write("server", made)
+        wait_for("it is in force", lambda: pair["server"].config()["generation"] > was)
+
+    server, stranger, client = hosts["server"], hosts["stranger"], hosts["client"]
+    in_force(lambda *args: redirect("server", *args), "--take-port", "8080:15080")
+    try:
+        assert connect(stranger, server.v4, 8080) == "ECONNREFUSED", "nobody listens there yet"
+        with_permissive(3600)
+        assert connect(stranger, server.v4, 8080).startswith("app for ")
+        assert connect(client, server.v4, 8080).startswith("app for ")
+        assert connect(stranger, server.v4, 15080) == "ECONNREFUSED", "by no other port than the application's"
+        assert pair["server"].metrics()['mortise_plaintext_connections_total{link="link"}'] >= 1
+        with_permissive(0)
+        assert connect(stranger, server.v4, 8080) == "ECONNREFUSED"
+        assert connect(client, server.v4, 8080).startswith("app for ")
+    finally:
+        in_force(lambda *args: redirect("server", *args))
 
 
 @pytest.mark.sanitize

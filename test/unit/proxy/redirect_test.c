@@ -146,6 +146,18 @@ static void test_what_is_not_tcp(void **state)
     assert_lacks("x --not-tcp deny", "udp dport");
 }
 
+static void test_a_port_may_be_taken(void **state)
+{
+    static const char line[] = "x --take-port 8080:15080 --take-port 8081:15081";
+
+    (void)state;
+    assert_lacks("x", "chain taken");
+    assert_has(line, "        fib daddr type local tcp dport 8080 redirect to :15080\n"
+                     "        fib daddr type local tcp dport 8081 redirect to :15081\n    }\n");
+    assert_has(line, "        tcp dport 15081 ct status dnat accept\n        meta l4proto tcp");
+    assert_lacks("x --inbound open --take-port 8080:15080", "ct status");
+}
+
 static void test_what_arrives_may_be_left_open(void **state)
 {
     (void)state;
@@ -177,6 +189,10 @@ static void test_what_is_wrong_is_named(void **state)
     assert_refused("x --exclude-port 1;drop", "--exclude-port", "no number");
     assert_refused("x --exclude-cidr 10.0.0.1/8", "--exclude-cidr", "bits behind the prefix");
     assert_refused("x --capture-cidr 10.0.0.0/8}accept", "--capture-cidr", "no range");
+    assert_refused("x --take-port 8080", "--take-port", "is not PORT:PORT");
+    assert_refused("x --take-port 8080:0", "--take-port", "is not PORT:PORT");
+    assert_refused("x --take-port 8080:8080", "--take-port", "leads to where it comes from");
+    assert_refused("x --take-port 1:2 --take-port 1:3", "--take-port", "by \"1:2\" already");
     assert_refused("x --check --remove", "--check", "one of");
     assert_refused("x --nft nft", "--nft", "full path");
     assert_refused("x please", "please", "unexpected");
@@ -236,6 +252,7 @@ int main(void)
         cmocka_unit_test(test_ranges_in_ranges_are_left_out),
         cmocka_unit_test(test_only_the_mesh_is_captured_where_that_is_said),
         cmocka_unit_test(test_what_is_not_tcp),
+        cmocka_unit_test(test_a_port_may_be_taken),
         cmocka_unit_test(test_what_arrives_may_be_left_open),
         cmocka_unit_test(test_other_settings_have_another_comment),
         cmocka_unit_test(test_what_is_wrong_is_named),
