@@ -253,19 +253,52 @@ static bool secrets_is_command(const struct option_list *words)
     return i == words->num && secrets_now.command[i] == NULL;
 }
 
+/* Whether the source has keys to be judged before it is in force: what stands in a variable, and
+ * whatever takes the place of another source, which would be lost. */
+static bool secrets_is_to_judge(const struct secret_source *source)
+{
+    const bool replaces =
+        secrets_now.file != NULL || secrets_now.command != NULL || secrets_now.keys.num > 0;
+
+    return source->value != NULL || replaces;
+}
+
+/* Its keys, as far as they are to be kept; a file is read whenever a value is opened. */
+static bool secrets_judge(const struct secret_source *source, struct faults *faults,
+                          struct seal_keys *out)
+{
+    static const char prefix[] = "--secrets-key-command: "; /* where the fault is told anyway */
+    char why[SECRETS_WHY_MAX];
+
+    if (!secrets_is_to_judge(source))
+        return true;
+    if (err_is_ok(secrets_read_keys(source, false, out, why))) {
+        if (source->file != NULL)
+            seal_keys_fini(out);
+        return true;
+    }
+    if (source->value != NULL)
+        faults_add(faults, "MORTISE_SECRETS_KEY", "%s", why + strlen("MORTISE_SECRETS_KEY: "));
+    else if (source->file != NULL)
+        faults_add(faults, "--secrets-key-file", "%s", why);
+    else
+        faults_add(faults, "--secrets-key-command", "%s", why + strlen(prefix));
+    return false;
+}
+
 bool secrets_use(const struct secret_source *source, struct faults *faults)
 {
     CLEANUP(seal_keys_fini) struct seal_keys keys = {.num = 0};
-    char why[SECRETS_WHY_MAX];
 
     if (!secret_source_check(source, faults))
         return false;
     if (!secret_source_is_given(source) || secrets_is_command(source->command))
         return true;
-    if (source->value != NULL && !err_is_ok(secrets_read_keys(source, false, &keys, why))) {
-        faults_add(faults, "MORTISE_SECRETS_KEY", "%s", why + strlen("MORTISE_SECRETS_KEY: "));
+    if (source->file != NULL && secrets_now.file != NULL &&
+        strcmp(source->file, secrets_now.file) == 0)
+        return true;
+    if (!secrets_judge(source, faults, &keys))
         return false;
-    }
     secrets_end();
     secrets_now.keys = keys;
     if (source->file != NULL) {

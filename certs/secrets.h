@@ -46,8 +46,8 @@ MUST_CHECK err_t secret_source_keys(const struct secret_source *source, struct s
  * now; a file is read whenever a value is opened, so that other keys need no restart; a command is
  * run when the first is opened, and its keys are kept. The three settings are called
  * "secrets-key". `--secrets-key-file` itself may not be encrypted. Called again, it takes the place
- * of the one before; the same command, and a source that gives nothing, leave that in force. False:
- * a fault is told. */
+ * of the one before, once its keys are read: one that has none leaves that in force, as do the same
+ * file, the same command, and a source that gives nothing. False: a fault is told. */
 bool secrets_use(const struct secret_source *source, struct faults *faults);
 /* secrets_keys copies them. Errors: SECRET_KEY, with `why`. */
 MUST_CHECK err_t secrets_keys(struct seal_keys *out, char why[SECRETS_WHY_MAX]);

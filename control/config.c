@@ -67,8 +67,12 @@ static void config_on_member(void *arg, const char *key, const char *value)
         return;
     }
     if (options_set_file(config_options, key, text, path, reader->config, &reader->flags->seen,
-                         reader->faults))
+                         reader->faults)) {
+        if (strcmp(key, "kek") == 0)
+            reader->config->kek_in_file =
+                reader->config->kek != NULL && strcmp(reader->config->kek, text) == 0;
         return;
+    }
     nearest = options_nearest_key(config_options, key);
     if (nearest != NULL)
         faults_add(reader->faults, path, "no such setting; meant was %s?", nearest);
@@ -246,10 +250,18 @@ void config_help(bool man, FILE *out)
 
 /* ------------------------------------------------------------------------- key */
 
+/* Where the key is, if it is no file and no command; owned. */
+static char *config_kek_place(const struct config *config)
+{
+    return config->kek_in_file ? mem_printf("%s: kek", config->config_file)
+                               : mem_strdup(CONFIG_KEK_VARIABLE);
+}
+
 static err_t config_read_kek(const struct config *config, struct faults *faults,
                              struct seal_keys *out)
 {
     const struct secret_source source = config_kek_source(config);
+    CLEANUP(mem_freep) char *place = config_kek_place(config);
     char why[SECRETS_WHY_MAX];
     err_t err = secret_source_keys(&source, out, why);
     char *colon;
@@ -260,7 +272,7 @@ static err_t config_read_kek(const struct config *config, struct faults *faults,
     colon = strstr(why, ": ");
     if (colon != NULL)
         *colon = '\0';
-    faults_add(faults, colon != NULL ? why : CONFIG_KEK_VARIABLE, "kek_unavailable: %s",
+    faults_add(faults, colon == NULL || source.value != NULL ? place : why, "kek_unavailable: %s",
                colon != NULL ? colon + 2 : why);
     return FAIL(KEK_UNAVAILABLE, 0);
 }
@@ -280,12 +292,15 @@ err_t config_kek(struct config *config, char **environment, struct faults *fault
 err_t config_kek_again(const struct config *config, struct faults *faults, struct seal_keys *out)
 {
     const bool by_command = config->kek_command.num > 0;
+    CLEANUP(mem_freep) char *place = config_kek_place(config);
 
     if (config->kek_file != NULL)
         return config_read_kek(config, faults, out);
-    faults_add(faults, by_command ? "--kek-command" : CONFIG_KEK_VARIABLE,
+    faults_add(faults, by_command ? "--kek-command" : place,
                "the key was given %s: give both there, the new one first, and start "
                "mortise-control again; it goes on by itself",
-               by_command ? "by this command" : "in this variable");
+               by_command            ? "by this command"
+               : config->kek_in_file ? "in this setting"
+                                     : "in this variable");
     return FAIL(KEK_UNAVAILABLE, 0);
 }

@@ -46,6 +46,7 @@ struct config {
     /* Made of the above by config_load. */
     struct addr listen_addr;
     struct addr operator_addr;
+    bool kek_in_file; /* `kek` is the file's, and no variable's */
 };
 
 extern const struct option config_options[];

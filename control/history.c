@@ -7,8 +7,8 @@
 #include "lib/rpc/pb.h"
 
 /* Whatever else changes is a decision. Lists of what is revoked are made of other records. */
-static const char *const history_no_decisions[] = {VAULT_CERTS,     VAULT_CRLS,  VAULT_TOKENS,
-                                                   VAULT_ENDPOINTS, VAULT_AUDIT, "meta/"};
+static const char *const history_no_decisions[] = {
+    VAULT_CERTS, VAULT_CRLS, VAULT_TOKENS, VAULT_ENDPOINTS, VAULT_AUDIT, VAULT_PLAINTEXT, "meta/"};
 
 static void history_on_stored(void *arg, const struct store_change *change, uint64_t revision)
 {

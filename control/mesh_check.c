@@ -14,17 +14,25 @@
 
 #define MESH_NAMES_SHOWN 12
 
+/* The first of the links that have something in common, and one more: of a pair the second, of a
+ * server's the first that is not like it. */
+struct mesh_siblings {
+    const Mortise__V1__Link *first, *other;
+};
+
 struct mesh_checker {
     const Mortise__V1__Mesh *mesh;
     const struct mesh_origin *origin;
     struct faults *faults;
     struct faults *apart; /* links whose ends could not talk: `faults`, or a list of their own */
     struct fault_path path;
-    struct map names[MESH_KINDS];  /* name to item */
-    struct map ids;                /* "namespace/account" to subsystem */
-    struct map ports;              /* "subsystem:port" to the link that listens there */
-    struct map destinations;       /* of captured connections, likewise */
-    struct map server_names;       /* "subsystem:name" to the link that is asked for by it there */
+    struct map names[MESH_KINDS]; /* name to item */
+    struct map ids;               /* "namespace/account" to subsystem */
+    struct map ports;             /* "subsystem:port" to the link that listens there */
+    struct map destinations;      /* of captured connections, likewise */
+    struct map server_names;      /* "subsystem:name" to the link that is asked for by it there */
+    struct map pairs, servers;    /* to siblings: of "client>server", of the server */
+    struct mesh_siblings *siblings;
     struct tls_profile **profiles; /* compiled, NULL where it could not be */
 };
 
@@ -515,39 +523,104 @@ static bool mesh_serves_alike(const struct mesh_checker *checker, const Mortise_
            link->allow_anonymous == other->allow_anonymous;
 }
 
+/* What a link's server profile may negotiate; NULL: it could not be compiled, which is told. */
+static const struct tls_profile *mesh_serves(const struct mesh_checker *checker,
+                                             const Mortise__V1__Link *link)
+{
+    return mesh_compiled(checker, mesh_server_profile(link));
+}
+
+static char *mesh_pair_key(const Mortise__V1__Link *link)
+{
+    return mem_printf("%s>%s", link->client, link->server);
+}
+
+/* Fills `servers` and `pairs`, once: each link is looked at as often as there are links otherwise.
+ * Alike is an equivalence: one link that is not like the first is enough to know. */
+static void mesh_gather_servers(struct mesh_checker *checker)
+{
+    const Mortise__V1__Mesh *mesh = checker->mesh;
+
+    if (checker->siblings != NULL)
+        return;
+    checker->siblings = mem_array(2 * mesh->n_links, sizeof(*checker->siblings));
+    for (size_t i = 0; i < mesh->n_links; i++) {
+        const Mortise__V1__Link *link = mesh->links[i];
+        const struct tls_profile *own = mesh_serves(checker, link);
+        CLEANUP(mem_freep) char *key = mesh_pair_key(link);
+        struct mesh_siblings *pair = map_get(&checker->pairs, key);
+        struct mesh_siblings *server = map_get(&checker->servers, link->server);
+
+        if (pair == NULL) {
+            pair = &checker->siblings[2 * i];
+            pair->first = link;
+            map_put(&checker->pairs, key, pair);
+        } else if (pair->other == NULL) {
+            pair->other = link;
+        }
+        if (own == NULL)
+            continue;
+        if (server == NULL) {
+            server = &checker->siblings[2 * i + 1];
+            server->first = link;
+            map_put(&checker->servers, link->server, server);
+        } else if (server->other == NULL &&
+                   !mesh_serves_alike(checker, server->first, mesh_serves(checker, server->first),
+                                      link, own)) {
+            server->other = link;
+        }
+    }
+}
+
+/* The first link that joins the same two; NULL: there is none. */
+static const Mortise__V1__Link *mesh_same_two(const struct mesh_checker *checker,
+                                              const Mortise__V1__Link *link)
+{
+    CLEANUP(mem_freep) char *key = mesh_pair_key(link);
+    const struct mesh_siblings *pair = map_get(&checker->pairs, key);
+
+    return pair->first != link ? pair->first : pair->other;
+}
+
+/* The first link to the same server that asks something else of its clients; NULL: none does. */
+static const Mortise__V1__Link *mesh_served_otherwise(const struct mesh_checker *checker,
+                                                      const Mortise__V1__Link *link)
+{
+    const struct mesh_siblings *server = map_get(&checker->servers, link->server);
+    const struct tls_profile *own = mesh_serves(checker, link);
+
+    if (own == NULL || server == NULL)
+        return NULL;
+    return mesh_serves_alike(checker, server->first, mesh_serves(checker, server->first), link, own)
+               ? server->other
+               : server->first;
+}
+
 /* The server's sidecar chooses without a name only where it makes no difference which link it is,
  * and by who the client is. */
 static void mesh_check_no_server_name(struct mesh_checker *checker, const Mortise__V1__Link *link)
 {
-    const struct tls_profile *own = mesh_compiled(checker, mesh_server_profile(link));
+    const Mortise__V1__Link *other;
 
-    for (size_t i = 0; i < checker->mesh->n_links; i++) {
-        const Mortise__V1__Link *other = checker->mesh->links[i];
-        const struct tls_profile *profile;
-
-        if (other == link || strcmp(other->server, link->server) != 0)
-            continue;
-        if (strcmp(other->client, link->client) == 0) {
-            MESH_SNI_FAULT(checker,
-                           "\"%s\" sends no server name (send_sni: OMIT), and link \"%s\" joins "
-                           "the same two: \"%s\" could not tell which is meant",
-                           mesh_client_profile(link), other->name, link->server);
-            return;
-        }
-        profile = mesh_compiled(checker, mesh_server_profile(other));
-        if (own != NULL && profile != NULL &&
-            !mesh_serves_alike(checker, link, own, other, profile)) {
-            MESH_SNI_FAULT(checker,
-                           "\"%s\" sends no server name (send_sni: OMIT): then every link to "
-                           "\"%s\" needs a server profile like \"%s\"%s, and link \"%s\" has "
-                           "\"%s\"%s",
-                           mesh_client_profile(link), link->server, mesh_server_profile(link),
-                           link->allow_anonymous ? " and allow_anonymous" : "", other->name,
-                           mesh_server_profile(other),
-                           other->allow_anonymous ? " and allow_anonymous" : "");
-            return;
-        }
+    mesh_gather_servers(checker);
+    other = mesh_same_two(checker, link);
+    if (other != NULL) {
+        MESH_SNI_FAULT(checker,
+                       "\"%s\" sends no server name (send_sni: OMIT), and link \"%s\" joins "
+                       "the same two: \"%s\" could not tell which is meant",
+                       mesh_client_profile(link), other->name, link->server);
+        return;
     }
+    other = mesh_served_otherwise(checker, link);
+    if (other != NULL)
+        MESH_SNI_FAULT(checker,
+                       "\"%s\" sends no server name (send_sni: OMIT): then every link to "
+                       "\"%s\" needs a server profile like \"%s\"%s, and link \"%s\" has "
+                       "\"%s\"%s",
+                       mesh_client_profile(link), link->server, mesh_server_profile(link),
+                       link->allow_anonymous ? " and allow_anonymous" : "", other->name,
+                       mesh_server_profile(other),
+                       other->allow_anonymous ? " and allow_anonymous" : "");
 }
 
 /* A server's sidecar tells its links apart by what they are asked for. */
@@ -674,6 +747,9 @@ static err_t mesh_check_with(const Mortise__V1__Mesh *mesh, const struct mesh_or
     map_fini(&checker.ports);
     map_fini(&checker.destinations);
     map_fini(&checker.server_names);
+    map_fini(&checker.pairs);
+    map_fini(&checker.servers);
+    mem_free(checker.siblings);
     return faults->total == before ? OK : FAIL(CONFIG_INVALID, faults->total - before);
 }
 

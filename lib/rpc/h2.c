@@ -521,13 +521,13 @@ static void h2_on_timer(void *arg)
 static void *h2_mem_alloc(size_t size, void *arg)
 {
     (void)arg;
-    return malloc(size);
+    return mem_try_alloc(size);
 }
 
 static void *h2_mem_zalloc(size_t num, size_t size, void *arg)
 {
     (void)arg;
-    return calloc(num, size);
+    return size != 0 && num > SIZE_MAX / size ? NULL : mem_try(num * size);
 }
 
 static void h2_mem_free(void *ptr, void *arg)
@@ -539,7 +539,7 @@ static void h2_mem_free(void *ptr, void *arg)
 static void *h2_mem_realloc(void *ptr, size_t size, void *arg)
 {
     size_t had = ptr != NULL ? malloc_usable_size(ptr) : 0;
-    void *moved = malloc(size);
+    void *moved = mem_try_alloc(size);
 
     (void)arg;
     if (moved == NULL)

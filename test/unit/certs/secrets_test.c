@@ -295,6 +295,8 @@ static void test_a_command_is_run_once_for_many_values(void **state)
     const struct option_list fewer = {items, 1};
     const struct secret_source source = {.name = "secrets-key", .command = &words};
     const struct secret_source other = {.name = "secrets-key", .command = &fewer};
+    const struct secret_source missing = {.name = "secrets-key", .file = "/nowhere/key"};
+    const struct secret_source another = {.name = "secrets-key", .value = KEY_2};
     CLEANUP(buf_wipe_fini) struct buf out = {0};
     CLEANUP(buf_fini) struct buf runs = {0};
     struct faults faults = {0};
@@ -309,8 +311,16 @@ static void test_a_command_is_run_once_for_many_values(void **state)
     }
     assert_ok(file_read(mark, 100, &runs));
     assert_true(bytes_equal_str(buf_view(&runs), "x\n"));
-    assert_true(secrets_use(&other, &faults)); /* another command is */
+    /* Another source is judged before it takes the place of the one there is. */
+    assert_false(secrets_use(&other, &faults));
+    assert_string_equal(faults.items[0].path, "--secrets-key-command");
+    assert_false(secrets_use(&missing, &faults));
+    assert_string_equal(faults.items[1].path, "--secrets-key-file");
+    assert_ok(secrets_open(bytes_of_str(text), &out, why));
+    assert_true(secrets_use(&another, &faults));
     assert_true(err_is(secrets_open(bytes_of_str(text), &out, why), E_SECRET_KEY));
+    assert_int_equal(faults.total, 2);
+    faults_fini(&faults);
 }
 
 static void test_keys_of_the_three_sources(void **state)

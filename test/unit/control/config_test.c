@@ -172,8 +172,11 @@ static void test_the_key_may_be_encrypted_in_the_file(void **state)
     struct place *place = *state;
     CLEANUP(mem_freep) char *config = mem_printf("--config=%s/control.yaml", place->folder);
     char variable[] = "MORTISE_SECRETS_KEY=" OTHER_KEY;
-    char *flags[] = {config, NULL};
+    CLEANUP(buf_fini) struct buf value = {0};
+    CLEANUP(mem_freep) char *by_variable = NULL;
+    char *flags[] = {config, NULL}, *first[] = {NULL, NULL};
     char *environment[] = {variable, NULL}, *nothing[] = {NULL};
+    CLEANUP(mem_freep) char *path = NULL;
     CLEANUP(buf_fini) struct buf text = {0};
     struct seal_key other;
     struct seal_keys keys, same;
@@ -182,10 +185,17 @@ static void test_the_key_may_be_encrypted_in_the_file(void **state)
     assert_ok(buf_add_str(&text, "data_dir: .\nkek: "));
     assert_ok(secrets_close(&other, bytes_of_str(KEK), &text));
     assert_ok(buf_add(&text, "\n", 2));
+    assert_ok(buf_add_str(&value, "MORTISE_KEK="));
+    assert_ok(secrets_close(&other, bytes_of_str(KEK), &value));
+    by_variable = buf_take_str(&value);
+    first[0] = by_variable;
     write_file(place, "control.yaml", (const char *)text.data, 0644);
     assert_ok(load(place, flags, nothing));
     assert_code(config_kek(&place->config, nothing, &place->faults, &keys), KEK_UNAVAILABLE);
-    assert_true(fixture_has(&place->faults, "MORTISE_KEK", "no key is given: --secrets-key-file"));
+    path = mem_printf("%s/control.yaml: kek", place->folder);
+    assert_true(fixture_has(&place->faults, path, "no key is given: --secrets-key-file"));
+    assert_code(config_kek_again(&place->config, &place->faults, &keys), KEK_UNAVAILABLE);
+    assert_true(fixture_has(&place->faults, path, "was given in this setting"));
     faults_fini(&place->faults);
     config_free(&place->config);
     place->config = (struct config){0};
@@ -194,6 +204,14 @@ static void test_the_key_may_be_encrypted_in_the_file(void **state)
     assert_ok(seal_keys_parse(bytes_of_str(KEK), &same));
     assert_memory_equal(keys.keys[0].key, same.keys[0].key, sizeof(same.keys[0].key));
     assert_null(memmem(variable, sizeof(variable), "00112233", 8));
+    /* A variable, that is encrypted too, goes first, and is named then. */
+    faults_fini(&place->faults);
+    config_free(&place->config);
+    place->config = (struct config){0};
+    secrets_end();
+    assert_ok(load(place, flags, first));
+    assert_code(config_kek(&place->config, nothing, &place->faults, &keys), KEK_UNAVAILABLE);
+    assert_true(fixture_has(&place->faults, "MORTISE_KEK", "no key is given: --secrets-key-file"));
     secrets_end();
 }
 

@@ -53,6 +53,7 @@ static void test_decisions_count_and_other_records_do_not(void **state)
 {
     struct fixture *fixture = *state;
     struct history history;
+    Mortise__Control__PlaintextUse use = MORTISE__CONTROL__PLAINTEXT_USE__INIT;
     uint64_t at, revision;
 
     begin(&history, fixture->vault);
@@ -64,9 +65,11 @@ static void test_decisions_count_and_other_records_do_not(void **state)
     assert_int_equal(at, revision);
     happen(fixture);
     assert_int_equal(history.decided, at);
+    assert_ok(vault_put(fixture->vault, VAULT_PLAINTEXT "l", &use.base, STORE_ANY, NULL));
+    assert_int_equal(history.decided, at); /* somebody came: nobody has decided that */
     decide(fixture, VAULT_EPOCHS);
-    assert_int_equal(history.decided, at + 2);
-    assert_int_equal(history_until(&history, history_run(&history)), at + 2);
+    assert_int_equal(history.decided, at + 3);
+    assert_int_equal(history_until(&history, history_run(&history)), at + 3);
     assert_int_equal(history_until(&history, history_run(&history) + 1), 0);
     history_close(&history);
 }

@@ -922,6 +922,40 @@ static void test_a_key_that_goes_elsewhere_is_noticed(void **state)
     }
 }
 
+/* Links that send no server name are judged against one another: of as many as one server may have
+ * the one that is odd is found, and told at each. */
+static void test_many_links_without_a_server_name(void **state)
+{
+    CLEANUP(buf_fini) struct buf text = {.data = NULL};
+    CLEANUP(mem_freep) char *yaml = NULL;
+    struct faults faults = {.num = 0};
+    Mortise__V1__Mesh *mesh;
+
+    (void)state;
+    assert_ok(buf_add_str(&text, "subsystems:\n- {name: s}\n"));
+    for (unsigned i = 0; i < MESH_SUBSYSTEMS_MAX - 1; i++)
+        assert_ok(buf_printf(&text, "- {name: c%u}\n", i));
+    assert_ok(buf_add_str(&text, "profiles:\n- {name: c, role: CLIENT, send_sni: OMIT}\n"
+                                 "- {name: s, role: SERVER}\n"
+                                 "- {name: t, role: SERVER, min_version: TLS1_3}\nlinks:\n"));
+    for (unsigned i = 0; i < MESH_SUBSYSTEMS_MAX - 1; i++)
+        assert_ok(buf_printf(&text,
+                             "- {name: l%u, client: c%u, server: s, client_port: 1000, "
+                             "server_port: 1, client_profile: c, server_profile: s}\n",
+                             i, i));
+    yaml = buf_take_str(&text);
+    mesh = fixture_mesh(yaml);
+    assert_ok(mesh_check(mesh, NULL, &faults));
+    mem_free(mesh->links[7]->server_profile);
+    mesh->links[7]->server_profile = mem_strdup("t");
+    assert_code(mesh_check(mesh, NULL, &faults), CONFIG_INVALID);
+    assert_int_equal(faults.total, MESH_SUBSYSTEMS_MAX - 1);
+    assert_true(fixture_has(&faults, "links[0].client_profile", "link \"l7\" has \"t\""));
+    assert_true(fixture_has(&faults, "links[7].client_profile", "link \"l0\" has \"s\""));
+    faults_fini(&faults);
+    pb_free(&mesh->base);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -945,6 +979,7 @@ int main(void)
         cmocka_unit_test(test_a_pure_client_takes_nothing_and_a_pure_server_opens_nothing),
         cmocka_unit_test(test_a_stranger_to_the_mesh_may_do_nothing),
         cmocka_unit_test(test_a_key_that_goes_elsewhere_is_noticed),
+        cmocka_unit_test(test_many_links_without_a_server_name),
         cmocka_unit_test(test_the_same_mesh_gives_the_same_bytes),
     };
 
