@@ -13,17 +13,19 @@
 #define MESH_DEFAULT_CLIENT "default-tls-client"
 #define MESH_DEFAULT_SERVER "default-tls-server"
 
-#define MESH_KIND(one, many, descriptor)                                    \
-    {                                                                       \
-        (one), #many, &(descriptor), offsetof(Mortise__V1__Mesh, n_##many), \
-            offsetof(Mortise__V1__Mesh, many)                               \
+#define MESH_KIND(one, many, descriptor) MESH_KIND_CALLED((one), (one), many, (descriptor))
+#define MESH_KIND_CALLED(one, word, many, descriptor)                               \
+    {                                                                               \
+        (one), (word), #many, &(descriptor), offsetof(Mortise__V1__Mesh, n_##many), \
+            offsetof(Mortise__V1__Mesh, many)                                       \
     }
 
 const struct mesh_kind mesh_kinds[MESH_KINDS] = {
     [MESH_SUBSYSTEMS] = MESH_KIND("subsystem", subsystems, mortise__v1__subsystem__descriptor),
     [MESH_PROFILES] = MESH_KIND("profile", profiles, mortise__v1__tls_profile__descriptor),
     [MESH_LINKS] = MESH_KIND("link", links, mortise__v1__link__descriptor),
-    [MESH_CRLS] = MESH_KIND("revocation list", crls, mortise__v1__revocation_list__descriptor),
+    [MESH_CRLS] =
+        MESH_KIND_CALLED("revocation list", "crl", crls, mortise__v1__revocation_list__descriptor),
     [MESH_TRUSTSTORES] =
         MESH_KIND("truststore", truststores, mortise__v1__mesh_truststore__descriptor),
     [MESH_KEYSTORES] = MESH_KIND("keystore", keystores, mortise__v1__mesh_keystore__descriptor),

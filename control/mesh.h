@@ -33,7 +33,8 @@
 
 /* The lists of a mesh, for code that treats them alike. */
 struct mesh_kind {
-    const char *one;  /* "link" */
+    const char *one;  /* "link", "revocation list": in texts */
+    const char *word; /* "link", "crl": in commands */
     const char *many; /* "links": the field's name */
     const ProtobufCMessageDescriptor *desc;
     size_t num_at;   /* offset of the count in Mortise__V1__Mesh */

@@ -5,6 +5,7 @@
 #include "certs/cert.h"
 #include "certs/spiffe_id.h"
 #include "certs/tls_profile.h"
+#include "control/labels.h"
 #include "control/mesh.h"
 #include "lib/base/clock.h"
 #include "lib/base/map.h"
@@ -162,6 +163,7 @@ static void mesh_check_names(struct mesh_checker *checker, int kind, size_t max)
 
         mesh_at(checker, kind, i);
         mesh_check_label(checker, "name", name);
+        labels_check(item, &checker->path, checker->faults);
         if (map_get(&checker->names[kind], name) != NULL)
             mesh_fault(checker, "name", "there is another %s \"%s\"", what->one, name);
         else

@@ -2,6 +2,7 @@
 
 #include <string.h>
 
+#include "control/labels.h"
 #include "control/mesh.h"
 #include "control/msg.h"
 #include "lib/base/mem.h"
@@ -283,17 +284,22 @@ static bool mesh_config_names(const Mortise__V1__SidecarConfig *config, const ch
     return false;
 }
 
-/* The profiles in the mesh's order, so that the same mesh always gives the same bytes. */
+/* The profiles in the mesh's order, so that the same mesh always gives the same bytes; without
+ * their labels, so that a label is no new configuration. */
 static void mesh_add_profiles(const struct mesh_view *view, Mortise__V1__SidecarConfig *config)
 {
     const Mortise__V1__Mesh *mesh = view->mesh;
 
     config->profiles = mem_array(mesh->n_profiles, sizeof(*config->profiles));
     for (size_t i = 0; i < mesh->n_profiles; i++) {
-        if (mesh_config_names(config, mesh->profiles[i]->name))
-            config->profiles[config->n_profiles++] =
-                MSG_AS(Mortise__V1__TlsProfile, mortise__v1__tls_profile__descriptor,
-                       pb_clone(&mesh->profiles[i]->base));
+        ProtobufCMessage *profile;
+
+        if (!mesh_config_names(config, mesh->profiles[i]->name))
+            continue;
+        profile = pb_clone(&mesh->profiles[i]->base);
+        labels_drop(profile);
+        config->profiles[config->n_profiles++] =
+            MSG_AS(Mortise__V1__TlsProfile, mortise__v1__tls_profile__descriptor, profile);
     }
 }
 

@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "control/labels.h"
 #include "control/msg.h"
 #include "lib/base/map.h"
 #include "lib/base/mem.h"
@@ -53,14 +54,16 @@ static bool mesh_message_equal(const void *at_a, const void *at_b)
     return a == b || (a != NULL && b != NULL && pb_equal(a, b));
 }
 
-/* Whether one field of two messages of a type is the same: scalars, lists of strings and single
- * messages, which is all that items of a mesh have. */
+/* Whether one field of two messages of a type is the same: scalars, lists of strings, single
+ * messages and labels, which is all that items of a mesh have. */
 static bool mesh_field_equal(const ProtobufCFieldDescriptor *field, const ProtobufCMessage *a,
                              const ProtobufCMessage *b)
 {
     const char *at_a = (const char *)a + field->offset;
     const char *at_b = (const char *)b + field->offset;
 
+    if (pb_is_map(field))
+        return labels_equal(a, b);
     if (field->label == PROTOBUF_C_LABEL_REPEATED) {
         size_t num_a, num_b;
         const char *const *list_a;
@@ -229,11 +232,22 @@ static const Mortise__V1__MeshSettings *mesh_merge_settings(struct mesh_merger *
     return after;
 }
 
+/* Labels have no order: the same mesh is the same message. */
+static void mesh_merge_sort_labels(Mortise__V1__Mesh *mesh)
+{
+    for (int kind = 0; kind < MESH_KINDS; kind++) {
+        for (size_t i = 0; i < mesh_num(mesh, &mesh_kinds[kind]); i++)
+            labels_sort(
+                (ProtobufCMessage *)(uintptr_t)mesh_item(mesh, &mesh_kinds[kind], i)); /* ours */
+    }
+}
+
 /* The result as one message of its own. */
 static Mortise__V1__Mesh *mesh_merge_build(const struct mesh_merger *merger,
                                            const Mortise__V1__MeshSettings *settings)
 {
     Mortise__V1__Mesh mesh = MORTISE__V1__MESH__INIT;
+    Mortise__V1__Mesh *merged;
 
     mesh.settings = (Mortise__V1__MeshSettings *)(uintptr_t)settings;
     for (int kind = 0; kind < MESH_KINDS; kind++) {
@@ -242,7 +256,9 @@ static Mortise__V1__Mesh *mesh_merge_build(const struct mesh_merger *merger,
         memcpy((char *)&mesh + what->num_at, &merger->num[kind], sizeof(merger->num[kind]));
         memcpy((char *)&mesh + what->items_at, &merger->items[kind], sizeof(merger->items[kind]));
     }
-    return MSG_AS(Mortise__V1__Mesh, mortise__v1__mesh__descriptor, pb_clone(&mesh.base));
+    merged = MSG_AS(Mortise__V1__Mesh, mortise__v1__mesh__descriptor, pb_clone(&mesh.base));
+    mesh_merge_sort_labels(merged);
+    return merged;
 }
 
 err_t mesh_merge(const Mortise__V1__Mesh *current, const Mortise__V1__Mesh *document, bool prune,

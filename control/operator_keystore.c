@@ -84,6 +84,10 @@ static void operator_import(struct operator_service *service, struct grpc_call *
     keystore.name = request->name;
     keystore.description = before != NULL && request->description[0] == '\0' ? before->description
                                                                              : request->description;
+    if (before != NULL) {
+        keystore.labels = before->labels;
+        keystore.n_labels = before->n_labels;
+    }
     keystore.chain_pem = chain;
     keystore.key_sha256 = hex;
     mesh.keystores = &list;

@@ -1,4 +1,4 @@
-/* mortisectl delete, clone: one thing of the mesh, by its name. */
+/* mortisectl delete, clone: things of the mesh, by name or labels. */
 #include <stdio.h>
 #include <string.h>
 
@@ -6,15 +6,25 @@
 #include "control/ctl/mesh_text.h"
 #include "control/mesh.h"
 #include "control/msg.h"
+#include "control/selector.h"
 #include "lib/base/mem.h"
 #include "lib/rpc/pb.h"
 
-const char *const ctl_mesh_kinds[] = {"subsystem",  "profile",  "link", "crl",
-                                      "truststore", "keystore", NULL};
-
 static const struct option delete_options[] = {
-    CTL_DRY_RUN_ROW, CTL_FORCE_STRICT_ROW, CTL_WAIT_ROW,        CTL_ON_NACK_ROW,
-    CTL_MESSAGE_ROW, CTL_TIMEOUT_ROW,      CTL_CONNECTION_ROWS, {.name = NULL},
+    CTL_SELECTOR_ROW,
+    {.name = "yes",
+     .kind = OPTION_BOOL,
+     .offset = offsetof(struct ctl_flags, yes),
+     .def = "false",
+     .help = "With --selector: also if it chooses more than one."},
+    CTL_DRY_RUN_ROW,
+    CTL_FORCE_STRICT_ROW,
+    CTL_WAIT_ROW,
+    CTL_ON_NACK_ROW,
+    CTL_MESSAGE_ROW,
+    CTL_TIMEOUT_ROW,
+    CTL_CONNECTION_ROWS,
+    {.name = NULL},
 };
 
 static const struct option clone_options[] = {
@@ -45,13 +55,30 @@ static const struct option clone_options[] = {
 /* "link", "links", "crl"; -1: told. */
 int ctl_mesh_kind(const char *word)
 {
+    CLEANUP(buf_fini) struct buf text = {0};
+    err_t err = OK;
+
     for (int i = 0; i < MESH_KINDS; i++) {
-        if (strcmp(word, ctl_mesh_kinds[i]) == 0 || strcmp(word, mesh_kinds[i].many) == 0)
+        if (strcmp(word, mesh_kinds[i].word) == 0 || strcmp(word, mesh_kinds[i].many) == 0)
             return i;
     }
-    ctl_tell("no kind \"%s\"; there are: subsystem, profile, link, crl, truststore, keystore",
-             word);
+    for (int i = 0; i < MESH_KINDS && err_is_ok(err); i++)
+        err = buf_printf(&text, "%s%s", i > 0 ? ", " : "", mesh_kinds[i].word);
+    CHECK(err_is_ok(err));
+    ctl_tell("no kind \"%s\"; there are: %.*s", word, (int)buf_size(&text),
+             (const char *)buf_view(&text).ptr);
     return -1;
+}
+
+bool ctl_selector(const struct ctl_flags *flags, struct selector **out)
+{
+    char why[SELECTOR_WHY_MAX];
+
+    *out = NULL;
+    if (flags->selector == NULL || err_is_ok(selector_parse(flags->selector, why, out)))
+        return true;
+    ctl_tell("--selector: %s (such as 'tier=edge,env!=test,zone in (a,b),!old')", why);
+    return false;
 }
 
 /* Its index; the number of items: there is none of that name. */
@@ -68,11 +95,8 @@ static bool change_has(const Mortise__V1__Mesh *mesh, int kind, const char *name
 {
     if (change_find(mesh, kind, name) < mesh_num(mesh, &mesh_kinds[kind]))
         return true;
-    if (kind == MESH_CRLS)
-        ctl_tell("no crl is called \"%s\" (mortisectl export shows them)", name);
-    else
-        ctl_tell("no %s is called \"%s\" (mortisectl get %s)", mesh_kinds[kind].one, name,
-                 mesh_kinds[kind].many);
+    ctl_tell("no %s is called \"%s\" (mortisectl get %s)", mesh_kinds[kind].word, name,
+             mesh_kinds[kind].many);
     return false;
 }
 
@@ -81,7 +105,9 @@ static bool change_has(const Mortise__V1__Mesh *mesh, int kind, const char *name
 struct change {
     const struct ctl_flags *flags;
     int kind;
-    char **operands; /* KIND NAME … */
+    int num_operands;
+    char **operands;           /* KIND NAME … */
+    struct selector *selector; /* owned; NULL: by name */
     bool (*plan)(const struct change *change, const Mortise__V1__Mesh *now,
                  Mortise__V1__ApplyRequest *request, void **out);
     void (*release)(void *made);
@@ -106,20 +132,24 @@ static int change_send(struct conn *conn, const struct change *change)
     return status;
 }
 
-static int change_run(struct change *change, const struct ctl_flags *flags, char **operands)
+static int change_run(struct change *change, const struct ctl_flags *flags, int num,
+                      char **operands)
 {
     struct conn *conn;
     int status = CTL_FAILED;
 
     change->flags = flags;
     change->operands = operands;
+    change->num_operands = num;
     change->kind = ctl_mesh_kind(operands[0]);
-    if (change->kind < 0)
+    if (change->kind < 0 || !ctl_selector(flags, &change->selector))
         return CTL_USAGE;
     conn = conn_open(flags);
     if (conn != NULL)
         status = change_send(conn, change);
     conn_close(conn);
+    if (change->selector != NULL)
+        selector_free(change->selector);
     return status;
 }
 
@@ -179,28 +209,83 @@ static bool delete_is_free(const Mortise__V1__Mesh *mesh, int kind, const char *
     return told == 0;
 }
 
+/* Whether that one may go; else told. */
+static bool delete_may(const Mortise__V1__Mesh *now, int kind, const char *name)
+{
+    if (!change_has(now, kind, name))
+        return false;
+    if (mesh_is_built_in(kind, name)) {
+        ctl_tell(
+            "%s %s is built in and stays; to have it otherwise, clone it: mortisectl clone %s %s "
+            "NEW_NAME",
+            mesh_kinds[kind].one, name, mesh_kinds[kind].word, name);
+        return false;
+    }
+    return delete_is_free(now, kind, name);
+}
+
+/* What is built in is nobody's to choose: it has no labels, and "!old" would be true of it. */
+static bool delete_is_chosen(const struct change *change, const ProtobufCMessage *item)
+{
+    for (int i = 1; i < change->num_operands; i++) {
+        if (strcmp(change->operands[i], mesh_name(item)) == 0)
+            return true;
+    }
+    return change->selector != NULL && !mesh_is_built_in(change->kind, mesh_name(item)) &&
+           selector_matches(change->selector, item);
+}
+
+/* With a selector: shows whom it chooses, and stops before more than one that nobody has said yes
+ * to. */
+static bool delete_may_chosen(const struct change *change, const Mortise__V1__Mesh *now)
+{
+    const struct mesh_kind *kind = &mesh_kinds[change->kind];
+    size_t chosen = 0;
+    bool may = true;
+
+    for (size_t i = 0; i < mesh_num(now, kind); i++) {
+        const ProtobufCMessage *item = mesh_item(now, kind, i);
+
+        if (!delete_is_chosen(change, item))
+            continue;
+        printf("%s %s\n", kind->one, mesh_name(item));
+        chosen++;
+    }
+    (void)fflush(stdout);
+    if (chosen == 0) {
+        ctl_tell("no %s is such (mortisectl get %s --show-labels)", kind->word, kind->many);
+        return false;
+    }
+    if (chosen > 1 && !change->flags->yes && !change->flags->dry_run) {
+        ctl_tell("these are %zu, and all would be deleted: say --yes, or --dry-run to see what "
+                 "that does; nothing was changed",
+                 chosen);
+        return false;
+    }
+    for (size_t i = 0; i < mesh_num(now, kind); i++) {
+        const ProtobufCMessage *item = mesh_item(now, kind, i);
+
+        if (delete_is_chosen(change, item))
+            may = delete_is_free(now, change->kind, mesh_name(item)) && may;
+    }
+    return may;
+}
+
 static bool delete_plan(const struct change *change, const Mortise__V1__Mesh *now,
                         Mortise__V1__ApplyRequest *request, void **out)
 {
     const struct mesh_kind *kind = &mesh_kinds[change->kind];
-    const char *name = change->operands[1];
-    size_t num = mesh_num(now, kind), at = change_find(now, change->kind, name), kept = 0;
+    size_t num = mesh_num(now, kind), kept = 0;
     const ProtobufCMessage **items;
+    bool may = change->selector == NULL || delete_may_chosen(change, now);
 
-    if (!change_has(now, change->kind, name))
-        return false;
-    if (mesh_is_built_in(change->kind, name)) {
-        ctl_tell(
-            "%s %s is built in and stays; to have it otherwise, clone it: mortisectl clone %s %s "
-            "NEW_NAME",
-            kind->one, name, ctl_mesh_kinds[change->kind], name);
-        return false;
-    }
-    if (!delete_is_free(now, change->kind, name))
+    for (int i = 1; i < change->num_operands; i++)
+        may = delete_may(now, change->kind, change->operands[i]) && may;
+    if (!may)
         return false;
     items = mem_array(num, sizeof(*items));
     for (size_t i = 0; i < num; i++) {
-        if (i != at)
+        if (!delete_is_chosen(change, mesh_item(now, kind, i)))
             items[kept++] = mesh_item(now, kind, i);
     }
     *request->mesh = *now;
@@ -215,24 +300,27 @@ static int delete_run(const struct ctl_flags *flags, int num, char **operands)
 {
     struct change change = {.plan = delete_plan, .release = mem_free};
 
-    (void)num;
-    return change_run(&change, flags, operands);
+    if ((num > 1) == (flags->selector != NULL)) {
+        ctl_tell("delete what? mortisectl delete %s NAME…, or -l SELECTOR", operands[0]);
+        return CTL_USAGE;
+    }
+    return change_run(&change, flags, num, operands);
 }
 
 const struct ctl_command ctl_delete = {
     .name = "delete",
-    .operands = "KIND NAME",
-    .summary =
-        "remove a subsystem, a profile, a link, a revocation list, a truststore or a keystore",
-    .about = "Removes one thing of the mesh: KIND is subsystem, profile, link, crl or truststore. "
-             "Refused "
-             "while something refers to it, with what. Sidecars of a subsystem that is removed are "
-             "in the "
-             "mesh no longer; its certificates are not revoked (mortisectl revoke).\n\n"
-             "Example: mortisectl delete link management-portal --dry-run",
+    .operands = "KIND [NAME…]",
+    .summary = "remove things of the mesh: links, subsystems, profiles and more",
+    .about = "Removes things of one kind, by name or by their labels, all of them or none: KIND is "
+             "subsystem, profile, link, crl, truststore or keystore. Refused while something "
+             "refers to one, with what. A selector's choice is shown, never has what is built in, "
+             "and wants --yes when it is more than one. Sidecars of a subsystem that is removed "
+             "are in the mesh no longer; its certificates are not revoked (mortisectl revoke).\n\n"
+             "Example: mortisectl delete link management-portal --dry-run\n"
+             "         mortisectl delete links -l 'team=billing,old' --yes",
     .options = delete_options,
-    .min_operands = 2,
-    .max_operands = 2,
+    .min_operands = 1,
+    .max_operands = -1,
     .run = delete_run,
 };
 
@@ -267,7 +355,7 @@ static bool clone_may(const Mortise__V1__Mesh *now, int kind, const char *name,
         return false;
     if (change_find(now, kind, new_name) == mesh_num(now, &mesh_kinds[kind]))
         return true;
-    ctl_tell("there is a %s \"%s\" already", ctl_mesh_kinds[kind], new_name);
+    ctl_tell("there is a %s \"%s\" already", mesh_kinds[kind].word, new_name);
     return false;
 }
 
@@ -344,8 +432,7 @@ static int clone_run(const struct ctl_flags *flags, int num, char **operands)
 {
     struct change change = {.plan = clone_plan, .release = clone_release};
 
-    (void)num;
-    return change_run(&change, flags, operands);
+    return change_run(&change, flags, num, operands);
 }
 
 const struct ctl_command ctl_clone = {

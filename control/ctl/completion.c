@@ -62,10 +62,16 @@ static void completion_flags(const struct ctl_command *command)
     printf("--help");
 }
 
-static void completion_words(const char *const *words)
+static void completion_kind(void *arg, const char *name)
 {
-    for (size_t i = 0; words[i] != NULL; i++)
-        printf("%s%s", i > 0 ? " " : "", words[i]);
+    (void)arg;
+    printf("%s ", name);
+}
+
+static void completion_mesh_kinds(void)
+{
+    for (int i = 0; i < MESH_KINDS; i++)
+        printf("%s ", mesh_kinds[i].word);
 }
 
 /* An arm for each first word: what may follow it, and the flags of the command that is it alone. */
@@ -77,10 +83,10 @@ static void completion_first_arm(size_t at)
 
     printf("    \"%.*s \"*) words=\"", (int)len, command->name);
     if (strcmp(command->name, "get") == 0)
-        completion_words(ctl_kinds);
+        ctl_get_kinds(completion_kind, NULL);
     else if (strcmp(command->name, "delete") == 0 || strcmp(command->name, "clone") == 0 ||
              strcmp(command->name, "describe") == 0)
-        completion_words(ctl_mesh_kinds);
+        completion_mesh_kinds();
     else if (strcmp(command->name, "completion") == 0)
         printf("bash zsh names");
     completion_second_words(command);
@@ -158,7 +164,7 @@ static int completion_names(const struct ctl_flags *flags, const char *kind)
     int at = 0;
 
     while (at < MESH_KINDS && strcmp(kind, mesh_kinds[at].many) != 0 &&
-           strcmp(kind, ctl_mesh_kinds[at]) != 0)
+           strcmp(kind, mesh_kinds[at].word) != 0)
         at++;
     if (at == MESH_KINDS)
         return CTL_OK;

@@ -33,6 +33,9 @@ struct conn {
     bool ok;
     bool reached;
     err_t unreachable; /* connecting failed */
+    bool waits;        /* what ends because nobody is there is not told */
+    bool away;
+    struct timer timer;
     ProtobufCMessage *reply;
     void (*on_message)(void *arg, const ProtobufCMessage *msg);
     void *arg;
@@ -342,7 +345,9 @@ static void conn_end(struct conn *conn, const struct grpc_result *result)
         return; /* the connection was lost, which is told */
     conn->done = true;
     conn->ok = result->status == GRPC_OK;
-    if (!conn->ok)
+    conn->away = conn->waits &&
+                 (result->status == GRPC_UNAVAILABLE || result->status == GRPC_DEADLINE_EXCEEDED);
+    if (!conn->ok && !conn->away)
         conn_tell_status(result);
     loop_stop(conn->loop);
 }
@@ -362,6 +367,31 @@ static void conn_begin(struct conn *conn)
     conn->done = false;
     conn->ok = false;
     conn->unreachable = OK;
+    conn->away = false;
+}
+
+/* Nobody is there. Somebody who refuses us, or is not who we want, stays so. */
+static bool conn_may_come_back(err_t err)
+{
+    static const enum err_code codes[] = {
+        E_CONNECT_REFUSED,
+        E_CONNECT_TIMEOUT,
+        E_CONNECT_FAILED,
+        E_RESOLVE_FAILED,
+        E_PEER_RESET,
+        E_CLOSED,
+        E_HANDSHAKE_TIMEOUT,
+        E_TLS_TRUNCATED,
+        E_H2_GOAWAY,
+        E_TIMEOUT,
+        E_IO,
+    };
+
+    for (size_t i = 0; i < ARRAY_LEN(codes); i++) {
+        if (err_is(err, codes[i]))
+            return true;
+    }
+    return false;
 }
 
 /* Runs the loop until the call is over; true when it went well. */
@@ -372,9 +402,34 @@ static bool conn_finish(struct conn *conn)
     if (conn->call != NULL)
         grpc_client_cancel(conn->call);
     conn->call = NULL;
-    if (!err_is_ok(conn->unreachable))
-        conn_tell_unreachable(conn);
+    timer_stop(conn->loop, &conn->timer);
+    if (!err_is_ok(conn->unreachable)) {
+        conn->away = conn->waits && conn_may_come_back(conn->unreachable);
+        if (!conn->away)
+            conn_tell_unreachable(conn);
+    }
     return conn->ok;
+}
+
+void conn_wait_for_it(struct conn *conn)
+{
+    conn->waits = true;
+}
+
+bool conn_is_away(const struct conn *conn)
+{
+    return conn->away;
+}
+
+void conn_wake(struct conn *conn, uint64_t ms, void (*fn)(void *arg), void *arg)
+{
+    timer_start(conn->loop, &conn->timer, ms, fn, arg);
+}
+
+void conn_stop(struct conn *conn)
+{
+    conn->done = true;
+    loop_stop(conn->loop);
 }
 
 static void conn_path(const char *method, char out[128])

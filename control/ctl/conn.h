@@ -29,4 +29,14 @@ bool conn_stream(struct conn *conn, const char *method, const ProtobufCMessage *
                  const ProtobufCMessageDescriptor *reply,
                  void (*on_message)(void *arg, const ProtobufCMessage *msg), void *arg);
 
+/* conn_wait_for_it: from now on a call that ends because nobody is there (the control plane stops,
+ * or starts again, the network is gone) is not told; conn_is_away tells that it ended so. */
+void conn_wait_for_it(struct conn *conn);
+bool conn_is_away(const struct conn *conn);
+/* conn_wake calls `fn` once, `ms` from now, while a stream goes on, instead of what was to be
+ * called before; conn_stop, out of it or of on_message, ends the stream: conn_stream returns false.
+ */
+void conn_wake(struct conn *conn, uint64_t ms, void (*fn)(void *arg), void *arg);
+void conn_stop(struct conn *conn);
+
 #endif

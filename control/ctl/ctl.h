@@ -66,6 +66,10 @@ struct ctl_flags {
     char *audit_key;
     bool follow;
     bool open;
+    bool watch;
+    bool yes;
+    bool show_labels;
+    char *selector;
     int64_t up_to;
     char *chain;
     char *private_key;
@@ -151,6 +155,15 @@ struct ctl_flags {
         .name = "output", .kind = OPTION_ENUM, .offset = offsetof(struct ctl_flags, output), \
         .def = "table", .words = ctl_outputs, .arg = "FORM",                                 \
         .help = "How to show it; -o for short."                                              \
+    }
+
+/* ctl_selector reads it. */
+#define CTL_SELECTOR_ROW                                                                        \
+    {                                                                                           \
+        .name = "selector", .kind = OPTION_STR, .offset = offsetof(struct ctl_flags, selector), \
+        .flags = OPTION_FLAG_NO_FILE, .arg = "SELECTOR",                                        \
+        .help = "Only what has such labels: 'tier=edge,env!=test,zone in (a,b),!old'; -l for "  \
+                "short."                                                                        \
     }
 
 #define CTL_WEAKER_ROW                                                                  \
@@ -292,12 +305,14 @@ extern const struct ctl_command ctl_why;
 /* All of them, in the order of --help; NULL ends it. */
 extern const struct ctl_command *const ctl_commands[];
 
-/* What `get` shows; NULL ends it. */
-extern const char *const ctl_kinds[];
-/* What `delete` and `clone` take, in the order of mesh_kinds; NULL ends it. */
-extern const char *const ctl_mesh_kinds[];
+/* ctl_get_kinds tells what `get` shows. */
+void ctl_get_kinds(void (*fn)(void *arg, const char *name), void *arg);
 /* ctl_mesh_kind is the index (MESH_LINKS) of "link" or "links"; -1: told. */
 int ctl_mesh_kind(const char *word);
+/* ctl_selector reads the flag --selector into an owned selector (control/selector.h); NULL when it
+ * is not given. False: told. */
+struct selector;
+bool ctl_selector(const struct ctl_flags *flags, struct selector **out);
 
 /* ctl_tell writes "mortisectl: …" to standard error. */
 void ctl_tell(const char *format, ...) __attribute__((format(printf, 1, 2)));

@@ -10,13 +10,15 @@
 #include "control/ctl/workload.h"
 #include "control/mesh.h"
 #include "control/msg.h"
+#include "control/selector.h"
 #include "lib/base/clock.h"
 #include "lib/base/mem.h"
 #include "lib/rpc/json_pb.h"
 #include "lib/rpc/pb.h"
 #include "proto/mesh/operator.pb-c.h"
 
-static const struct option describe_options[] = {CTL_CONNECTION_ROWS, {.name = NULL}};
+static const struct option describe_options[] = {
+    CTL_SELECTOR_ROW, CTL_CONNECTION_ROWS, {.name = NULL}};
 
 struct describe {
     struct conn *conn;
@@ -296,7 +298,7 @@ static bool describe_one(const struct describe *describe)
             item = mesh_item(describe->mesh, kind, i);
     }
     if (item == NULL) {
-        ctl_tell("no %s is called \"%s\" (mortisectl get %s)", kind->one, describe->name,
+        ctl_tell("no %s is called \"%s\" (mortisectl get %s)", kind->word, describe->name,
                  kind->many);
         return false;
     }
@@ -307,43 +309,74 @@ static bool describe_one(const struct describe *describe)
     return true;
 }
 
+/* Those that the operands name, or the selector chooses; CTL_FAILED when one is missing. */
+static int describe_all(struct describe *describe, const struct selector *selector, int num,
+                        char **names)
+{
+    const struct mesh_kind *kind = &mesh_kinds[describe->kind];
+    int status = CTL_OK;
+    size_t shown = 0;
+
+    for (int i = 0; i < num; i++) {
+        describe->name = names[i];
+        printf("%s", shown++ > 0 ? "\n" : "");
+        if (!describe_one(describe))
+            status = CTL_FAILED;
+    }
+    for (size_t i = 0; num == 0 && i < mesh_num(describe->mesh, kind); i++) {
+        const ProtobufCMessage *item = mesh_item(describe->mesh, kind, i);
+
+        if (!selector_matches(selector, item))
+            continue;
+        describe->name = mesh_name(item);
+        printf("%s", shown++ > 0 ? "\n" : "");
+        (void)describe_one(describe);
+    }
+    if (shown == 0)
+        ctl_tell("no %s is such (mortisectl get %s --show-labels)", kind->word, kind->many);
+    return shown == 0 ? CTL_FAILED : status;
+}
+
 static int describe_run(const struct ctl_flags *flags, int num, char **operands)
 {
     struct describe describe = {.kind = ctl_mesh_kind(operands[0]),
                                 .now_s = clock_wall_s(&clock_system)};
+    CLEANUP(selector_freep) struct selector *selector = NULL;
     Mortise__V1__GetMeshResponse *now = NULL;
-    int status = CTL_OK;
+    int status = CTL_FAILED;
 
-    if (describe.kind < 0)
+    if (describe.kind < 0 || !ctl_selector(flags, &selector))
         return CTL_USAGE;
+    if ((num > 1) == (selector != NULL)) {
+        ctl_tell("describe what? mortisectl describe %s NAME…, or -l SELECTOR", operands[0]);
+        return CTL_USAGE;
+    }
     describe.conn = conn_open(flags);
     if (describe.conn != NULL)
         now = mesh_get(describe.conn);
-    for (int i = 1; now != NULL && i < num; i++) {
+    if (now != NULL) {
         describe.mesh = now->mesh;
-        describe.name = operands[i];
-        printf("%s", i > 1 ? "\n" : "");
-        if (!describe_one(&describe))
-            status = CTL_FAILED;
+        status = describe_all(&describe, selector, num - 1, operands + 1);
+        pb_free(&now->base);
     }
     conn_close(describe.conn);
-    if (now == NULL)
-        return CTL_FAILED;
-    pb_free(&now->base);
     return status;
 }
 
 const struct ctl_command ctl_describe = {
     .name = "describe",
-    .operands = "KIND NAME...",
+    .operands = "KIND [NAME…]",
     .summary = "all that is known of one thing of the mesh",
-    .about = "Shows a subsystem, profile, link, revocation list or truststore as it is written, "
-             "and what follows from it: what both ends of a link have in common, what a profile "
-             "offers on the wire, what refers to it, the sidecars, and who has changed it.\n\n"
-             "Example: mortisectl describe link management-portal\n"
-             "         mortisectl describe profile default-tls-server modern-server",
+    .about =
+        "Shows a subsystem, profile, link, crl (revocation list), truststore or keystore as it "
+        "is written, its labels with it, and what follows from it: what both ends of a link have "
+        "in common, what a profile "
+        "offers on the wire, what refers to it, the sidecars, and who has changed it.\n\n"
+        "Example: mortisectl describe link management-portal\n"
+        "         mortisectl describe profile default-tls-server modern-server\n"
+        "         mortisectl describe links -l tier=edge",
     .options = describe_options,
-    .min_operands = 2,
+    .min_operands = 1,
     .max_operands = -1,
     .run = describe_run,
 };

@@ -275,13 +275,15 @@ static int ctl_run(const struct ctl_command *command, int argc, char **argv, int
     return status;
 }
 
-/* -o, -f and -m are the short ones; of `audit tail`, which has no file, -f is --follow. */
+/* -o, -f, -m, -l and -w are the short ones; of `audit tail`, which has no file, -f is --follow. */
 static void ctl_expand_short(int argc, char **argv)
 {
     static char output[] = "--output";
     static char file[] = "--file";
     static char follow[] = "--follow";
     static char message[] = "--message";
+    static char selector[] = "--selector";
+    static char watch[] = "--watch";
     int at = ctl_find_word(argc, argv);
     bool tail =
         at + 1 < argc && strcmp(argv[at], "audit") == 0 && strcmp(argv[at + 1], "tail") == 0;
@@ -293,6 +295,10 @@ static void ctl_expand_short(int argc, char **argv)
             argv[i] = tail ? follow : file;
         else if (strcmp(argv[i], "-m") == 0)
             argv[i] = message;
+        else if (strcmp(argv[i], "-l") == 0)
+            argv[i] = selector;
+        else if (strcmp(argv[i], "-w") == 0)
+            argv[i] = watch;
     }
 }
 

@@ -7,5 +7,7 @@
 #include "control/ctl/ctl.h"
 
 void show_message(int output, const ProtobufCMessage *msg);
+/* show_line writes it as JSON in one line, without its end. */
+void show_line(const ProtobufCMessage *msg);
 
 #endif

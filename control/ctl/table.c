@@ -21,7 +21,7 @@ bool table_is_terminal(void)
            (term == NULL || strcmp(term, "dumb") != 0);
 }
 
-void table_add(struct table *table, const char *text)
+static void table_put(struct table *table, const char *text)
 {
     size_t size = strlen(text) * 6 + 2; /* a character becomes six at most */
     char *cell = mem_alloc(size);
@@ -31,6 +31,28 @@ void table_add(struct table *table, const char *text)
     (void)str_escape(cell, size, &len, bytes_of_str(text[0] != '\0' ? text : "-"), false);
     table->cells = mem_realloc(table->cells, (table->num_cells + 1) * sizeof(*table->cells));
     table->cells[table->num_cells++] = cell;
+}
+
+static size_t table_num_heads(const struct table *table)
+{
+    size_t num = 0;
+
+    while (table->heads[num] != NULL)
+        num++;
+    return num;
+}
+
+void table_add(struct table *table, const char *text)
+{
+    size_t own = table_num_heads(table);
+    size_t before = table->first.head != NULL;
+    size_t num = before + own + (table->last.head != NULL);
+
+    if (before != 0 && table->num_cells % num == 0)
+        table_put(table, table->first.text);
+    table_put(table, text);
+    if (table->last.head != NULL && table->num_cells % num == before + own)
+        table_put(table, table->last.text);
 }
 
 void table_addf(struct table *table, const char *format, ...)
@@ -66,28 +88,43 @@ static void table_row(const char *const *cells, size_t num, const size_t *widths
     }
 }
 
+/* All heads, in their order; how many there are. */
+static size_t table_heads(const struct table *table, const char *heads[TABLE_COLUMNS_MAX])
+{
+    size_t own = table_num_heads(table), num = 0;
+
+    CHECK(own > 0 && own + 2 <= TABLE_COLUMNS_MAX);
+    if (table->first.head != NULL)
+        heads[num++] = table->first.head;
+    for (size_t i = 0; i < own; i++)
+        heads[num++] = table->heads[i];
+    if (table->last.head != NULL)
+        heads[num++] = table->last.head;
+    return num;
+}
+
 void table_print(struct table *table)
 {
-    size_t widths[TABLE_COLUMNS_MAX] = {0};
-    size_t num = 0;
+    const char *heads[TABLE_COLUMNS_MAX];
+    size_t num = table_heads(table, heads);
+    size_t red = table->red != 0 && table->first.head != NULL ? table->red + 1 : table->red;
     bool bold = table_is_terminal();
 
-    while (table->heads[num] != NULL) {
-        widths[num] = table_width(table->heads[num]);
-        num++;
-    }
-    CHECK(num > 0 && num <= TABLE_COLUMNS_MAX && table->num_cells % num == 0);
-    for (size_t i = 0; i < table->num_cells; i++) {
-        size_t width = table_width(table->cells[i]);
+    CHECK(table->num_cells % num == 0);
+    for (size_t i = 0; i < num + table->num_cells; i++) {
+        size_t width = table_width(i < num ? heads[i] : table->cells[i - num]);
 
-        if (width > widths[i % num])
-            widths[i % num] = width;
+        if (width > table->widths[i % num])
+            table->widths[i % num] = width;
     }
-    printf("%s", bold ? "\033[1m" : "");
-    table_row(table->heads, num, widths, 0);
-    printf("%s\n", bold ? "\033[0m" : "");
+    if (!table->begun) {
+        printf("%s", bold ? "\033[1m" : "");
+        table_row(heads, num, table->widths, 0);
+        printf("%s\n", bold ? "\033[0m" : "");
+    }
+    table->begun = true;
     for (size_t i = 0; i < table->num_cells; i += num) {
-        table_row((const char *const *)&table->cells[i], num, widths, bold ? table->red : 0);
+        table_row((const char *const *)&table->cells[i], num, table->widths, bold ? red : 0);
         printf("\n");
     }
     for (size_t i = 0; i < table->num_cells; i++)

@@ -6,21 +6,33 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define TABLE_COLUMNS_MAX 16
+#define TABLE_COLUMNS_MAX 20
 
-/* Zeroed memory with `columns` set is an empty table. */
+/* A column that all rows have beside their own cells, each with the text that is there when the row
+ * is begun (`first`) or full (`last`); without a head there is none. Both borrowed. */
+struct table_side {
+    const char *head;
+    const char *text;
+};
+
+/* Zeroed memory with `heads` set is an empty table. */
 struct table {
     const char *const *heads; /* borrowed; NULL-ended */
-    char **cells;             /* num_cells, row by row */
+    struct table_side first;
+    struct table_side last;
+    char **cells; /* num_cells, row by row */
     size_t num_cells;
     size_t red; /* the column, from 1, whose cells are red on a terminal; 0: none */
+    size_t widths[TABLE_COLUMNS_MAX];
+    bool begun; /* its heads are printed */
 };
 
 /* table_add adds the next cell, a row is full when it has a cell for each head; `text` is copied
  * with control characters escaped, "" is shown as "-". */
 void table_add(struct table *table, const char *text);
 void table_addf(struct table *table, const char *format, ...) __attribute__((format(printf, 2, 3)));
-/* table_print writes it to standard output, heads bold on a terminal, and releases it. */
+/* table_print writes it to standard output, heads bold on a terminal, and releases the rows. What
+ * is added after that and printed again has no heads, and is not narrower. */
 void table_print(struct table *table);
 
 /* table_time writes "2026-11-24T01:00:00Z (in 23h)"; "" for 0. */

@@ -95,21 +95,17 @@ static void trust_add_certs(struct table *table, int64_t now_s,
     bundle_unref(bundle);
 }
 
-void trust_table_truststores(bool wide, int64_t now_s, const Mortise__V1__Mesh *shown,
-                             const Mortise__V1__Mesh *whole)
-{
-    static const char *const heads[] = {"NAME", "MESH ROOTS", "OTHER CAS", "FIRST EXPIRES",
-                                        "CRLS", "USED BY",    "BUILT IN",  NULL};
-    static const char *const wide_heads[] = {"NAME", "SUBJECT", "EXPIRES", "SHA256", NULL};
-    struct table table = {.heads = wide ? wide_heads : heads};
+const char *const trust_heads_truststores[] = {"NAME", "MESH ROOTS", "OTHER CAS", "FIRST EXPIRES",
+                                               "CRLS", "USED BY",    "BUILT IN",  NULL};
+const char *const trust_wide_truststores[] = {"NAME", "SUBJECT", "EXPIRES", "SHA256", NULL};
 
-    for (size_t i = 0; i < shown->n_truststores; i++) {
-        if (wide)
-            trust_add_certs(&table, now_s, shown->truststores[i]);
-        else
-            trust_add_store(&table, now_s, whole, shown->truststores[i]);
-    }
-    table_print(&table);
+void trust_row_truststore(bool wide, int64_t now_s, const Mortise__V1__MeshTruststore *store,
+                          const Mortise__V1__Mesh *mesh, struct table *table)
+{
+    if (wide)
+        trust_add_certs(table, now_s, store);
+    else
+        trust_add_store(table, now_s, mesh, store);
 }
 
 /* ------------------------------------------------------------------- keystores */
@@ -173,10 +169,15 @@ static void trust_add_files(struct table *table, bool wide, int64_t now_s, const
         table_add(table, "");
 }
 
-static void trust_add_keystore(struct table *table, bool wide, int64_t now_s,
-                               const Mortise__V1__Mesh *mesh,
-                               const Mortise__V1__ListWorkloadsResponse *sidecars,
-                               const Mortise__V1__MeshKeystore *keystore)
+const char *const trust_heads_keystores[] = {"NAME",    "KIND",    "SUBJECT",  "DNS NAME",
+                                             "EXPIRES", "USED BY", "BUILT IN", NULL};
+const char *const trust_wide_keystores[] = {"NAME",       "KIND",         "SUBJECT", "DNS NAME",
+                                            "EXPIRES",    "CERTIFICATES", "USED BY", "BUILT IN",
+                                            "KEY SHA256", "DESCRIPTION",  NULL};
+
+void trust_row_keystore(bool wide, int64_t now_s, const Mortise__V1__MeshKeystore *keystore,
+                        const Mortise__V1__Mesh *mesh,
+                        const Mortise__V1__ListWorkloadsResponse *sidecars, struct table *table)
 {
     struct fault_path path = {.len = 0};
     struct faults faults = {.num = 0};
@@ -201,22 +202,6 @@ static void trust_add_keystore(struct table *table, bool wide, int64_t now_s,
         table_add(table, keystore->description);
     }
     uploaded_fini(&chain);
-}
-
-void trust_table_keystores(bool wide, int64_t now_s, const Mortise__V1__Mesh *shown,
-                           const Mortise__V1__Mesh *whole,
-                           const Mortise__V1__ListWorkloadsResponse *sidecars)
-{
-    static const char *const heads[] = {"NAME",    "KIND",    "SUBJECT",  "DNS NAME",
-                                        "EXPIRES", "USED BY", "BUILT IN", NULL};
-    static const char *const wide_heads[] = {"NAME",       "KIND",         "SUBJECT", "DNS NAME",
-                                             "EXPIRES",    "CERTIFICATES", "USED BY", "BUILT IN",
-                                             "KEY SHA256", "DESCRIPTION",  NULL};
-    struct table table = {.heads = wide ? wide_heads : heads};
-
-    for (size_t i = 0; i < shown->n_keystores; i++)
-        trust_add_keystore(&table, wide, now_s, whole, sidecars, shown->keystores[i]);
-    table_print(&table);
 }
 
 bool trust_print_pem(bool keystores, const Mortise__V1__Mesh *shown)

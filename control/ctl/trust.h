@@ -7,16 +7,21 @@
 
 #include "proto/mesh/operator.pb-c.h"
 
-/* trust_table_truststores prints a line for each truststore of `shown`, with who of `whole` uses
- * it; wide: a line for each certificate in them. */
-void trust_table_truststores(bool wide, int64_t now_s, const Mortise__V1__Mesh *shown,
-                             const Mortise__V1__Mesh *whole);
+/* The columns of truststores and keystores; wide ones of truststores have a line for each
+ * certificate. */
+extern const char *const trust_heads_truststores[];
+extern const char *const trust_wide_truststores[];
+extern const char *const trust_heads_keystores[];
+extern const char *const trust_wide_keystores[];
 
-/* trust_table_keystores likewise prints what links may show; `sidecars` say what they have on their
- * disks, NULL: nobody was asked. */
-void trust_table_keystores(bool wide, int64_t now_s, const Mortise__V1__Mesh *shown,
-                           const Mortise__V1__Mesh *whole,
-                           const Mortise__V1__ListWorkloadsResponse *sidecars);
+/* trust_row_truststore and trust_row_keystore add the lines of one, with who of `mesh` uses it;
+ * `sidecars` say what they have on their disks, NULL: nobody was asked. */
+struct table;
+void trust_row_truststore(bool wide, int64_t now_s, const Mortise__V1__MeshTruststore *store,
+                          const Mortise__V1__Mesh *mesh, struct table *table);
+void trust_row_keystore(bool wide, int64_t now_s, const Mortise__V1__MeshKeystore *keystore,
+                        const Mortise__V1__Mesh *mesh,
+                        const Mortise__V1__ListWorkloadsResponse *sidecars, struct table *table);
 /* trust_print_pem writes the certificates of the keystores, or of the truststores. False: one has
  * none of its own, told. */
 bool trust_print_pem(bool keystores, const Mortise__V1__Mesh *shown);

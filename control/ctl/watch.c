@@ -4,11 +4,10 @@
 #include <string.h>
 
 #include "control/ctl/conn.h"
+#include "control/ctl/show.h"
 #include "control/msg.h"
 #include "lib/base/clock.h"
-#include "lib/base/mem.h"
 #include "lib/base/str.h"
-#include "lib/rpc/json_pb.h"
 #include "proto/mesh/operator.pb-c.h"
 
 #define WATCH_SINCE_MAX_MS (INT64_C(7) * 86400 * 1000)
@@ -55,35 +54,18 @@ static void watch_line(const Mortise__V1__Event *event)
     printf("\n");
 }
 
-/* One line: the ends of lines that json_pb writes are between the fields, never within a text. */
-static void watch_json(const Mortise__V1__Event *event)
-{
-    CLEANUP(buf_fini) struct buf text = {0};
-    err_t err = json_pb_write(JSON_PB_JSON, &event->base, &text);
-    struct bytes bytes = buf_view(&text);
-
-    CHECK(err_is_ok(err)); /* the texts are short */
-    for (size_t i = 0; i < bytes.len; i++) {
-        if (bytes.ptr[i] != '\n') {
-            putchar(bytes.ptr[i]);
-            continue;
-        }
-        while (i + 1 < bytes.len && bytes.ptr[i + 1] == ' ')
-            i++;
-    }
-    putchar('\n');
-}
-
 static void watch_on_event(void *arg, const ProtobufCMessage *msg)
 {
     const struct ctl_flags *flags = arg;
     const Mortise__V1__Event *event =
         MSG_AS_CONST(Mortise__V1__Event, mortise__v1__event__descriptor, msg);
 
-    if (flags->output == CTL_JSON)
-        watch_json(event);
-    else
+    if (flags->output == CTL_JSON) {
+        show_line(&event->base);
+        printf("\n");
+    } else {
         watch_line(event);
+    }
     (void)fflush(stdout);
 }
 

@@ -342,6 +342,63 @@ static void json_pb_list(struct json_pb_reader *reader, const struct node *node,
     }
 }
 
+static const char *json_pb_key(const ProtobufCMessage *entry)
+{
+    return *(char *const *)(const void *)((const char *)entry +
+                                          entry->descriptor->fields[0].offset);
+}
+
+static int json_pb_compare_keys(const void *a, const void *b)
+{
+    return strcmp(json_pb_key(*(ProtobufCMessage *const *)a),
+                  json_pb_key(*(ProtobufCMessage *const *)b));
+}
+
+/* One member of a map as an entry; NULL: told. */
+static ProtobufCMessage *json_pb_entry(struct json_pb_reader *reader, const struct node *member,
+                                       const ProtobufCMessageDescriptor *desc)
+{
+    ProtobufCMessage *entry = json_pb_new(desc);
+
+    if (strlen((const char *)member->key.ptr) != member->key.len) {
+        faults_add(reader->faults, reader->path.text, "a NUL character is not allowed");
+    } else if (json_pb_value(reader, member, &desc->fields[1],
+                             (char *)entry + desc->fields[1].offset)) {
+        *(char **)(void *)((char *)entry + desc->fields[0].offset) =
+            mem_strdup((const char *)member->key.ptr);
+        return entry;
+    }
+    pb_free(entry);
+    return NULL;
+}
+
+/* A key that is there twice was found by the parser. */
+static void json_pb_map(struct json_pb_reader *reader, const struct node *node,
+                        const ProtobufCFieldDescriptor *field, ProtobufCMessage *msg)
+{
+    size_t *num = json_pb_at(msg, field->quantifier_offset);
+    ProtobufCMessage **entries;
+
+    if (node->kind != NODE_MAP) {
+        json_pb_wrong_kind(reader, node, "a map");
+        return;
+    }
+    if (node->num == 0)
+        return;
+    entries = mem_array(node->num, sizeof(ProtobufCMessage *));
+    *(ProtobufCMessage ***)json_pb_at(msg, field->offset) = entries;
+    for (const struct node *member = node->first; member != NULL; member = member->next) {
+        size_t mark = fault_path_field(&reader->path, json_pb_quote(member->key).text);
+        ProtobufCMessage *entry = json_pb_entry(reader, member, field->descriptor);
+
+        if (entry != NULL)
+            entries[(*num)++] = entry;
+        fault_path_pop(&reader->path, mark);
+    }
+    if (*num > 0)
+        qsort(entries, *num, sizeof(ProtobufCMessage *), json_pb_compare_keys);
+}
+
 static void json_pb_field(struct json_pb_reader *reader, const struct node *node,
                           const ProtobufCFieldDescriptor *field, ProtobufCMessage *msg)
 {
@@ -349,6 +406,10 @@ static void json_pb_field(struct json_pb_reader *reader, const struct node *node
 
     if (node->kind == NODE_NULL)
         return; /* proto3 JSON: as if it were not there */
+    if (pb_is_map(field)) {
+        json_pb_map(reader, node, field, msg);
+        return;
+    }
     if (field->label == PROTOBUF_C_LABEL_REPEATED) {
         json_pb_list(reader, node, field, msg);
         return;

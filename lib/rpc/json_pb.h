@@ -2,10 +2,10 @@
  *
  * Field names are the proto's own (snake_case); JSON names (lowerCamelCase) are read as well. Enums
  * by name, bytes as base64, 64-bit integers as strings in JSON output and as numbers or strings in
- * input. Refused with the path of the field: unknown fields (with the nearest known name), wrong
- * types, duplicate keys, two members of one oneof, numbers out of range, unknown enum names (with
- * the known ones), YAML aliases, anchors and tags, several documents. Source: proto3 JSON mapping;
- * YAML 1.1 core. */
+ * input; a map<string, …> is a map, and is kept in the order of its keys. Refused with the path of
+ * the field: unknown fields (with the nearest known name), wrong types, duplicate keys, two members
+ * of one oneof, numbers out of range, unknown enum names (with the known ones), YAML aliases,
+ * anchors and tags, several documents. Source: proto3 JSON mapping; YAML 1.1 core. */
 #ifndef MORTISE_LIB_RPC_JSON_PB_H
 #define MORTISE_LIB_RPC_JSON_PB_H
 

@@ -248,6 +248,40 @@ static err_t json_pb_write_list(struct json_pb_writer *writer, const ProtobufCMe
     return buf_add(writer->out, "]", 1);
 }
 
+static err_t json_pb_write_map(struct json_pb_writer *writer, const ProtobufCMessage *msg,
+                               const ProtobufCFieldDescriptor *field, unsigned depth)
+{
+    const ProtobufCMessageDescriptor *desc = field->descriptor;
+    const char *base = (const char *)msg;
+    size_t num = *(const size_t *)(const void *)(base + field->quantifier_offset);
+    ProtobufCMessage *const *entries =
+        *(ProtobufCMessage *const *const *)(const void *)(base + field->offset);
+    bool json = writer->format == JSON_PB_JSON;
+    bool nested = desc->fields[1].type == PROTOBUF_C_TYPE_MESSAGE;
+
+    if (json)
+        TRY(buf_add(writer->out, "{", 1));
+    for (size_t i = 0; i < num; i++) {
+        const char *entry = (const char *)entries[i];
+        const char *key = *(char *const *)(const void *)(entry + desc->fields[0].offset);
+
+        TRY(buf_add_str(writer->out, json && i != 0 ? ",\n" : "\n"));
+        TRY(json_pb_indent(writer, depth));
+        if (!json && json_pb_is_plain(key))
+            TRY(buf_add_str(writer->out, key));
+        else
+            TRY(json_pb_quoted(writer->out, key));
+        TRY(buf_add_str(writer->out, json || !nested ? ": " : ":"));
+        TRY(json_pb_write_value(writer, &desc->fields[1], entry + desc->fields[1].offset,
+                                depth + 1));
+    }
+    if (!json)
+        return OK;
+    TRY(buf_add(writer->out, "\n", 1));
+    TRY(json_pb_indent(writer, depth - 1));
+    return buf_add(writer->out, "}", 1);
+}
+
 /* Writes the fields of a message at `depth`. In YAML they begin on a line of their own, but for the
  * first one of a list's item (`in_item`), which stands behind the dash. */
 static err_t json_pb_write_fields(struct json_pb_writer *writer, const ProtobufCMessage *msg,
@@ -273,6 +307,10 @@ static err_t json_pb_write_fields(struct json_pb_writer *writer, const ProtobufC
             TRY(json_pb_indent(writer, depth));
         any = true;
         TRY(buf_printf(writer->out, json ? "\"%s\": " : "%s:", field->name));
+        if (pb_is_map(field)) {
+            TRY(json_pb_write_map(writer, msg, field, depth + 1));
+            continue;
+        }
         if (field->label == PROTOBUF_C_LABEL_REPEATED) {
             TRY(json_pb_write_list(writer, msg, field, depth + 1));
             continue;

@@ -1,5 +1,7 @@
 #include "lib/rpc/pb.h"
 
+#include <string.h>
+
 #include "lib/base/mem.h"
 #include "lib/base/str.h"
 
@@ -322,4 +324,36 @@ size_t pb_size_of(ProtobufCType type)
         return sizeof(ProtobufCBinaryData);
     }
     return 0;
+}
+
+/* The schema's compiler names the entries of `peer_names` PeerNamesEntry, and refuses a message
+ * that somebody else has called so. */
+static bool pb_is_entry_name(const char *name, const char *field)
+{
+    bool upper = true;
+
+    for (; *field != '\0'; field++) {
+        if (*field == '_') {
+            upper = true;
+            continue;
+        }
+        if (*name++ != (upper && *field >= 'a' && *field <= 'z' ? *field - 'a' + 'A' : *field))
+            return false;
+        upper = false;
+    }
+    return strcmp(name, "Entry") == 0;
+}
+
+bool pb_is_map(const ProtobufCFieldDescriptor *field)
+{
+    const ProtobufCMessageDescriptor *entry;
+
+    if (field->label != PROTOBUF_C_LABEL_REPEATED || field->type != PROTOBUF_C_TYPE_MESSAGE)
+        return false;
+    entry = field->descriptor;
+    return entry->n_fields == 2 && entry->fields[0].id == 1 && entry->fields[1].id == 2 &&
+           entry->fields[0].type == PROTOBUF_C_TYPE_STRING &&
+           strcmp(entry->fields[0].name, "key") == 0 &&
+           strcmp(entry->fields[1].name, "value") == 0 &&
+           pb_is_entry_name(entry->short_name, field->name);
 }

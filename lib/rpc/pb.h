@@ -24,5 +24,9 @@ ProtobufCMessage *pb_clone(const ProtobufCMessage *msg);
 bool pb_equal(const ProtobufCMessage *a, const ProtobufCMessage *b);
 /* pb_size_of is what one value of the type takes in memory, as in the array of a repeated field. */
 size_t pb_size_of(ProtobufCType type);
+/* pb_is_map tells whether a field is a map<string, …>: protobuf-c has it as a list of its entries
+ * (FieldEntry), which have the fields `key` and `value`. Source: protobuf encoding specification,
+ * "Maps". */
+bool pb_is_map(const ProtobufCFieldDescriptor *field);
 
 #endif

@@ -96,11 +96,38 @@ static void test_what_a_terminal_would_obey_is_written_out(void **state)
     assert_non_null(strstr(got, "gone"));
 }
 
+/* What a watch writes: a column before and one behind those of the rows, which come one by one. */
+static void test_a_table_goes_on_below_itself(void **state)
+{
+    static const char *const heads[] = {"A", "B", NULL};
+    struct table table = {.heads = heads, .first = {"HOW", "new"}, .last = {"MORE", ""}};
+    char got[512];
+
+    (void)state;
+    table_add(&table, "longer than that");
+    table.last.text = "x=y";
+    table_add(&table, "1");
+    print_into(&table, got, sizeof(got));
+    assert_string_equal(got, "HOW  A                 B  MORE\n"
+                             "new  longer than that  1  x=y\n");
+    table.first.text = "old";
+    table_add(&table, "a");
+    table_add(&table, "2");
+    table_add(&table, "b");
+    table_add(&table, "3");
+    print_into(&table, got, sizeof(got));
+    assert_string_equal(got, "old  a                 2  x=y\n"
+                             "old  b                 3  x=y\n");
+    print_into(&table, got, sizeof(got));
+    assert_string_equal(got, "");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_times),
         cmocka_unit_test(test_columns_line_up_and_lines_end_without_spaces),
+        cmocka_unit_test(test_a_table_goes_on_below_itself),
         cmocka_unit_test(test_what_a_terminal_would_obey_is_written_out),
     };
 

@@ -421,6 +421,63 @@ static void test_duplicates_are_refused(void **state)
                "choice_text: \"choice_number\" is set already; only one may be");
 }
 
+/* In the order of their keys, in both languages; entries are a list for protobuf-c alone. */
+static void test_maps_are_maps(void **state)
+{
+    static const char json[] = "{\n"
+                               "  \"tags\": {\n"
+                               "    \"a\": \"\",\n"
+                               "    \"b.example/c\": \"1\"\n"
+                               "  },\n"
+                               "  \"by_name\": {\n"
+                               "    \"x\": {},\n"
+                               "    \"yes\": {\n"
+                               "      \"i32\": 7\n"
+                               "    }\n"
+                               "  }\n"
+                               "}";
+    ProtobufCMessage *msg =
+        parse_ok(JSON_PB_YAML,
+                 "tags: {b.example/c: \"1\", a: \"\"}\nbyName: {\"yes\": {i32: 7}, x: {}}", SAMPLE);
+    char *text = write_text(JSON_PB_JSON, msg);
+
+    (void)state;
+    assert_string_equal(text, json);
+    mem_free(text);
+    text = write_text(JSON_PB_YAML, msg);
+    assert_string_equal(text, "tags:\n"
+                              "  a: \"\"\n"
+                              "  b.example/c: \"1\"\n"
+                              "by_name:\n"
+                              "  x: {}\n"
+                              "  \"yes\":\n"
+                              "    i32: 7\n");
+    mem_free(text);
+    check_round(JSON_PB_YAML, msg);
+    check_round(JSON_PB_JSON, msg);
+    pb_free(msg);
+    msg = parse_ok(JSON_PB_YAML, "tags: {}\nby_name: null", SAMPLE);
+    text = write_text(JSON_PB_YAML, msg);
+    assert_string_equal(text, "{}\n");
+    mem_free(text);
+    pb_free(msg);
+}
+
+static void test_what_is_no_map_is_told(void **state)
+{
+    (void)state;
+    YAML_FAULT("tags: [{key: a, value: b}]", "tags: expected a map, found a list");
+    YAML_FAULT("tags: a", "tags: expected a map, found text");
+    YAML_FAULT("tags: {a: 1, b: c}",
+               "tags.a: expected text, found a number; write \"1\" in quotes");
+    YAML_FAULT("tags: {a: null}", "tags.a: expected text, found nothing");
+    YAML_FAULT("tags: {a: {b: c}}", "tags.a: expected text, found a map");
+    YAML_FAULT("by_name: {a: {i23: 1}}", "by_name.a.i23: unknown field; did you mean \"i32\"?");
+    YAML_FAULT("tags: {\"a\\0b\": c}", "tags.a: a NUL character is not allowed");
+    check_faults(JSON_PB_YAML, "tags: {a: b, a: c}", SAMPLE, E_YAML_SYNTAX,
+                 "t:1:14: duplicate key\n");
+}
+
 static void test_all_faults_are_told_at_once(void **state)
 {
     static const char yaml[] = "i32: x\ntext: 5\nnope: 1\nchildren: [{flag: 2}, {color: PINK}]";
@@ -766,6 +823,8 @@ int main(void)
         cmocka_unit_test(test_ranges),
         cmocka_unit_test(test_forms_of_numbers),
         cmocka_unit_test(test_duplicates_are_refused),
+        cmocka_unit_test(test_maps_are_maps),
+        cmocka_unit_test(test_what_is_no_map_is_told),
         cmocka_unit_test(test_all_faults_are_told_at_once),
         cmocka_unit_test(test_syntax_errors_have_a_place),
         cmocka_unit_test(test_yaml_specials_are_refused),
