@@ -88,7 +88,8 @@ X(BUNDLE_EMPTY, OPERATOR, "trust bundle holds no CA certificate")
 /* HTTP/2, gRPC, HTTP/1.1 */
 X(HTTP1_SYNTAX, PEER, "malformed HTTP request")
 X(HTTP1_HEAD_TOO_LARGE, PEER, "HTTP request head is too large")
-X(H2_PROTOCOL, PEER, "HTTP/2 protocol error") /* sub: nghttp2 error */
+X(HTTP1_STATUS, PEER, "HTTP answer is another than 200") /* sub: status */
+X(H2_PROTOCOL, PEER, "HTTP/2 protocol error")            /* sub: nghttp2 error */
 X(H2_FLOOD, PEER, "HTTP/2 flood")
 X(H2_GOAWAY, PEER, "HTTP/2 connection is going away")
 X(H2_STREAM_RESET, PEER, "HTTP/2 stream reset") /* sub: HTTP/2 error code */

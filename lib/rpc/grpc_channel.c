@@ -460,6 +460,9 @@ struct grpc_channel *grpc_channel_new(struct loop *loop, const struct grpc_chann
     channel->params = *params;
     channel->target = mem_strdup(params->target);
     channel->authority = grpc_channel_authority(params);
+    CHECK(params->authorization == NULL || params->tls != NULL);
+    if (params->authorization != NULL)
+        channel->authorization = mem_strdup(params->authorization);
     if (params->server_name != NULL)
         channel->server_name = mem_strdup(params->server_name);
     if (channel->params.connect_timeout_ms == 0)
@@ -482,6 +485,9 @@ static void grpc_channel_free(void *arg)
     mem_free(channel->target);
     mem_free(channel->authority);
     mem_free(channel->server_name);
+    if (channel->authorization != NULL)
+        mem_wipe(channel->authorization, strlen(channel->authorization));
+    mem_free(channel->authorization);
     mem_free(channel);
 }
 

@@ -153,7 +153,7 @@ static struct h2_header grpc_cc_header(const char *name, const char *value)
 static err_t grpc_cc_request(struct grpc_client_call *call, struct grpc_link *conn)
 {
     struct grpc_channel *channel = call->channel;
-    struct h2_header headers[9] = {
+    struct h2_header headers[10] = {
         grpc_cc_header(":method", "POST"),
         grpc_cc_header(":scheme", channel->params.tls != NULL ? "https" : "http"),
         grpc_cc_header(":path", call->path),
@@ -173,6 +173,8 @@ static err_t grpc_cc_request(struct grpc_client_call *call, struct grpc_link *co
                             timeout);
         headers[num++] = grpc_cc_header("grpc-timeout", timeout);
     }
+    if (channel->authorization != NULL)
+        headers[num++] = grpc_cc_header("authorization", channel->authorization);
     return h2_request(conn->h2, headers, num, false, call, &call->stream);
 }
 

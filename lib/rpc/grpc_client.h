@@ -21,6 +21,8 @@ struct grpc_channel_params {
      * with SSL_CTX_free), or NULL: cannot connect now. `tls` NULL: plaintext (Unix socket only). */
     SSL_CTX *(*tls)(void *arg);
     const char *server_name; /* SNI or NULL; copied */
+    /* The header `authorization` of each call, over TLS alone; NULL: none; copied, and wiped. */
+    const char *authorization;
     /* Called with the SSL before the handshake, and after the connection is gone or the handshake
      * is over (`done`), to attach and take back what the context's callbacks need. May be NULL. It
      * returns the reason that its callbacks kept for a failed handshake, else OK. */

@@ -34,7 +34,7 @@ struct grpc_link {
 struct grpc_channel {
     struct loop *loop;
     struct grpc_channel_params params;
-    char *target, *authority, *server_name;
+    char *target, *authority, *server_name, *authorization;
     enum grpc_channel_state state;
     struct timer timer; /* of the attempt as a whole, or of the backoff */
     struct backoff backoff;

@@ -72,6 +72,7 @@ struct grpc_call {
     bool deadline_is_clients;
     bool rechecked; /* and refused */
     uint64_t started_us;
+    struct grpc_peer *own; /* by credentials of its own; NULL: whose connection it is */
     void (*on_writable)(struct grpc_call *call, void *service);
     void *data;
 };
@@ -80,6 +81,11 @@ static void grpc_call_set_state(struct grpc_call *call, enum grpc_call_state sta
 {
     CHECK((grpc_call_next[call->state] & 1u << state) != 0);
     call->state = state;
+}
+
+static const struct grpc_peer *grpc_call_who(const struct grpc_call *call)
+{
+    return call->own != NULL ? call->own : &call->conn->peer;
 }
 
 static bool grpc_call_is_open(const struct grpc_call *call)
@@ -222,7 +228,7 @@ void grpc_call_on_writable(struct grpc_call *call,
 
 const struct grpc_peer *grpc_call_peer(const struct grpc_call *call)
 {
-    return &call->conn->peer;
+    return grpc_call_who(call);
 }
 
 void grpc_call_set_data(struct grpc_call *call, void *data)
@@ -246,6 +252,16 @@ static void grpc_call_free(void *arg)
     mem_free(call);
 }
 
+static void grpc_call_forget_who(struct grpc_call *call)
+{
+    const struct grpc_server_params *params = &call->conn->server->params;
+
+    if (call->own != NULL && params->free_identity != NULL)
+        params->free_identity(params->arg, call->own->identity);
+    mem_free(call->own);
+    call->own = NULL;
+}
+
 /* The call is over on the wire, or its connection is. */
 static void grpc_call_over(struct grpc_call *call)
 {
@@ -261,9 +277,10 @@ static void grpc_call_over(struct grpc_call *call)
     call->stream = NULL;
     /* The path of an unknown method is the client's word: no label for metrics. */
     if (server->params.on_finished != NULL)
-        server->params.on_finished(server->params.arg, &call->conn->peer,
+        server->params.on_finished(server->params.arg, grpc_call_who(call),
                                    call->method != NULL ? call->method->path : "unknown",
                                    call->status, clock_mono_us() - call->started_us);
+    grpc_call_forget_who(call);
     loop_defer(server->loop, grpc_call_free, call); /* its own callback may be on the stack */
 }
 
@@ -311,6 +328,40 @@ static err_t grpc_call_arm(struct grpc_call *call, struct bytes timeout)
     return OK;
 }
 
+/* Who calls, and whether he may. A header that came twice says nothing. */
+static enum grpc_status grpc_call_admit(struct grpc_call *call, const struct grpc_method *method,
+                                        const struct h2_header *headers, size_t num,
+                                        const char **out_reason)
+{
+    const struct grpc_server_params *params = &call->conn->server->params;
+    struct bytes credentials = {NULL, 0};
+    void *identity = NULL;
+    enum grpc_status status;
+    size_t found = 0;
+
+    for (size_t i = 0; i < num && params->identify != NULL; i++) {
+        if (bytes_equal_str(headers[i].name, "authorization")) {
+            credentials = headers[i].value;
+            found++;
+        }
+    }
+    if (found > 1) {
+        *out_reason = "more than one authorization";
+        return GRPC_UNAUTHENTICATED;
+    }
+    if (found == 1) {
+        status =
+            params->identify(params->arg, &call->conn->peer, credentials, &identity, out_reason);
+        if (status != GRPC_OK)
+            return status;
+        call->own = mem_dup(&call->conn->peer, sizeof(*call->own));
+        call->own->identity = identity;
+    }
+    if (params->authorize == NULL)
+        return GRPC_PERMISSION_DENIED;
+    return params->authorize(params->arg, grpc_call_who(call), method, out_reason);
+}
+
 /* Finds and admits the method; the call is finished if it may not begin. */
 static void grpc_call_begin(struct grpc_call *call, const struct h2_header *headers, size_t num)
 {
@@ -318,8 +369,8 @@ static void grpc_call_begin(struct grpc_call *call, const struct h2_header *head
     struct bytes path = grpc_find(headers, num, ":path");
     struct bytes encoding = grpc_find(headers, num, "grpc-encoding");
     const struct grpc_entry *entry = NULL;
-    enum grpc_status status = GRPC_PERMISSION_DENIED;
     const char *reason = "not allowed";
+    enum grpc_status status;
     char name[256];
 
     if (path.len < sizeof(name)) {
@@ -331,9 +382,7 @@ static void grpc_call_begin(struct grpc_call *call, const struct h2_header *head
         grpc_call_finish(call, GRPC_UNIMPLEMENTED, "unknown method");
         return;
     }
-    if (server->params.authorize != NULL)
-        status =
-            server->params.authorize(server->params.arg, &call->conn->peer, entry->method, &reason);
+    status = grpc_call_admit(call, entry->method, headers, num, &reason);
     if (status != GRPC_OK) {
         grpc_call_finish(call, status, reason);
         return;
@@ -634,7 +683,7 @@ static void grpc_call_recheck(struct grpc_call *call)
 
     if (call->method == NULL || !grpc_call_is_open(call))
         return;
-    status = params->authorize(params->arg, &call->conn->peer, call->method, &reason);
+    status = params->authorize(params->arg, grpc_call_who(call), call->method, &reason);
     call->rechecked = status != GRPC_OK;
     if (call->rechecked)
         grpc_call_finish(call, status, reason);

@@ -16,8 +16,9 @@
 struct grpc_server;
 struct grpc_call;
 
-/* grpc_peer is who calls, for the life of its connection. `identity` is what the program made of it
- * when it accepted (owned by the program, released by its free_identity). */
+/* grpc_peer is who calls, for the life of its connection, or of one call that brought credentials
+ * of its own. `identity` is what the program made of it when it accepted, or identified (owned by
+ * the program, released by its free_identity). */
 struct grpc_peer {
     struct addr addr;
     bool tls;  /* else a Unix socket */
@@ -45,6 +46,11 @@ struct grpc_method {
 struct grpc_server_params {
     const struct h2_limits *limits; /* NULL: the defaults */
     unsigned max_connections;       /* more are closed at once; default 4096 */
+    /* Asked, before authorize, about a call with a header `authorization`: who makes it is then
+     * `*out_identity`, for this call and no other. Anything but GRPC_OK refuses the call, as
+     * authorize does. NULL: such a header is not looked at. */
+    enum grpc_status (*identify)(void *arg, const struct grpc_peer *peer, struct bytes credentials,
+                                 void **out_identity, const char **out_reason);
     /* Asked before a call begins, and by grpc_server_recheck; anything but GRPC_OK refuses it with
      * that status and `*out_reason` (copied at once, may be NULL). NULL function: everything is
      * refused. */

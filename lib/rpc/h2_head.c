@@ -9,7 +9,7 @@ struct h2_head_field {
 
 void h2_head_clear(struct h2_head *head)
 {
-    buf_fini(&head->text);
+    buf_wipe_fini(&head->text); /* as it may have credentials */
     mem_free(head->fields);
     *head = (struct h2_head){.max_fields = head->max_fields, .max_size = head->max_size};
 }

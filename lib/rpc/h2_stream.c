@@ -187,13 +187,16 @@ void h2_stream_set_callbacks(nghttp2_session_callbacks *callbacks)
 
 static nghttp2_nv h2_stream_nv(struct bytes name, struct bytes value)
 {
+    /* What is a secret is kept in no table of either end (RFC 7541 section 7.1.3). */
+    bool secret = bytes_equal_str(name, "authorization");
+
     /* nghttp2 copies both; its type is not const for the sake of another use. */
     return (nghttp2_nv){
         .name = (uint8_t *)(uintptr_t)name.ptr,
         .value = (uint8_t *)(uintptr_t)value.ptr,
         .namelen = name.len,
         .valuelen = value.len,
-        .flags = NGHTTP2_NV_FLAG_NONE,
+        .flags = secret ? NGHTTP2_NV_FLAG_NO_INDEX : NGHTTP2_NV_FLAG_NONE,
     };
 }
 
