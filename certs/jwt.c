@@ -323,9 +323,3 @@ void jwt_fini(struct jwt *jwt)
     mem_free(jwt->subject);
     *jwt = (struct jwt){.subject = NULL};
 }
-
-bool jwt_is_signed(err_t err)
-{
-    return err_is(err, E_JWT_CLAIM) || err_is(err, E_JWT_ISSUER) || err_is(err, E_JWT_AUDIENCE) ||
-           err_is(err, E_JWT_EXPIRED) || err_is(err, E_JWT_NOT_YET_VALID);
-}

@@ -39,10 +39,6 @@ MUST_CHECK err_t jwt_verify(struct bytes token, const struct jwks *keys,
                             const struct jwt_rules *rules, struct jwt *out);
 void jwt_fini(struct jwt *jwt);
 
-/* jwt_is_signed: whether the issuer has signed what was then refused with this error. To whom has
- * no such token nothing more is told than that. */
-bool jwt_is_signed(err_t err);
-
 /* jwt_name_valid: what a subject or, with `spaces`, a group may be called. */
 bool jwt_name_valid(const char *name, bool spaces);
 

@@ -135,7 +135,7 @@ static bool stranger_count_one(void *arg, const struct grpc_peer *peer)
     const struct caller *caller = peer->identity;
     char source[ADDR_TEXT_MAX];
 
-    if (caller->peer != NULL)
+    if (!caller_is_stranger(caller))
         return false;
     caller_source(&peer->addr, source);
     count->total++;

@@ -3,8 +3,10 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "certs/jwt.h"
 #include "certs/spiffe_id.h"
 #include "control/msg.h"
+#include "control/subject.h"
 #include "lib/base/map.h"
 #include "lib/base/mem.h"
 #include "lib/rpc/pb.h"
@@ -135,12 +137,29 @@ const Mortise__Control__Access *access_record(const struct access *access)
 
 /* ------------------------------------------------------------------- looking */
 
+/* What stands behind the prefix: an issuer, which has no '#' in it, and who it speaks of. */
+static bool access_token_valid(const char *text, bool group)
+{
+    const char *hash = strchr(text, '#');
+    CLEANUP(mem_freep) char *issuer = NULL;
+
+    if (hash == NULL || hash == text || (size_t)(hash - text) > SUBJECT_ISSUER_MAX)
+        return false;
+    issuer = mem_strndup(text, (size_t)(hash - text));
+    return strncmp(issuer, "https://", 8) == 0 && jwt_name_valid(issuer, false) &&
+           jwt_name_valid(hash + 1, group);
+}
+
 bool access_subject_valid(const char *subject)
 {
     static const char uid[] = "uid:";
     size_t prefix = sizeof(uid) - 1;
     size_t len = strlen(subject);
 
+    if (strncmp(subject, SUBJECT_TOKEN, sizeof(SUBJECT_TOKEN) - 1) == 0)
+        return access_token_valid(subject + sizeof(SUBJECT_TOKEN) - 1, false);
+    if (strncmp(subject, SUBJECT_GROUP, sizeof(SUBJECT_GROUP) - 1) == 0)
+        return access_token_valid(subject + sizeof(SUBJECT_GROUP) - 1, true);
     if (strncmp(subject, uid, prefix) == 0)
         return len > prefix && len <= prefix + 10 &&
                strspn(subject + prefix, "0123456789") == len - prefix &&

@@ -1,15 +1,16 @@
 /* access is who has which role: a binding a subject, durable. Subjects are administrators by the
- * name in their certificate ("alice") and users at the operator socket by number ("uid:1000"). Who
- * has no binding may do nothing; root and our own user are admin at the socket without one
- * (caller.h), so that nobody locks himself out. Roles are built in (roles.h) or made here. Source:
- * features D5, reliability R46, R48. */
+ * name in their certificate ("alice"), users at the operator socket by number ("uid:1000"), and
+ * whom an OIDC issuer vouches for by its name and theirs ("oidc:https://id.example#4711"), or by a
+ * group that they are in ("oidc-group:https://id.example#ops"). Who has no binding may do nothing;
+ * root and our own user are admin at the socket without one (caller.h), so that nobody locks
+ * himself out. Roles are built in (roles.h) or made here. Source: features D5, reliability R46,
+ * R48. */
 #ifndef MORTISE_CONTROL_ACCESS_H
 #define MORTISE_CONTROL_ACCESS_H
 
 #include "control/roles.h"
 #include "control/vault.h"
 
-#define ACCESS_SUBJECT_MAX 80
 #define ACCESS_ADMIN_NAME_MAX 64
 #define ACCESS_BINDINGS_MAX 1000
 #define ACCESS_ROLES_MAX 64
@@ -31,7 +32,8 @@ void access_free(struct access *access);
 /* access_on_change has `fn` told when somebody may have more or less than before. */
 void access_on_change(struct access *access, void (*fn)(void *arg), void *arg);
 
-/* access_subject_valid: an administrator's name, or "uid:" and a number. */
+/* access_subject_valid: an administrator's name, "uid:" and a number, "oidc:ISSUER#SUBJECT" or
+ * "oidc-group:ISSUER#NAME". */
 bool access_subject_valid(const char *subject);
 /* access_role_name_valid: what a role of one's own may be called. */
 bool access_role_name_valid(const char *name);

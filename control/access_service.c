@@ -198,7 +198,8 @@ static bool access_takes_subject(struct grpc_call *call, const char *subject)
         return true;
     reply_text(call, GRPC_INVALID_ARGUMENT,
                "subject: wanted is an administrator's name (letters, digits, '.', '-' and '_', at "
-               "most %d) or uid:NUMBER, a user at the operator socket",
+               "most %d), uid:NUMBER, a user at the operator socket, oidc:ISSUER#SUB, whom a "
+               "token's issuer vouches for, or oidc-group:ISSUER#NAME, a group in tokens",
                ACCESS_ADMIN_NAME_MAX);
     return false;
 }
@@ -284,7 +285,7 @@ ACCESS_CALL(unbind)
     access_will(service, call, AUDIT_ACCESS_UNBIND, VAULT_ACCESS, request->subject);
     err = access_bind(service->access, request->subject, NULL, &author, NULL);
     if (err_is(err, E_NOT_FOUND)) {
-        reply_text(call, GRPC_NOT_FOUND, "subject: %.80s has no role", request->subject);
+        reply_text(call, GRPC_NOT_FOUND, "subject: %s has no role", request->subject);
         return;
     }
     if (!err_is_ok(err)) {
@@ -494,7 +495,7 @@ ACCESS_CALL(end_elevation)
     caller_subject(service->rules, grpc_call_peer(call), subject);
     own = elevations_of(service->elevations, subject);
     if (own == NULL) {
-        reply_text(call, GRPC_NOT_FOUND, "there is no elevation of %.80s", subject);
+        reply_text(call, GRPC_NOT_FOUND, "there is no elevation of %s", subject);
         return;
     }
     /* It ends whatever the store says: that is the safe side. */

@@ -10,7 +10,8 @@ void audit_who(const struct grpc_peer *peer, struct audit_who *out)
     out->role[0] = '\0';
     if (caller != NULL)
         memcpy(out->role, caller->role, sizeof(out->role));
-    out->stranger = peer->tls && (caller == NULL || caller->peer == NULL);
+    out->stranger =
+        peer->tls && (caller == NULL || (caller->peer == NULL && caller->token == NULL));
     caller_source(&peer->addr, out->host);
     if (peer->tls)
         addr_format(&peer->addr, out->source);
@@ -113,4 +114,15 @@ void audit_call_login(struct audit *audit, const struct grpc_peer *peer)
                 &(struct audit_entry){
                     .action = AUDIT_LOGIN, .who = who.name, .role = who.role, .source = who.host},
                 NULL, false);
+}
+
+void audit_call_no_login(struct audit *audit, const struct grpc_peer *peer, const char *code)
+{
+    struct audit_who who = {.stranger = false};
+
+    audit_who(peer, &who);
+    audit_count(audit,
+                &(struct audit_entry){
+                    .action = AUDIT_LOGIN, .who = who.name, .role = who.role, .source = who.host},
+                code, who.stranger);
 }

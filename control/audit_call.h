@@ -24,11 +24,13 @@ MUST_CHECK err_t audit_call_put(struct audit *audit, const struct grpc_peer *pee
 /* audit_call_denied notes a call that its caller may not make; audit_call_over what became of one
  * that was let in: what was refused is noted under the word for that method, with what was expected
  * last; what only asked (audit_only_asks), or ended with the control plane, is no refusal.
- * audit_call_login notes that an administrator is there. */
+ * audit_call_login notes that an administrator is there, audit_call_no_login that a token was
+ * refused, by the code of why. */
 void audit_call_denied(struct audit *audit, const struct grpc_peer *peer, const char *method,
                        const char *reason);
 void audit_call_over(struct audit *audit, const struct grpc_call *call, const char *method,
                      enum grpc_status status, const char *message);
 void audit_call_login(struct audit *audit, const struct grpc_peer *peer);
+void audit_call_no_login(struct audit *audit, const struct grpc_peer *peer, const char *code);
 
 #endif

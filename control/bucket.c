@@ -82,3 +82,16 @@ bool buckets_take(struct buckets *buckets, const char *key, uint64_t now_ms)
     bucket->level -= BUCKET_UNIT;
     return true;
 }
+
+bool buckets_has(struct buckets *buckets, const char *key, uint64_t now_ms)
+{
+    struct bucket *bucket = map_get(&buckets->keys, key);
+
+    if (bucket == NULL) {
+        if (map_num(&buckets->keys) < buckets->max_keys)
+            return true; /* one never seen is full */
+        bucket = &buckets->overflow;
+    }
+    bucket_refill(buckets, bucket, now_ms);
+    return bucket->level >= BUCKET_UNIT;
+}

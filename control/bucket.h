@@ -28,5 +28,7 @@ void buckets_fini(struct buckets *buckets);
  * bucket. When all places are taken, full buckets are forgotten first; a key that still finds no
  * place shares one bucket with all such. */
 bool buckets_take(struct buckets *buckets, const char *key, uint64_t now_ms);
+/* buckets_has tells whether buckets_take would, and takes nothing. */
+bool buckets_has(struct buckets *buckets, const char *key, uint64_t now_ms);
 
 #endif

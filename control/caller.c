@@ -9,6 +9,7 @@
 
 #include "certs/key.h"
 #include "certs/spiffe_id.h"
+#include "control/subject.h"
 #include "lib/base/mem.h"
 
 #define CALLER_ADMIN_PATH "/mortise/admin/"
@@ -49,13 +50,63 @@ err_t caller_new(struct peer *peer, SSL *ssl, uint64_t now_ms, struct caller **o
     return OK;
 }
 
+struct caller *caller_of_token(struct caller *connection, const char *issuer, struct jwt *jwt)
+{
+    struct caller *caller = mem_zalloc(sizeof(*caller));
+    struct caller_token *token = mem_zalloc(sizeof(*token));
+
+    CHECK(connection->peer == NULL && connection->token == NULL);
+    token->name = mem_printf(SUBJECT_TOKEN "%s#%s", issuer, jwt->subject);
+    token->groups = mem_array(jwt->num_groups + 1, sizeof(*token->groups));
+    token->num_groups = jwt->num_groups;
+    for (size_t i = 0; i < jwt->num_groups; i++)
+        token->groups[i] = mem_printf(SUBJECT_GROUP "%s#%s", issuer, jwt->groups[i]);
+    token->expires_at = jwt->expires_at;
+    memcpy(token->key_sha256, jwt->key_sha256, sizeof(token->key_sha256));
+    jwt_fini(jwt);
+    caller->token = token;
+    caller->connection = connection;
+    caller->since_ms = connection->since_ms;
+    return caller;
+}
+
+static void caller_token_free(struct caller_token *token)
+{
+    if (token == NULL)
+        return;
+    for (size_t i = 0; i < token->num_groups; i++)
+        mem_free(token->groups[i]);
+    mem_free(token->groups);
+    mem_free(token->name);
+    mem_free(token);
+}
+
 void caller_free(struct caller *caller)
 {
     if (caller == NULL)
         return;
     if (caller->peer != NULL)
         peer_unref(caller->peer);
+    caller_token_free(caller->token);
+    mem_free(caller->vouched);
     mem_free(caller);
+}
+
+bool caller_is_stranger(const struct caller *caller)
+{
+    return caller->peer == NULL && caller->token == NULL && caller->vouched == NULL;
+}
+
+void caller_vouch(struct caller *caller, uint64_t now_ms)
+{
+    struct caller *connection = caller->connection;
+
+    connection->since_ms = now_ms;
+    if (connection->vouched == NULL || strcmp(connection->vouched, caller->token->name) != 0) {
+        mem_free(connection->vouched);
+        connection->vouched = mem_strdup(caller->token->name);
+        connection->greeted = false;
+    }
 }
 
 /* The SPIFFE ID of a peer, "" when it showed none. */
@@ -105,10 +156,13 @@ static enum grpc_status caller_permits_workload(const struct caller_rules *rules
 void caller_subject(const struct caller_rules *rules, const struct grpc_peer *peer,
                     char out[CALLER_SUBJECT_MAX])
 {
+    const struct caller *caller = peer->identity;
     const char *id = caller_spiffe_id(peer);
 
     out[0] = '\0';
-    if (!peer->tls)
+    if (caller != NULL && caller->token != NULL)
+        (void)snprintf(out, CALLER_SUBJECT_MAX, "%s", caller->token->name);
+    else if (!peer->tls)
         (void)snprintf(out, CALLER_SUBJECT_MAX, "uid:%lu", (unsigned long)peer->uid);
     else if (caller_is_admin(rules->trust_domain, id))
         (void)snprintf(out, CALLER_SUBJECT_MAX, "%s", strrchr(id, '/') + 1);
@@ -134,12 +188,49 @@ static enum grpc_status caller_role_at_socket(const struct caller_rules *rules,
                          "on this socket");
 }
 
+static unsigned caller_num_permissions(const struct role *role)
+{
+    return (unsigned)__builtin_popcountll(role->permissions);
+}
+
+static enum grpc_status caller_role_by_token(const struct caller_rules *rules,
+                                             const struct caller_token *token, struct role *out,
+                                             char out_reason[CALLER_REASON_MAX])
+{
+    struct role role;
+    bool found = false;
+
+    if (rules->is_token == NULL || !rules->is_token(rules->arg, token))
+        return caller_refuse(GRPC_UNAUTHENTICATED, out_reason,
+                             "jwt_expired: its time is over, or its issuer has taken back the "
+                             "key that signed it");
+    if (rules->role_of(rules->arg, token->name, out))
+        return GRPC_OK;
+    for (size_t i = 0; i < token->num_groups; i++) {
+        if (!rules->role_of(rules->arg, token->groups[i], &role) ||
+            (found && caller_num_permissions(&role) <= caller_num_permissions(out)))
+            continue;
+        *out = role;
+        found = true;
+    }
+    if (found)
+        return GRPC_OK;
+    (void)snprintf(out_reason, CALLER_REASON_MAX,
+                   "%s has no role, and none of the groups in the token has one: whoever may can "
+                   "give one, mortisectl admin bind SUBJECT --role viewer",
+                   token->name);
+    return GRPC_PERMISSION_DENIED;
+}
+
 enum grpc_status caller_role(const struct caller_rules *rules, const struct grpc_peer *peer,
                              struct role *out, char out_reason[CALLER_REASON_MAX])
 {
+    const struct caller *caller = peer->identity;
     const char *id = caller_spiffe_id(peer);
     char subject[CALLER_SUBJECT_MAX];
 
+    if (peer->tls && caller != NULL && caller->token != NULL)
+        return caller_role_by_token(rules, caller->token, out, out_reason);
     if (!peer->tls)
         return caller_role_at_socket(rules, peer, out, out_reason);
     if (id[0] == '\0')
@@ -223,10 +314,13 @@ enum grpc_status caller_permits(const struct caller_rules *rules, const struct g
 
 void caller_name(const struct grpc_peer *peer, char out[CALLER_NAME_MAX])
 {
+    const struct caller *caller = peer->identity;
     const char *id = caller_spiffe_id(peer);
 
     if (id[0] != '\0')
         (void)snprintf(out, CALLER_NAME_MAX, "%s", id);
+    else if (caller != NULL && caller->token != NULL)
+        (void)snprintf(out, CALLER_NAME_MAX, "%s", caller->token->name);
     else if (!peer->tls)
         (void)snprintf(out, CALLER_NAME_MAX, "uid:%lu", (unsigned long)peer->uid);
     else

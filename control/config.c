@@ -6,9 +6,11 @@
 #include <unistd.h>
 
 #include "certs/spiffe_id.h"
+#include "control/subject.h"
 #include "lib/base/file.h"
 #include "lib/base/mem.h"
 #include "lib/base/str.h"
+#include "lib/rpc/http1_get.h"
 #include "lib/rpc/json_pb.h"
 
 #define CONFIG_FILE_MAX 65536
@@ -38,8 +40,9 @@ struct config_reader {
 static char *config_file_value(const struct config_reader *reader, const char *key,
                                const char *value)
 {
-    static const char *const paths[] = {"data_dir", "kek_file", "secrets_key_file",
-                                        "operator_socket", "audit_file"};
+    static const char *const paths[] = {"data_dir",        "kek_file",   "secrets_key_file",
+                                        "operator_socket", "audit_file", "oidc_keys_file",
+                                        "oidc_ca_file"};
     const char *file = reader->config->config_file;
     const char *slash = strrchr(file, '/');
 
@@ -174,6 +177,50 @@ static struct secret_source config_secrets_source(const struct config *config)
                                   .command = &config->secrets_key_command};
 }
 
+static void config_check_keys(const struct config *config, struct faults *faults)
+{
+    struct http1_url url;
+
+    if ((config->oidc_keys_file == NULL) == (config->oidc_keys_url == NULL))
+        faults_add(faults, "--oidc-keys-file",
+                   "with --oidc-issuer, either the file of its keys is needed or --oidc-keys-url");
+    else if (config->oidc_keys_url != NULL &&
+             !err_is_ok(http1_url_parse(config->oidc_keys_url, &url)))
+        faults_add(faults, "--oidc-keys-url",
+                   "\"%s\" is not an address: wanted is https://HOST[:PORT]/PATH",
+                   config->oidc_keys_url);
+    if (config->oidc_ca_file != NULL && config->oidc_keys_url == NULL)
+        faults_add(faults, "--oidc-ca-file", "is for --oidc-keys-url, which is not given");
+}
+
+/* An https URL without a query (OpenID Connect Discovery section 3). */
+static bool config_is_issuer(const char *issuer)
+{
+    struct http1_url url;
+
+    return strlen(issuer) <= SUBJECT_ISSUER_MAX && strchr(issuer, '?') == NULL &&
+           err_is_ok(http1_url_parse(issuer, &url));
+}
+
+static void config_check_oidc(const struct config *config, struct faults *faults)
+{
+    if (config->oidc_issuer == NULL) {
+        if (config->oidc_audience != NULL || config->oidc_keys_file != NULL ||
+            config->oidc_keys_url != NULL || config->oidc_ca_file != NULL)
+            faults_add(faults, "--oidc-issuer", "is needed with what else is given of --oidc-…");
+        return;
+    }
+    if (!config_is_issuer(config->oidc_issuer))
+        faults_add(faults, "--oidc-issuer",
+                   "\"%s\" is not an issuer: wanted is https://HOST[:PORT][/PATH] as in the iss of "
+                   "its tokens, at most %d bytes",
+                   config->oidc_issuer, SUBJECT_ISSUER_MAX);
+    if (config->oidc_audience == NULL)
+        faults_add(faults, "--oidc-audience",
+                   "is needed with --oidc-issuer: tokens for others are signed by it, too");
+    config_check_keys(config, faults);
+}
+
 static void config_check(struct config *config, struct faults *faults)
 {
     const struct secret_source kek = config_kek_source(config);
@@ -204,6 +251,7 @@ static void config_check(struct config *config, struct faults *faults)
                    config->admin_listen);
     if (config->metrics_listen != NULL)
         config_check_addr("--metrics-listen", config->metrics_listen, &addr, faults);
+    config_check_oidc(config, faults);
     config_check_log_level(config, faults);
 }
 

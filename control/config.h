@@ -29,6 +29,13 @@ struct config {
     char *operator_socket;
     int operator_socket_access; /* enum config_access */
     bool elevation_approval;
+    char *oidc_issuer;
+    char *oidc_audience;
+    char *oidc_keys_file;
+    char *oidc_keys_url;
+    char *oidc_ca_file;
+    int64_t oidc_refresh_ms;
+    char *oidc_groups_claim;
     int64_t store_max_size;
     char *audit_file;
     int64_t audit_keep;

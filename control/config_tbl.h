@@ -53,6 +53,25 @@ ROW("operator-socket-access", ENUM, operator_socket_access, "owner", 0, 0, 0, "o
 ROW("elevation-approval", BOOL, elevation_approval, "false", 0, 0, 0, NULL,
     "An elevation (mortisectl elevate) begins when another administrator has approved it.")
 
+HEADING("Administrators by token (OpenID Connect)")
+ROW("oidc-issuer", STR, oidc_issuer, NULL, 0, 0, 0, "URL",
+    "Who signs in with a token of this issuer is oidc:URL#SUB (mortisectl admin bind gives him a "
+    "role). Byte by byte what the tokens say (iss). Default: no token is taken.")
+ROW("oidc-audience", STR, oidc_audience, NULL, 0, 0, 0, "NAME",
+    "What tokens for this control plane have as their audience (aud).")
+ROW("oidc-keys-file", STR, oidc_keys_file, NULL, 0, 0, 0, "FILE",
+    "The issuer's public keys (JWKS); read again whenever the file has changed.")
+ROW("oidc-keys-url", STR, oidc_keys_url, NULL, 0, 0, 0, "URL",
+    "Where they are fetched instead, over HTTPS (jwks_uri in the issuer's "
+    ".well-known/openid-configuration). What a token says of that is not looked at.")
+ROW("oidc-ca-file", STR, oidc_ca_file, NULL, 0, 0, 0, "FILE",
+    "CAs (PEM) one of which has to vouch for that server. Default: those of the system.")
+ROW("oidc-refresh", MS, oidc_refresh_ms, "5m", 5000, 86400000, 0, "TIME",
+    "How often the keys are fetched. For a key that is not known, at once, but not more often than "
+    "each minute.")
+ROW("oidc-groups-claim", STR, oidc_groups_claim, "groups", 0, 0, 0, "NAME",
+    "The claim with the groups of who signs in (oidc-group:URL#NAME). Empty: none.")
+
 HEADING("Limits")
 ROW("store-max-size", SIZE, store_max_size, "1g", 65536, 1099511627776, 0, "SIZE",
     "The store grows no larger; then changes are refused and what is in force goes on.")

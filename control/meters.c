@@ -57,6 +57,12 @@ static const struct metric_family meters_families[] = {
      0},
     {"mortise_control_sidecars_skewed", METRIC_GAUGE,
      "Sidecars whose clock is off by more than half of what certificates allow for.", "", NULL, 0},
+    {"mortise_control_oidc_keys", METRIC_GAUGE,
+     "Keys of the administrators' token issuer that are in force.", "", NULL, 0},
+    {"mortise_control_oidc_keys_read_timestamp_seconds", METRIC_GAUGE,
+     "When these were read last (Unix time); 0: never.", "", NULL, 0},
+    {"mortise_control_oidc_refreshes_total", METRIC_COUNTER,
+     "Attempts to read these keys, by result.", "result", NULL, 0},
     {"mortise_control_calls_total", METRIC_COUNTER, "Calls ended.", "method,status", NULL, 0},
     {"mortise_control_call_duration_seconds", METRIC_HISTOGRAM,
      "How long calls took; streams count when they end.", "method", meters_seconds, METERS_US},
@@ -91,6 +97,8 @@ static const struct {
     [METERS_AUDIT_BROKEN] = {"mortise_control_audit_broken", NULL},
     [METERS_CRL_NEXT_UPDATE] = {"mortise_control_crl_next_update_timestamp_seconds", NULL},
     [METERS_SKEWED] = {"mortise_control_sidecars_skewed", NULL},
+    [METERS_OIDC_KEYS] = {"mortise_control_oidc_keys", NULL},
+    [METERS_OIDC_FRESH] = {"mortise_control_oidc_keys_read_timestamp_seconds", NULL},
 };
 
 static const char *const meters_answers[METERS_NUM_ANSWERS] = {
@@ -210,6 +218,15 @@ void meters_handshake(struct meters *meters, err_t err)
 
     metrics_add(meters->metrics,
                 metrics_series(meters->metrics, "mortise_control_handshakes_total", &result), 1);
+}
+
+void meters_refreshed(struct meters *meters, err_t err)
+{
+    const char *result = err_is_ok(err) ? "ok" : err_name(err.code);
+
+    metrics_add(meters->metrics,
+                metrics_series(meters->metrics, "mortise_control_oidc_refreshes_total", &result),
+                1);
 }
 
 void meters_committed(struct meters *meters, uint64_t duration_us)

@@ -26,6 +26,8 @@ enum meters_gauge {
     METERS_AUDIT_BROKEN,
     METERS_CRL_NEXT_UPDATE,
     METERS_SKEWED,
+    METERS_OIDC_KEYS,
+    METERS_OIDC_FRESH,
     METERS_NUM_GAUGES,
 };
 
@@ -59,6 +61,8 @@ void meters_ended(struct meters *meters, const char *reason, uint64_t num);
 void meters_called(struct meters *meters, const char *path, enum grpc_status status,
                    uint64_t duration_us);
 void meters_handshake(struct meters *meters, err_t err);
+/* meters_refreshed: the keys of the administrators' issuer were read, or could not be. */
+void meters_refreshed(struct meters *meters, err_t err);
 void meters_committed(struct meters *meters, uint64_t duration_us);
 
 #endif

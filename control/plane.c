@@ -17,6 +17,7 @@
 #include "control/identity_service.h"
 #include "control/meters.h"
 #include "control/msg.h"
+#include "control/oidc.h"
 #include "control/operator_service.h"
 #include "control/pages.h"
 #include "control/plaintext_uses.h"
@@ -55,6 +56,7 @@ struct plane {
     struct admins *admins;
     struct access *access;
     struct access_service access_service;
+    struct oidc *oidc; /* NULL: no token is taken */
     struct elevations elevations;
     struct caller_rules rules;
     char reason[CALLER_REASON_MAX]; /* of the last refusal */
@@ -174,6 +176,13 @@ static bool plane_is_admin(void *arg, const struct peer *peer)
     return admins_accepts(plane->admins, peer);
 }
 
+static bool plane_is_token(void *arg, const struct caller_token *token)
+{
+    const struct plane *plane = arg;
+
+    return oidc_stands(plane->oidc, token);
+}
+
 static bool plane_role_of(void *arg, const char *subject, struct role *out)
 {
     const struct plane *plane = arg;
@@ -189,6 +198,7 @@ static void plane_make_rules(struct plane *plane)
         .is_workload = plane_is_workload,
         .is_revoked = plane_is_revoked,
         .is_admin = plane_is_admin,
+        .is_token = plane_is_token,
         .role_of = plane_role_of,
         .arg = plane,
     };
@@ -200,6 +210,7 @@ static void plane_greet(struct plane *plane, const struct grpc_peer *peer,
                         const struct grpc_method *method)
 {
     struct caller *caller = peer->identity;
+    struct caller *connection = caller->connection != NULL ? caller->connection : caller;
     char reason[CALLER_REASON_MAX];
     struct role role;
 
@@ -207,9 +218,11 @@ static void plane_greet(struct plane *plane, const struct grpc_peer *peer,
         caller_role(&plane->rules, peer, &role, reason) != GRPC_OK)
         return;
     memcpy(caller->role, role.name, sizeof(caller->role));
-    if (caller->greeted)
+    if (caller->token != NULL)
+        caller_vouch(caller, loop_now_ms(plane->loop));
+    if (connection->greeted)
         return;
-    caller->greeted = true;
+    connection->greeted = true;
     audit_call_login(plane->audit, peer);
 }
 
@@ -223,6 +236,29 @@ static void plane_on_answer(void *arg, const struct grpc_call *call,
     if (!rechecked)
         audit_call_over(plane->audit, call, method->path, status, message);
     audit_forget(plane->audit, call);
+}
+
+/* Who a call is by its token. What is refused is told by its code. */
+static enum grpc_status plane_identify(void *arg, const struct grpc_peer *peer,
+                                       struct bytes credentials, void **out_identity,
+                                       const char **out_reason)
+{
+    struct plane *plane = arg;
+    struct caller *caller = NULL;
+    err_t err = OK;
+    enum grpc_status status = oidc_identify(plane->oidc, peer, credentials, &caller, &err);
+    char name[CALLER_NAME_MAX];
+
+    *out_identity = caller;
+    if (status == GRPC_OK)
+        return GRPC_OK;
+    *out_reason = err_name(err.code);
+    caller_name(peer, name);
+    audit_call_no_login(plane->audit, peer, *out_reason);
+    log_limited(LOG_WARN, "plane", "token_refused",
+                (const struct log_field[]){LOG_STR("peer", name), LOG_ERR("reason", err)}, 2);
+    meters_refused(plane->meters, err.code);
+    return status;
 }
 
 static enum grpc_status plane_authorize(void *arg, const struct grpc_peer *peer,
@@ -260,7 +296,8 @@ static bool plane_admits(void *arg, uid_t uid)
 }
 
 /* Connections that may not go on: of an expired certificate, of an identity that has left the mesh,
- * of strangers who joined nothing, of local users without a role. */
+ * of strangers who joined nothing, of whom no call by token is open any more, of local users
+ * without a role. */
 static bool plane_is_unwelcome(void *arg, const struct grpc_peer *peer)
 {
     struct plane *plane = arg;
@@ -365,6 +402,8 @@ static void plane_measure(struct plane *plane)
     meters_set(meters, METERS_AUDIT_UNSHIPPED, (int64_t)audit_unshipped(plane->audit));
     meters_set(meters, METERS_AUDIT_BROKEN, audit_is_broken(plane->audit));
     meters_set(meters, METERS_STALE_RECORDS, (int64_t)vault_stale(plane->vault));
+    meters_set(meters, METERS_OIDC_KEYS, (int64_t)oidc_num_keys(plane->oidc));
+    meters_set(meters, METERS_OIDC_FRESH, oidc_fresh_at(plane->oidc));
 }
 
 static void plane_on_tick(void *arg)
@@ -377,6 +416,7 @@ static void plane_on_tick(void *arg)
     root_rotation_tick(plane->root_rotation);
     audit_tick(plane->audit);
     audit_ship_tick(plane->ship);
+    oidc_tick(plane->oidc);
     plane_recheck(plane);
     plane_measure(plane);
     timer_start(plane->loop, &plane->tick, PLANE_TICK_MS, plane_on_tick, plane);
@@ -459,6 +499,7 @@ static void plane_make_services(struct plane *plane)
     };
     struct grpc_server_params server = {
         .max_connections = (unsigned)plane->config->max_connections,
+        .identify = plane_identify,
         .authorize = plane_authorize,
         .free_identity = plane_free_identity,
         .on_answer = plane_on_answer,
@@ -655,6 +696,34 @@ static err_t plane_read_keys(void *arg, struct faults *faults, struct seal_keys 
     return config_kek_again(plane->config, faults, out);
 }
 
+static void plane_on_refreshed(void *arg, err_t err)
+{
+    struct plane *plane = arg;
+
+    meters_refreshed(plane->meters, err);
+}
+
+static void plane_make_oidc(struct plane *plane)
+{
+    const struct config *config = plane->config;
+    const struct oidc_params params = {
+        .loop = plane->loop,
+        .issuer = config->oidc_issuer,
+        .audience = config->oidc_audience,
+        .groups_claim = config->oidc_groups_claim,
+        .keys_file = config->oidc_keys_file,
+        .keys_url = config->oidc_keys_url,
+        .ca_file = config->oidc_ca_file,
+        .refresh_ms = (uint64_t)config->oidc_refresh_ms,
+        .on_withdrawn = plane_sweep_soon,
+        .on_refreshed = plane_on_refreshed,
+        .arg = plane,
+    };
+
+    if (config->oidc_issuer != NULL)
+        plane->oidc = oidc_new(&params);
+}
+
 static err_t plane_begin(struct plane *plane, const struct seal_keys *keys, struct faults *faults)
 {
     TRY(plane_open(plane, keys, faults));
@@ -666,6 +735,7 @@ static err_t plane_begin(struct plane *plane, const struct seal_keys *keys, stru
     });
     plane_make_rules(plane);
     plane_make_services(plane);
+    plane_make_oidc(plane);
     TRY(plane_make_pages(plane, faults));
     TRY(plane_listen(plane, faults));
     plane_on_tick(plane);
@@ -757,6 +827,7 @@ void plane_free(struct plane *plane)
     rekey_free(plane->rekey);
     admins_free(plane->admins);
     access_service_fini(&plane->access_service);
+    oidc_free(plane->oidc);
     access_free(plane->access);
     server_cert_free(plane->cert);
     chronicle_stop(&plane->chronicle);

@@ -135,10 +135,14 @@ const struct ctl_command ctl_admin_bind = {
     .operands = "SUBJECT",
     .summary = "give somebody a role",
     .about =
-        "SUBJECT is an administrator's name, as in `admin create`, or uid:NUMBER, a user of "
-        "this machine at the operator socket (mortise-control --operator-socket-access). The "
-        "role that it had is replaced; streams that are open and may not go on end at once.\n\n"
-        "Example: mortisectl admin bind alice --role viewer",
+        "SUBJECT is an administrator's name, as in `admin create`, uid:NUMBER, a user of this "
+        "machine at the operator socket (mortise-control --operator-socket-access), "
+        "oidc:ISSUER#SUB, whoever comes with a token of that issuer for SUB (mortise-control "
+        "--oidc-issuer), or oidc-group:ISSUER#NAME, all whose token has that group: what is bound "
+        "to somebody himself counts before his groups. The role that it had is replaced; streams "
+        "that are open and may not go on end at once.\n\n"
+        "Example: mortisectl admin bind alice --role viewer\n"
+        "         mortisectl admin bind 'oidc-group:https://id.example#ops' --role operator",
     .options = bind_options,
     .min_operands = 1,
     .max_operands = 1,

@@ -5,6 +5,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "certs/jwt.h"
 #include "certs/spiffe_id.h"
 #include "certs/tls_ctx.h"
 #include "lib/base/log.h"
@@ -141,13 +142,15 @@ static void conn_on_state(void *arg, bool connected, err_t err, uint32_t retry_m
     }
 }
 
-/* Takes `tls`, NULL for a Unix socket. */
-static struct conn *conn_new(const char *target, struct tls_ctx *tls, const char *trust_domain)
+/* Takes `tls`, NULL for a Unix socket. With `authorization` each call has that header. */
+static struct conn *conn_new(const char *target, struct tls_ctx *tls, const char *trust_domain,
+                             const char *authorization)
 {
     struct conn *conn = mem_zalloc(sizeof(*conn));
     const struct grpc_channel_params params = {
         .target = target,
         .authority = tls != NULL ? NULL : "localhost",
+        .authorization = authorization,
         .tls = tls != NULL ? conn_tls : NULL,
         .configure = tls != NULL ? conn_configure : NULL,
         .handshake_done = tls != NULL ? conn_handshake_done : NULL,
@@ -199,21 +202,50 @@ static struct svid *conn_read_svid(const struct ctl_flags *flags)
     return NULL;
 }
 
+/* "Bearer …", owned, to be wiped; NULL: told. */
+static char *conn_read_token(const struct ctl_flags *flags)
+{
+    CLEANUP(buf_wipe_fini) struct buf text = {0};
+    struct bytes token;
+
+    if (!ctl_read("--oidc-token-file", flags->oidc_token_file, true, &text))
+        return NULL;
+    token = buf_view(&text);
+    while (token.len > 0 && strchr(" \t\r\n", token.ptr[token.len - 1]) != NULL)
+        token.len--;
+    for (size_t i = 0; i < token.len; i++) {
+        if (token.ptr[i] <= ' ' || token.ptr[i] > '~')
+            token.len = 0;
+    }
+    if (token.len > 0 && token.len <= JWT_MAX)
+        return mem_printf("Bearer %.*s", (int)token.len, (const char *)token.ptr);
+    ctl_tell("--oidc-token-file: %s: is %s", flags->oidc_token_file,
+             token.len == 0 ? "no token: wanted is one line, header.payload.signature"
+                            : "too large for a token (16 KiB)");
+    return NULL;
+}
+
 static bool conn_check_flags(const struct ctl_flags *flags)
 {
     const struct {
         const char *flag;
         const char *value;
+        bool with_token;
     } rows[] = {
-        {"--cert", flags->cert},
-        {"--key", flags->key},
-        {"--roots", flags->roots},
-        {"--trust-domain", flags->trust_domain},
+        {"--cert", flags->cert, false},
+        {"--key", flags->key, false},
+        {"--roots", flags->roots, true},
+        {"--trust-domain", flags->trust_domain, true},
     };
+    bool by_token = flags->oidc_token_file != NULL;
     bool complete = true;
 
+    if (by_token && (flags->cert != NULL || flags->key != NULL)) {
+        ctl_tell("--oidc-token-file: is instead of --cert and --key: give one of both");
+        return false;
+    }
     for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
-        if (rows[i].value == NULL) {
+        if (rows[i].value == NULL && (!by_token || rows[i].with_token)) {
             ctl_tell("%s: is needed with --server", rows[i].flag);
             complete = false;
         }
@@ -225,6 +257,26 @@ static bool conn_check_flags(const struct ctl_flags *flags)
     return complete;
 }
 
+static struct conn *conn_open_by_token(const struct ctl_flags *flags)
+{
+    CLEANUP(bundle_unrefp) struct bundle *roots = conn_read_roots(flags);
+    char *authorization = roots != NULL ? conn_read_token(flags) : NULL;
+    struct tls_ctx *tls = NULL;
+    struct conn *conn = NULL;
+    err_t err;
+
+    if (authorization == NULL)
+        return NULL;
+    err = conn_make_tls(NULL, roots, &tls);
+    if (err_is_ok(err))
+        conn = conn_new(flags->server, tls, flags->trust_domain, authorization);
+    else
+        ctl_tell("%s", err_text(err.code));
+    mem_wipe(authorization, strlen(authorization));
+    mem_free(authorization);
+    return conn;
+}
+
 static struct conn *conn_open_tls(const struct ctl_flags *flags)
 {
     CLEANUP(bundle_unrefp) struct bundle *roots = NULL;
@@ -234,13 +286,15 @@ static struct conn *conn_open_tls(const struct ctl_flags *flags)
 
     if (!conn_check_flags(flags))
         return NULL;
+    if (flags->oidc_token_file != NULL)
+        return conn_open_by_token(flags);
     roots = conn_read_roots(flags);
     svid = conn_read_svid(flags);
     if (roots == NULL || svid == NULL)
         return NULL;
     err = conn_make_tls(svid, roots, &tls);
     if (err_is_ok(err))
-        return conn_new(flags->server, tls, flags->trust_domain);
+        return conn_new(flags->server, tls, flags->trust_domain, NULL);
     ctl_tell("%s", err_text(err.code));
     return NULL;
 }
@@ -264,13 +318,17 @@ struct conn *conn_open(const struct ctl_flags *flags)
 
     if (flags->server != NULL)
         return conn_open_tls(flags);
+    if (flags->oidc_token_file != NULL) {
+        ctl_tell("--oidc-token-file: is for --server: at the operator socket you are who you are");
+        return NULL;
+    }
     if (flags->socket == NULL) {
         ctl_tell("--socket: is empty; give the operator socket's path, or --server");
         return NULL;
     }
     target = conn_socket_target(flags->socket);
     if (err_is_ok(addr_parse(target, &addr)))
-        return conn_new(target, NULL, NULL);
+        return conn_new(target, NULL, NULL, NULL);
     ctl_tell("--socket: %s: too long for a Unix socket (107 bytes)", flags->socket);
     return NULL;
 }
@@ -281,7 +339,7 @@ struct conn *conn_open_stranger(const char *server, struct bundle *roots, const 
     err_t err = conn_make_tls(NULL, roots, &tls);
 
     if (err_is_ok(err))
-        return conn_new(server, tls, trust_domain);
+        return conn_new(server, tls, trust_domain, NULL);
     ctl_tell("%s", err_text(err.code));
     return NULL;
 }

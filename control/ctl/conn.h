@@ -9,8 +9,8 @@
 
 struct conn;
 
-/* conn_open prepares the connection that the flags describe: the operator socket, or mutual TLS
- * with --server. What is wrong is told; NULL then. */
+/* conn_open prepares the connection that the flags describe: the operator socket, or TLS with
+ * --server: mutual, or with a token in each call. What is wrong is told; NULL then. */
 struct conn *conn_open(const struct ctl_flags *flags);
 /* conn_open_stranger is one without a certificate, to a server that must be the control plane of
  * `trust_domain` under `roots` (shared). */

@@ -23,6 +23,7 @@ struct ctl_flags {
     char *server;
     char *cert;
     char *key;
+    char *oidc_token_file;
     char *roots;
     char *trust_domain;
     char *secrets_key_file;
@@ -126,8 +127,8 @@ struct ctl_flags {
          .kind = OPTION_STR,                                                                       \
          .offset = offsetof(struct ctl_flags, server),                                             \
          .arg = "HOST:PORT",                                                                       \
-         .help = "Its address, over mutual TLS with an administrator's certificate "               \
-                 "(mortisectl admin create)."},                                                    \
+         .help = "Its address, over TLS: with an administrator's certificate (mortisectl admin "   \
+                 "create), or a token."},                                                          \
         {.name = "cert",                                                                           \
          .kind = OPTION_STR,                                                                       \
          .offset = offsetof(struct ctl_flags, cert),                                               \
@@ -138,6 +139,12 @@ struct ctl_flags {
          .offset = offsetof(struct ctl_flags, key),                                                \
          .arg = "FILE",                                                                            \
          .help = "With --server: its private key."},                                               \
+        {.name = "oidc-token-file",                                                                \
+         .kind = OPTION_STR,                                                                       \
+         .offset = offsetof(struct ctl_flags, oidc_token_file),                                    \
+         .arg = "FILE",                                                                            \
+         .help = "With --server, instead of --cert and --key: a token of the issuer that the "     \
+                 "control plane knows (mortise-control --oidc-issuer), readable by you alone."},   \
         {.name = "roots",                                                                          \
          .kind = OPTION_STR,                                                                       \
          .offset = offsetof(struct ctl_flags, roots),                                              \

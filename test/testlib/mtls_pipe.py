@@ -1,5 +1,6 @@
 """Plaintext on a Unix socket, mutual TLS to a host and port: with it a gRPC library that wants a host name in every
-certificate can be a sidecar. `python -m test.testlib.mtls_pipe SOCKET HOST PORT CERT KEY`"""
+certificate can be a sidecar; without CERT and KEY a stranger.
+`python -m test.testlib.mtls_pipe SOCKET HOST PORT [CERT KEY]`"""
 import socket
 import ssl
 import sys
@@ -34,12 +35,13 @@ def carry(client, address, context):
     copy(client.recv, server.sendall, end)
 
 
-def main(path, host, port, cert, key):
+def main(path, host, port, cert=None, key=None):
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE  # who is asked is not what is tried here
     context.set_alpn_protocols(["h2"])
-    context.load_cert_chain(cert, key)
+    if cert is not None:
+        context.load_cert_chain(cert, key)
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(path)
     listener.listen()

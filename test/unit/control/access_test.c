@@ -156,7 +156,15 @@ static void test_there_is_an_end_to_them(void **state)
 
 static void test_what_can_be_bound(void **state)
 {
-    static const char *const good[] = {"alice", "a.b-c_D9", "uid:0", "uid:1000", "uid:4294967295"};
+    static const char *const good[] = {"alice",
+                                       "a.b-c_D9",
+                                       "uid:0",
+                                       "uid:1000",
+                                       "uid:4294967295",
+                                       "oidc:https://id.example#4711",
+                                       "oidc:https://id.example/realms/x#auth0|5f7c#8",
+                                       "oidc-group:https://id.example#/admins",
+                                       "oidc-group:https://id.example:8443#Domain Admins"};
     static const char *const bad[] = {"",
                                       "uid:",
                                       "uid:x",
@@ -170,6 +178,18 @@ static void test_what_can_be_bound(void **state)
                                       "alice\n",
                                       "group:x",
                                       "uid:99999999999",
+                                      "oidc:",
+                                      "oidc:alice",
+                                      "oidc:#alice",
+                                      "oidc:https://id.example",
+                                      "oidc:https://id.example#",
+                                      "oidc:http://id.example#alice",
+                                      "oidc:https://id.example#al ice",
+                                      "oidc:https://id.example#alice\n",
+                                      "oidc:https://id example#alice",
+                                      "oidc-group:https://id.example# ops",
+                                      "oidc-group:https://id.example#ops\t",
+                                      "OIDC:https://id.example#alice",
                                       "spiffe://mesh.test/mortise/admin/alice"};
     char longest[ACCESS_ADMIN_NAME_MAX + 2];
 

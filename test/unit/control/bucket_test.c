@@ -27,6 +27,25 @@ static void test_a_burst_then_the_rate(void **state)
     buckets_fini(&buckets);
 }
 
+static void test_looking_takes_nothing(void **state)
+{
+    struct buckets buckets;
+
+    (void)state;
+    buckets_init(&buckets, 2, 60, 1);
+    for (int i = 0; i < 9; i++)
+        assert_true(buckets_has(&buckets, "a", 1000));
+    assert_true(buckets_take(&buckets, "a", 1000) && buckets_has(&buckets, "a", 1000));
+    assert_true(buckets_take(&buckets, "a", 1000));
+    assert_false(buckets_has(&buckets, "a", 1999));
+    assert_true(buckets_has(&buckets, "a", 2000));
+    /* Whoever finds no place shares one with the others of that kind. */
+    assert_true(buckets_has(&buckets, "b", 1000));
+    assert_true(buckets_take(&buckets, "b", 1000) && buckets_take(&buckets, "c", 1000));
+    assert_false(buckets_has(&buckets, "d", 1000));
+    buckets_fini(&buckets);
+}
+
 static void test_asking_often_in_vain_costs_nothing(void **state)
 {
     struct buckets buckets;
@@ -92,6 +111,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_a_burst_then_the_rate),
+        cmocka_unit_test(test_looking_takes_nothing),
         cmocka_unit_test(test_asking_often_in_vain_costs_nothing),
         cmocka_unit_test(test_a_bucket_is_never_fuller_than_full),
         cmocka_unit_test(test_a_clock_that_stands_or_goes_back_gives_nothing),
