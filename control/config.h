@@ -45,6 +45,9 @@ struct config {
     int64_t max_handshakes_per_source;
     int64_t handshake_timeout_ms;
     int64_t drain_timeout_ms;
+    char *access_log_dir;
+    int64_t access_log_max_size;
+    int64_t access_log_rate;
     char *admin_listen;
     char *metrics_listen;
     char *log_level;

@@ -95,6 +95,15 @@ ROW("audit-keep", INT, audit_keep, "250000", 100, 100000000, 0, "N",
 ROW("audit-keep-for", MS, audit_keep_ms, "9600h", 0, 315360000000, 0, "TIME",
     "Records older than this go, too, a thousand at a time. 0: only as many as audit-keep says.")
 
+HEADING("The access logs of sidecars (settings.access_log of the mesh)")
+ROW("access-log-dir", STR, access_log_dir, NULL, 0, 0, 0, "DIR",
+    "What they send up is kept here, as lines of JSON in files access-NUMBER.jsonl. Default: "
+    "access-log in the data folder.")
+ROW("access-log-max-size", SIZE, access_log_max_size, "256m", 65536, 1099511627776, 0, "SIZE",
+    "Those files together grow no larger: the oldest one goes.")
+ROW("access-log-rate", INT, access_log_rate, "1000", 1, 10000, 0, "N",
+    "Entries a second that one sidecar may send; what is more it throws away, and tells how many.")
+
 HEADING("Administration")
 ROW("admin-listen", STR, admin_listen, NULL, 0, 0, 0, "unix:PATH",
     "All administration pages, for the owner of the process and root. Default: none.")

@@ -357,6 +357,39 @@ static void discovery_tell_skew(struct discovery_stream *stream)
     meters_add(stream->service->params.meters, METERS_SKEWED, is_skewed ? 1 : -1);
 }
 
+static int64_t discovery_ahead_ms(const struct discovery_stream *stream)
+{
+    return stream->workload->skew.known ? stream->workload->skew.ahead_ms : 0;
+}
+
+/* Each batch is answered: the sidecar waits for that. */
+static void discovery_take_access_log(struct discovery_stream *stream,
+                                      const Mortise__V1__AccessLogBatch *batch)
+{
+    struct discovery_service *service = stream->service;
+    Mortise__V1__DiscoveryResponse response = MORTISE__V1__DISCOVERY_RESPONSE__INIT;
+    Mortise__V1__AccessLogAck ack = MORTISE__V1__ACCESS_LOG_ACK__INIT;
+    err_t err;
+
+    if (batch == NULL || service->params.conn_log == NULL)
+        return;
+    conn_log_take(service->params.conn_log,
+                  &(struct conn_log_from){
+                      .subsystem = stream->workload->subsystem,
+                      .id = stream->workload->spiffe_id,
+                      .instance = stream->workload->instance,
+                      .ahead_ms = discovery_ahead_ms(stream),
+                      .now_ms = discovery_now_ms(),
+                      .mono_ms = loop_now_ms(service->params.loop),
+                      .mesh = registry_mesh(service->params.registry),
+                  },
+                  batch, &ack);
+    response.access_log_ack = &ack;
+    err = discovery_send(stream, &response);
+    if (!err_is_ok(err) && !err_is(err, E_CLOSED))
+        discovery_refuse(stream, err, "it sends and does not read");
+}
+
 static void discovery_hear(struct discovery_stream *stream,
                            const Mortise__V1__DiscoveryRequest *request)
 {
@@ -369,14 +402,14 @@ static void discovery_hear(struct discovery_stream *stream,
                    discovery_now_ms());
         discovery_tell_skew(stream);
     }
-    (void)failures_take(
-        service->failures,
-        &(struct failures_from){
-            .subsystem = stream->workload->subsystem,
-            .instance = stream->workload->instance,
-            .ahead_ms = stream->workload->skew.known ? stream->workload->skew.ahead_ms : 0,
-        },
-        request->failures, request->n_failures, discovery_now_ms());
+    (void)failures_take(service->failures,
+                        &(struct failures_from){
+                            .subsystem = stream->workload->subsystem,
+                            .instance = stream->workload->instance,
+                            .ahead_ms = discovery_ahead_ms(stream),
+                        },
+                        request->failures, request->n_failures, discovery_now_ms());
+    discovery_take_access_log(stream, request->access_log);
     if (request->answer != NULL)
         (void)questions_take(&stream->service->questions, stream, request->answer);
 }

@@ -6,6 +6,7 @@
 #define MORTISE_CONTROL_DISCOVERY_SERVICE_H
 
 #include "control/ca.h"
+#include "control/conn_log.h"
 #include "control/events.h"
 #include "control/failures.h"
 #include "control/meters.h"
@@ -44,6 +45,7 @@ struct discovery_service_params {
     struct ca *ca;
     struct registry *registry;
     struct meters *meters;
+    struct conn_log *conn_log; /* may be NULL: what sidecars send up goes nowhere */
 };
 
 struct discovery_service *discovery_service_new(const struct discovery_service_params *params);

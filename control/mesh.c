@@ -141,6 +141,15 @@ char *mesh_server_name(const Mortise__V1__Mesh *mesh, const Mortise__V1__Link *l
     return name;
 }
 
+uint32_t mesh_log_permille(const Mortise__V1__Mesh *mesh, const Mortise__V1__Link *link)
+{
+    if (link != NULL && link->access_log != NULL)
+        return link->access_log->permille;
+    return mesh->settings != NULL && mesh->settings->access_log != NULL
+               ? mesh->settings->access_log->permille
+               : 0;
+}
+
 uint32_t mesh_leaf_ttl_s(const Mortise__V1__Mesh *mesh)
 {
     return mesh->settings != NULL && mesh->settings->leaf_ttl_s != 0 ? mesh->settings->leaf_ttl_s

@@ -28,6 +28,7 @@
 #define MESH_PLAINTEXT_QUIET_MAX_S 2592000
 #define MESH_LEAF_TTL_MAX_S 604800
 #define MESH_LEAF_TTL_S 86400
+#define MESH_LOG_ALL 1000                    /* permille */
 #define MESH_SERVER_NAME ".mortise.internal" /* behind a link's name */
 #define MESH_INBOUND_PORT 15443              /* of every sidecar, unless it advertises another */
 
@@ -74,6 +75,9 @@ MUST_CHECK err_t mesh_link_entry(const Mortise__V1__Link *link, struct buf *out)
 MUST_CHECK err_t mesh_link_weak(const Mortise__V1__Mesh *mesh, const Mortise__V1__Link *link,
                                 int64_t now_s, struct buf *out);
 uint32_t mesh_leaf_ttl_s(const Mortise__V1__Mesh *mesh);
+/* mesh_log_permille is how much of a link's access logs goes up; NULL: of connections without one.
+ */
+uint32_t mesh_log_permille(const Mortise__V1__Mesh *mesh, const Mortise__V1__Link *link);
 uint32_t mesh_rejoin_s(const Mortise__V1__Mesh *mesh); /* 0: never */
 
 /* mesh_subsystem, mesh_profile, mesh_link: by name; NULL when there is none. */

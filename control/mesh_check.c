@@ -491,6 +491,9 @@ static void mesh_check_link(struct mesh_checker *checker, const Mortise__V1__Lin
         mesh_check_anonymous(checker, link, server_profile);
     if (link->permissive != NULL)
         mesh_check_permissive(checker, link);
+    if (link->access_log != NULL && link->access_log->permille > MESH_LOG_ALL)
+        mesh_fault(checker, "access_log.permille", "%u is more than 1000 of a thousand",
+                   link->access_log->permille);
 }
 
 /* A fault of the field that names the client's profile. */
@@ -681,6 +684,9 @@ static void mesh_check_settings(struct mesh_checker *checker)
                            MESH_REJOIN_MAX_S);
     mesh_check_seconds(checker, "settings.plaintext_quiet_s", settings->plaintext_quiet_s,
                        MESH_PLAINTEXT_QUIET_MIN_S, MESH_PLAINTEXT_QUIET_MAX_S);
+    if (settings->access_log != NULL && settings->access_log->permille > MESH_LOG_ALL)
+        faults_add(checker->faults, "settings.access_log.permille",
+                   "%u is more than 1000 of a thousand", settings->access_log->permille);
 }
 
 static void mesh_check_all(struct mesh_checker *checker)

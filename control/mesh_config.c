@@ -95,6 +95,7 @@ static Mortise__V1__Outbound *mesh_outbound(const struct mesh_view *view,
     out->profile = mem_strdup(profile->name);
     out->truststore = mesh_store_name(view, profile);
     out->keystore = mesh_keystore_name(view, profile);
+    out->access_log_permille = mesh_log_permille(view->mesh, link);
     return out;
 }
 
@@ -115,6 +116,7 @@ static Mortise__V1__InboundLink *mesh_inbound_link(const struct mesh_view *view,
     in->truststore = mesh_store_name(view, profile);
     in->keystore = mesh_keystore_name(view, profile);
     in->allow_anonymous = link->allow_anonymous;
+    in->access_log_permille = mesh_log_permille(view->mesh, link);
     if (link->permissive != NULL)
         in->permissive = MSG_AS(Mortise__V1__Permissive, mortise__v1__permissive__descriptor,
                                 pb_clone(&link->permissive->base));
@@ -309,6 +311,7 @@ Mortise__V1__SidecarConfig *mesh_config(const struct mesh_view *view, const char
         MESH_NEW(Mortise__V1__SidecarConfig, MORTISE__V1__SIDECAR_CONFIG__INIT);
 
     config->allow_insecure = view->mesh->settings != NULL && view->mesh->settings->allow_insecure;
+    config->access_log_permille = mesh_log_permille(view->mesh, NULL);
     mesh_add_revocations(view, config);
     mesh_add_links(view, subsystem, config);
     mesh_add_truststores(view, config);

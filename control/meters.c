@@ -55,6 +55,11 @@ static const struct metric_family meters_families[] = {
     {"mortise_control_connections_ended_total", METRIC_COUNTER,
      "Live connections that sidecars ended because a change no longer allows them.", "reason", NULL,
      0},
+    {"mortise_control_access_log_entries_total", METRIC_COUNTER,
+     "Access log entries of sidecars, by what became of them: kept; missing (thrown away by the "
+     "sidecar); malformed; foreign (of a link whose end it is not); put_off (they came too early); "
+     "unwritable.",
+     "result", NULL, 0},
     {"mortise_control_sidecars_skewed", METRIC_GAUGE,
      "Sidecars whose clock is off by more than half of what certificates allow for.", "", NULL, 0},
     {"mortise_control_oidc_keys", METRIC_GAUGE,
@@ -104,6 +109,11 @@ static const struct {
 static const char *const meters_answers[METERS_NUM_ANSWERS] = {
     [METERS_PUSHED] = "pushed", [METERS_ACKED] = "acked", [METERS_NACKED] = "nacked"};
 
+static const char *const meters_accesses[METERS_NUM_ACCESS] = {
+    [METERS_ACCESS_KEPT] = "kept",           [METERS_ACCESS_MISSING] = "missing",
+    [METERS_ACCESS_MALFORMED] = "malformed", [METERS_ACCESS_FOREIGN] = "foreign",
+    [METERS_ACCESS_PUT_OFF] = "put_off",     [METERS_ACCESS_UNWRITABLE] = "unwritable"};
+
 struct meters *meters_new(void)
 {
     struct meters *meters = mem_zalloc(sizeof(*meters));
@@ -116,6 +126,9 @@ struct meters *meters_new(void)
     for (size_t i = 0; i < METERS_NUM_ANSWERS; i++)
         meters->answers[i] =
             metrics_series(meters->metrics, "mortise_control_configs_total", &meters_answers[i]);
+    for (size_t i = 0; i < METERS_NUM_ACCESS; i++)
+        meters->access[i] = metrics_series(
+            meters->metrics, "mortise_control_access_log_entries_total", &meters_accesses[i]);
     meters->commits =
         metrics_series(meters->metrics, "mortise_control_store_commit_duration_seconds", NULL);
     meters->pushes = metrics_series(meters->metrics, "mortise_control_push_duration_seconds", NULL);
@@ -197,6 +210,11 @@ void meters_refused(struct meters *meters, enum err_code code)
 void meters_answered(struct meters *meters, enum meters_answer answer)
 {
     metrics_add(meters->metrics, meters->answers[answer], 1);
+}
+
+void meters_access(struct meters *meters, enum meters_access what, uint64_t num)
+{
+    metrics_add(meters->metrics, meters->access[what], num < INT32_MAX ? (int64_t)num : INT32_MAX);
 }
 
 void meters_called(struct meters *meters, const char *path, enum grpc_status status,

@@ -33,10 +33,22 @@ enum meters_gauge {
 
 enum meters_answer { METERS_PUSHED, METERS_ACKED, METERS_NACKED, METERS_NUM_ANSWERS };
 
+/* What became of access log entries that sidecars sent up. */
+enum meters_access {
+    METERS_ACCESS_KEPT,
+    METERS_ACCESS_MISSING, /* thrown away by the sidecar */
+    METERS_ACCESS_MALFORMED,
+    METERS_ACCESS_FOREIGN, /* of a link whose end it is not */
+    METERS_ACCESS_PUT_OFF, /* too early; an honest sidecar sends them again */
+    METERS_ACCESS_UNWRITABLE,
+    METERS_NUM_ACCESS,
+};
+
 struct meters {
     struct metrics *metrics;
     metric_id gauges[METERS_NUM_GAUGES];
     metric_id answers[METERS_NUM_ANSWERS];
+    metric_id access[METERS_NUM_ACCESS];
     metric_id commits;
     metric_id pushes;
 };
@@ -58,6 +70,7 @@ void meters_push_answered(struct meters *meters, uint64_t duration_us);
 void meters_config_refused(struct meters *meters, const char *code);
 /* meters_ended counts live connections that sidecars say a re-check has ended. */
 void meters_ended(struct meters *meters, const char *reason, uint64_t num);
+void meters_access(struct meters *meters, enum meters_access what, uint64_t num);
 void meters_called(struct meters *meters, const char *path, enum grpc_status status,
                    uint64_t duration_us);
 void meters_handshake(struct meters *meters, err_t err);

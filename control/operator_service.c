@@ -698,6 +698,9 @@ static const struct grpc_method operator_methods[] = {
                      OPERATOR_MESSAGE_MAX)},
     {OPERATOR_METHOD("Watch", watch_request, event, operator_on_watch, OPERATOR_MESSAGE_MAX),
      .on_done = operator_on_watcher_done},
+    {OPERATOR_METHOD("Logs", logs_request, access_log_entry, operator_on_logs,
+                     OPERATOR_MESSAGE_MAX),
+     .on_done = operator_on_logs_done},
     {OPERATOR_METHOD("GetRollback", get_rollback_request, rollback, operator_on_get_rollback,
                      OPERATOR_MESSAGE_MAX)},
     {OPERATOR_METHOD("ConfirmRollback", confirm_rollback_request, rollback,
@@ -718,6 +721,7 @@ void operator_service_init(struct operator_service *service)
     list_init(&service->surveys);
     list_init(&service->watchers);
     list_init(&service->whys);
+    list_init(&service->logs);
     service->started_at_s = clock_wall_s(service->clock);
     service->process = random_u32();
 }

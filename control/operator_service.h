@@ -5,7 +5,7 @@
  * the examination in operator_check.c, why a link fails in operator_why.c, about a store that was
  * put back in operator_rollback.c, the backup in operator_backup.c, those that ask sidecars in
  * operator_inspect.c, the audit log in operator_audit.c, keystores in operator_keystore.c, Watch in
- * operator_events.c, the revocation lists in operator_crl.c. */
+ * operator_events.c, Logs in operator_logs.c, the revocation lists in operator_crl.c. */
 #ifndef MORTISE_CONTROL_OPERATOR_SERVICE_H
 #define MORTISE_CONTROL_OPERATOR_SERVICE_H
 
@@ -14,6 +14,7 @@
 #include "control/audit_call.h"
 #include "control/ca.h"
 #include "control/caller.h"
+#include "control/conn_log.h"
 #include "control/crls.h"
 #include "control/discovery_service.h"
 #include "control/elevations.h"
@@ -56,6 +57,8 @@ struct operator_service {
     struct list surveys; /* likewise */
     struct list watchers;
     struct list whys; /* that wait for trials */
+    struct list logs; /* streams of Logs */
+    struct conn_log *conn_log;
 };
 
 void operator_service_init(struct operator_service *service);
@@ -135,6 +138,9 @@ void operator_on_purge_audit(struct grpc_call *call, void *service, const Protob
 void operator_on_watch(struct grpc_call *call, void *service, const ProtobufCMessage *msg);
 void operator_on_watcher_done(struct grpc_call *call, void *service);
 void operator_watchers_stop(struct operator_service *service);
+void operator_on_logs(struct grpc_call *call, void *service, const ProtobufCMessage *msg);
+void operator_on_logs_done(struct grpc_call *call, void *service);
+void operator_logs_stop(struct operator_service *service);
 /* operator_plan_apply merges and checks; false when the call was refused. `out` is to be ended with
  * mesh_merge_fini either way. */
 bool operator_plan_apply(struct operator_service *service, struct grpc_call *call,

@@ -85,6 +85,7 @@ void operator_service_stop(struct operator_service *service)
     operator_surveys_stop(service);
     operator_whys_stop(service);
     operator_watchers_stop(service);
+    operator_logs_stop(service);
 }
 
 /* ------------------------------------------------------------------- rotate */

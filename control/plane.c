@@ -13,6 +13,7 @@
 #include "control/audit_ship.h"
 #include "control/caller.h"
 #include "control/chronicle.h"
+#include "control/conn_log.h"
 #include "control/discovery_service.h"
 #include "control/identity_service.h"
 #include "control/meters.h"
@@ -46,6 +47,8 @@ struct plane {
     struct identity_service *identity;
     struct discovery_service *discovery;
     struct operator_service operators;
+    struct conn_log_store *conn_log_store;
+    struct conn_log *conn_log;
     struct events *events;
     struct chronicle chronicle;
     struct server_cert *cert;
@@ -496,6 +499,7 @@ static void plane_make_services(struct plane *plane)
         .ca = plane->ca,
         .registry = plane->registry,
         .meters = plane->meters,
+        .conn_log = plane->conn_log,
     };
     struct grpc_server_params server = {
         .max_connections = (unsigned)plane->config->max_connections,
@@ -527,6 +531,7 @@ static void plane_make_services(struct plane *plane)
         .cert = plane->cert,
         .events = plane->events,
         .audit = plane->audit,
+        .conn_log = plane->conn_log,
         .clock = loop_clock(plane->loop),
     };
     operator_service_init(&plane->operators);
@@ -744,6 +749,18 @@ static err_t plane_begin(struct plane *plane, const struct seal_keys *keys, stru
     return OK;
 }
 
+static void plane_make_conn_log(struct plane *plane)
+{
+    const struct config *config = plane->config;
+    CLEANUP(mem_freep)
+    char *folder = config->access_log_dir != NULL ? mem_strdup(config->access_log_dir)
+                                                  : mem_printf("%s/access-log", config->data_dir);
+
+    plane->conn_log_store = conn_log_store_new(folder, (uint64_t)config->access_log_max_size);
+    plane->conn_log =
+        conn_log_new(plane->conn_log_store, plane->meters, (uint64_t)config->access_log_rate);
+}
+
 err_t plane_new(struct loop *loop, const struct config *config, const struct seal_keys *keys,
                 struct faults *faults, struct plane **out)
 {
@@ -754,6 +771,7 @@ err_t plane_new(struct loop *loop, const struct config *config, const struct sea
     plane->config = config;
     plane->meters = meters_new();
     plane->events = events_new();
+    plane_make_conn_log(plane);
     err = plane_begin(plane, keys, faults);
     if (!err_is_ok(err)) {
         plane_free(plane);
@@ -839,6 +857,8 @@ void plane_free(struct plane *plane)
     audit_close(plane->audit);
     vault_free(plane->vault);
     events_free(plane->events);
+    conn_log_free(plane->conn_log);
+    conn_log_store_free(plane->conn_log_store);
     meters_free(plane->meters);
     mem_free(plane);
 }

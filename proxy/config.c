@@ -11,10 +11,14 @@
 #include "lib/base/mem.h"
 #include "lib/base/str.h"
 #include "lib/rpc/http1.h"
+#include "proxy/access_log.h"
 
 #define CONFIG_TOKEN_VARIABLE "MORTISE_JOIN_TOKEN"
 
 static const char *const config_words_log_format[] = {"text", "json", NULL};
+static const char *const config_words_access_log_facility[] = {
+    "user",   "daemon", "local0", "local1", "local2", "local3",
+    "local4", "local5", "local6", "local7", NULL};
 /* In the order of enum tls_records. */
 static const char *const config_words_record_layer[] = {"auto", "portable", "library", NULL};
 
@@ -207,8 +211,7 @@ err_t config_check(const struct config *config, struct faults *faults)
                    config->admin_listen);
     config_check_addr("--metrics-listen", config->metrics_listen, faults);
     config_check_log_level(config, faults);
-    if (config->access_log[0] == '\0')
-        faults_add(faults, "--access-log", "is empty: wanted is a file, - or off");
+    access_log_check("--access-log", config->access_log, faults);
     return faults_err(faults);
 }
 
@@ -271,6 +274,14 @@ static bool config_str_differs(const char *a, const char *b)
     return strcmp(a, b) != 0;
 }
 
+/* Numbers of RFC 5424, section 6.2.1, in the order of the words. */
+unsigned config_facility(const struct config *config)
+{
+    static const unsigned numbers[] = {1, 3, 16, 17, 18, 19, 20, 21, 22, 23};
+
+    return numbers[config->access_log_facility];
+}
+
 bool config_restart_needed(const struct config *old, const struct config *new, struct buf *out)
 {
     const struct {
@@ -281,6 +292,7 @@ bool config_restart_needed(const struct config *old, const struct config *new, s
         {"admin-listen", config_str_differs(old->admin_listen, new->admin_listen)},
         {"metrics-listen", config_str_differs(old->metrics_listen, new->metrics_listen)},
         {"access-log", config_str_differs(old->access_log, new->access_log)},
+        {"access-log-facility", old->access_log_facility != new->access_log_facility},
     };
     bool any = false;
 

@@ -73,6 +73,8 @@ static inline bool config_is_static(const struct config *config)
 }
 
 void config_free(struct config *config);
+/* config_facility is the number of the access log's syslog facility. */
+unsigned config_facility(const struct config *config);
 /* config_cache_key is where the key of --cache-dir comes from; borrows. */
 struct secret_source config_cache_key(const struct config *config);
 /* config_use_secrets has encrypted values opened from now on (certs/secrets.h) and opens those of

@@ -95,5 +95,11 @@ ROW("log-level", STR, log_level, "info", 0, 0, 0, "SPEC",
     "error, warn, info or debug; also by component: info,identity=debug.")
 ROW("log-format", ENUM, log_format, "text", 0, 0, 0, "text|json",
     "Form of log lines and of the access log.")
-ROW("access-log", STR, access_log, "-", 0, 0, 0, "FILE|-|off",
-    "A line for each connection when it ends; - is standard output. Opened again on SIGHUP.")
+ROW("access-log", STR, access_log, "-", 0, 0, 0, "FILE|-|off|syslog",
+    "A line for each connection when it ends; - is standard output. A file is opened again on "
+    "SIGHUP "
+    "and when it was renamed. syslog is /dev/log; others are syslog:unix:PATH and "
+    "syslog:udp://ADDRESS:PORT. A file and syslog: both, with a comma between them.")
+ROW("access-log-facility", ENUM, access_log_facility, "daemon", 0, 0, 0,
+    "user|daemon|local0|local1|local2|local3|local4|local5|local6|local7",
+    "The facility of those lines at syslog.")

@@ -639,6 +639,8 @@ static void conn_on_handshake(void *arg, err_t err)
         err = setup->check.err; /* our own verdict: the library only knows that we refused */
     if (conn->direction == DIRECTION_OUTBOUND)
         conn->key = shown_key_of(tls_ssl(setup->mesh));
+    else if (setup->check.hello.seen)
+        conn->key = shown_key_number(setup->check.hello.random);
     if (err_is_ok(err))
         err = tls_check_finish(&setup->check, tls_ssl(setup->mesh));
     stats_handshake(conn->worker->shared->stats, conn->direction, err, us);

@@ -99,7 +99,7 @@ struct conn {
     uint64_t asked;         /* in which round it was judged last, see live.h */
     uint64_t end_ms;        /* when it is to end whatever happens; 0: nobody has said so */
     uint64_t bytes_told[2]; /* to the metrics already */
-    uint64_t key;           /* outbound: of the handshake, see shown_key_of; 0: none yet */
+    uint64_t key;           /* of the handshake, see shown_key_of; 0: none yet */
     uint32_t handshake_us;
     uint32_t drain_ms;        /* so long before its end it begins to go, see age.h */
     uint8_t direction, state; /* enum direction, enum conn_state */

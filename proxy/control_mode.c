@@ -29,6 +29,8 @@
 #define CONTROL_SETTLE_MS 2000 /* between the two files of a keystore */
 #define CONTROL_SAVE_MS 100    /* changes that come together are saved together */
 #define CONTROL_SAVE_REST_MS 1000
+#define CONTROL_ACCESS_MS 250 /* between batches of the access log, unless a whole one waits */
+#define CONTROL_ACCESS_MAX_MS 60000 /* the control plane cannot ask for more patience than that */
 #define CONTROL_PLAINTEXT_US ((uint64_t)20 * 1000000) /* less than a mesh may call quiet */
 
 struct control_mode {
@@ -45,6 +47,8 @@ struct control_mode {
     uint64_t plaintext_told;
     uint64_t plaintext_told_us;           /* when, while somebody is there: again after a while */
     Mortise__V1__SidecarStatus plaintext; /* only that list of it, as told last */
+    bool access_under_way;    /* a batch of the access log that has no answer on this stream yet */
+    struct timer access_rest; /* until the next one */
     struct addr inbound_listen;
     struct resolve *resolving; /* of the address to advertise */
     struct timer moving;       /* to a connection under the new certificate */
@@ -591,11 +595,44 @@ static void control_send_failures(void *arg)
     control_tell_failures(arg, true);
 }
 
+/* A batch at a time: the next when this one was taken, the same again when the stream ended before.
+ */
+static void control_tell_access(struct control_mode *mode)
+{
+    Mortise__V1__AccessLogBatch *batch;
+
+    if (mode->access_under_way || timer_is_on(&mode->access_rest) || mode->discovery == NULL ||
+        !discovery_is_connected(mode->discovery))
+        return;
+    batch = access_share_next(mode->params.access_share);
+    if (batch != NULL)
+        mode->access_under_way = discovery_send_access_log(mode->discovery, batch);
+}
+
+static void control_on_rested(void *arg)
+{
+    control_tell_access(arg);
+}
+
+static void control_on_access_ack(void *arg, uint64_t number, uint32_t wait_ms)
+{
+    struct control_mode *mode = arg;
+    struct access_share *share = mode->params.access_share;
+    uint64_t rest_ms = wait_ms < CONTROL_ACCESS_MAX_MS ? wait_ms : CONTROL_ACCESS_MAX_MS;
+
+    mode->access_under_way = false;
+    stats_add(mode->params.stats, STAT_ACCESS_TOLD, (int64_t)access_share_taken(share, number));
+    if (rest_ms < CONTROL_ACCESS_MS && !access_share_is_full(share))
+        rest_ms = CONTROL_ACCESS_MS;
+    timer_start(mode->params.loop, &mode->access_rest, rest_ms, control_on_rested, mode);
+}
+
 static void control_on_open(void *arg)
 {
     struct control_mode *mode = arg;
 
     failures_untold(mode->params.failures);
+    mode->access_under_way = false;
 }
 
 static struct snapshot *control_current(void *arg)
@@ -685,6 +722,7 @@ void control_mode_tick(struct control_mode *mode)
     if (control_count_ended(mode) != mode->ended_told || control_has_plaintext(mode))
         control_mode_changed(mode);
     control_tell_failures(mode, false);
+    control_tell_access(mode);
     if (svid == NULL)
         return;
     alarm = renew_alarm(svid->not_before, svid->not_after, clock_wall_s(mode->params.clock));
@@ -749,6 +787,7 @@ static void control_start_discovery(struct control_mode *mode)
         .on_epoch = control_on_epoch,
         .on_open = control_on_open,
         .on_question = control_on_question,
+        .on_access_ack = control_on_access_ack,
         .arg = mode,
     };
 
@@ -1026,6 +1065,7 @@ void control_mode_free(struct control_mode *mode)
     timer_stop(mode->params.loop, &mode->reread);
     watch_free(mode->watch);
     watch_files_clear(&mode->files);
+    timer_stop(mode->params.loop, &mode->access_rest);
     if (mode->discovery != NULL)
         discovery_free(mode->discovery);
     keystores_status_free(mode->files_told, mode->num_files_told);

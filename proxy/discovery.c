@@ -230,6 +230,18 @@ bool discovery_send_failures(struct discovery *discovery, Mortise__V1__FailedCon
     return true;
 }
 
+bool discovery_send_access_log(struct discovery *discovery, Mortise__V1__AccessLogBatch *batch)
+{
+    Mortise__V1__DiscoveryRequest request = MORTISE__V1__DISCOVERY_REQUEST__INIT;
+
+    if (!discovery_can_send(discovery))
+        return false;
+    request.version = discovery->state.version;
+    request.access_log = batch;
+    discovery_send(discovery, &request);
+    return true;
+}
+
 /* Only the time was asked for. */
 static void discovery_send_clock(struct discovery *discovery)
 {
@@ -325,7 +337,8 @@ static void discovery_hear_clock(struct discovery *discovery,
 static bool discovery_is_question(const Mortise__V1__DiscoveryResponse *response)
 {
     return response->nonce[0] == '\0' && response->version == 0 && response->config == NULL &&
-           (response->question != NULL || response->clock != NULL);
+           (response->question != NULL || response->clock != NULL ||
+            response->access_log_ack != NULL);
 }
 
 static void discovery_push(struct discovery *discovery,
@@ -359,6 +372,9 @@ static void discovery_on_message(void *arg, const ProtobufCMessage *msg)
         discovery_push(discovery, response);
     else if (response->question != NULL)
         discovery->params.on_question(discovery->params.arg, response->question);
+    else if (response->access_log_ack != NULL)
+        discovery->params.on_access_ack(discovery->params.arg, response->access_log_ack->number,
+                                        response->access_log_ack->wait_ms);
     else
         discovery_send_clock(discovery);
 }

@@ -49,6 +49,9 @@ struct discovery_params {
     void (*on_open)(void *arg);
     /* The control plane asks; discovery_send_answer_part answers. */
     void (*on_question)(void *arg, const Mortise__V1__Question *question);
+    /* The control plane has taken access log batch `number`, the last one that it took; the next
+     * may come after `wait_ms`. */
+    void (*on_access_ack)(void *arg, uint64_t number, uint32_t wait_ms);
     void *arg;
 };
 
@@ -67,6 +70,8 @@ void discovery_send_answer_part(struct discovery *discovery, const Mortise__V1__
 /* discovery_send_failures tells of connections that failed; false: the stream is not open. */
 bool discovery_send_failures(struct discovery *discovery, Mortise__V1__FailedConnection **list,
                              size_t num);
+/* discovery_send_access_log sends a batch; false: the stream is not open. */
+bool discovery_send_access_log(struct discovery *discovery, Mortise__V1__AccessLogBatch *batch);
 /* discovery_skew is how far the control plane's clock is ahead of ours. */
 struct skew discovery_skew(const struct discovery *discovery);
 bool discovery_is_connected(const struct discovery *discovery);

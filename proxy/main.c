@@ -143,7 +143,7 @@ static err_t main_set_logs(const struct config *settings, struct faults *faults)
 
     CHECK(err_is_ok(log_set_spec(settings->log_level, &bad))); /* config_check has looked */
     log_set_format(settings->log_format == 1 ? LOG_FORMAT_JSON : LOG_FORMAT_TEXT);
-    err = access_log_open(settings->access_log);
+    err = access_log_open(settings->access_log, config_facility(settings));
     if (!err_is_ok(err))
         faults_add(faults, "--access-log", "%s: %s: %s", settings->access_log, err_text(err.code),
                    access_log_reason(err));

@@ -7,6 +7,7 @@
 #include "lib/base/mem.h"
 #include "lib/rpc/admin.h"
 #include "proxy/access_log.h"
+#include "proxy/access_share.h"
 #include "proxy/crl_alarm.h"
 #include "proxy/pages.h"
 #include "proxy/ports.h"
@@ -295,9 +296,18 @@ static void sidecar_give_memory_back(struct sidecar *sidecar)
     mem_trim();
 }
 
+static void sidecar_tell_access_log(const struct sidecar *sidecar, err_t err)
+{
+    if (!err_is_ok(err))
+        log_error("sidecar", "access_log_failed",
+                  LOG_STR("path", sidecar->params.settings->access_log),
+                  LOG_STR("reason", access_log_reason(err)), LOG_ERR("error", err));
+}
+
 static void sidecar_on_tick(void *arg)
 {
     struct sidecar *sidecar = arg;
+    const struct config *settings = sidecar->params.settings;
     uint64_t now_us = clock_mono_us();
 
     if (now_us > sidecar->tick_due_us)
@@ -307,6 +317,8 @@ static void sidecar_on_tick(void *arg)
     stats_set(sidecar->stats, STAT_CAPTURE_BROKEN, capture_is_broken(sidecar_capture(sidecar)));
     sidecar_look_ready(sidecar); /* the certificate may have expired */
     sidecar_look_crls(sidecar);
+    sidecar_tell_access_log(sidecar,
+                            access_log_follow(settings->access_log, config_facility(settings)));
     if (sidecar->control_mode != NULL)
         control_mode_tick(sidecar->control_mode);
     sidecar_give_memory_back(sidecar);
@@ -319,12 +331,10 @@ static void sidecar_on_tick(void *arg)
 
 void sidecar_reload(struct sidecar *sidecar)
 {
-    const char *access_log = sidecar->params.settings->access_log;
-    err_t err = access_log_open(access_log);
+    const struct config *settings = sidecar->params.settings;
 
-    if (!err_is_ok(err))
-        log_error("sidecar", "access_log_failed", LOG_STR("path", access_log),
-                  LOG_STR("reason", access_log_reason(err)), LOG_ERR("error", err));
+    sidecar_tell_access_log(sidecar,
+                            access_log_open(settings->access_log, config_facility(settings)));
     if (sidecar->static_mode != NULL)
         static_mode_reload(sidecar->static_mode);
 }
@@ -373,8 +383,10 @@ static void sidecar_start_workers(struct sidecar *sidecar)
     shared->stats = sidecar->stats;
     shared->limits = sidecar->limits;
     shared->clock = sidecar->params.clock;
-    if (!config_is_static(sidecar->params.settings))
+    if (!config_is_static(sidecar->params.settings)) {
         shared->failures = failures_new();
+        shared->access_share = access_share_new();
+    }
     shared->num_workers = config_num_workers(sidecar->params.settings);
     shared->workers = mem_array(shared->num_workers, sizeof(struct worker *));
     for (size_t i = 0; i < shared->num_workers; i++)
@@ -414,6 +426,7 @@ static err_t sidecar_start_source(struct sidecar *sidecar, struct faults *faults
         .candidate = sidecar_candidate,
         .surveys = sidecar->surveys,
         .failures = sidecar->shared.failures,
+        .access_share = sidecar->shared.access_share,
         .current = sidecar_current,
         .ready = sidecar_told_ready,
         .arg = sidecar,
@@ -464,6 +477,7 @@ void sidecar_free(struct sidecar *sidecar)
     surveys_free(sidecar->surveys);
     if (sidecar->shared.failures != NULL)
         failures_free(sidecar->shared.failures);
+    access_share_free(sidecar->shared.access_share);
     if (sidecar->snapshot != NULL)
         snapshot_unref(sidecar->snapshot);
     crl_alarm_fini(&sidecar->crl_alarm);

@@ -59,6 +59,7 @@ err_t snapshot_build(const struct snapshot_input *in, struct faults *faults, str
 
     if (in->ca_files == NULL && in->config->identity != NULL)
         faults_add(faults, "identity", "is for static mode only: the sidecar makes its own key");
+    snapshot->log_permille = snapshot_log_permille(&b, in->config->access_log_permille);
     snapshot_build_stores(&b);
     snapshot_check_identity(&b);
     snapshot_check_keystores(&b);

@@ -44,6 +44,7 @@ struct link {
     bool own_trust;        /* an operator's own choice; else a control plane rotates it */
     struct crl_set *crls;  /* of the same truststore; NULL: it has none */
     struct svid *svid;     /* what it shows; one of snapshot->keystores, or the sidecar's own */
+    unsigned log_permille; /* of its access log, up to the control plane */
     struct stats_link stats;
     /* Outbound: */
     struct addr listen; /* len 0: it is for captured connections alone */
@@ -93,6 +94,7 @@ struct snapshot {
     struct addr inbound_listen; /* len 0: no inbound link */
     struct tls_ctx *server;     /* entry i is inbound[i]; NULL without inbound links */
     struct tunables tunables;
+    unsigned log_permille; /* of connections without a link */
 };
 
 /* The contents of the files that one field names. */

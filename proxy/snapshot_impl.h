@@ -75,6 +75,9 @@ void snapshot_check_name(struct snapshot_builder *b, const char *what, const cha
 /* snapshot_known writes "there are: a, b" of what a reference may name. */
 void snapshot_known(const char *const *names, size_t num, char *out, size_t size);
 
+/* snapshot_log_permille is how much of the access log goes up, at the current path. */
+unsigned snapshot_log_permille(struct snapshot_builder *b, uint32_t permille);
+
 /* ---- truststores ---- */
 
 void snapshot_build_stores(struct snapshot_builder *b);

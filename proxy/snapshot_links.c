@@ -415,6 +415,7 @@ static void snapshot_build_outbound(struct snapshot_builder *b, size_t index)
     link->svid = snapshot_find_keystore(b, msg->keystore);
     profile = snapshot_find_profile(b, msg->profile, false, link->svid);
     snapshot_take_profile(b, profile, link);
+    link->log_permille = snapshot_log_permille(b, msg->access_log_permille);
     snapshot_set_sni(b, msg, profile, link);
     if (b->in->svid != NULL && link->svid != NULL && store != NULL && store->bundle != NULL &&
         profile != NULL && profile->profile != NULL)
@@ -564,6 +565,7 @@ static void snapshot_build_inbound(struct snapshot_builder *b, size_t index,
                         msg->target, loop);
     }
     snapshot_set_server_name(b, msg->server_name, link);
+    link->log_permille = snapshot_log_permille(b, msg->access_log_permille);
     for (size_t i = 0; i < index; i++) {
         if (strcasecmp(b->snapshot->inbound[i].server_name, link->server_name) == 0)
             FIELD_FAULT(b, "server_name", "%s is that of inbound.links[%zu] (%s) already",

@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "proxy/access_share.h"
 #include "proxy/snapshot_impl.h"
 
 #define SNAPSHOT_NAMES_SHOWN 8 /* "there are: a, b, …" */
@@ -96,4 +97,14 @@ void snapshot_known(const char *const *names, size_t num, char *out, size_t size
         if (shown++ == SNAPSHOT_NAMES_SHOWN)
             return;
     }
+}
+
+unsigned snapshot_log_permille(struct snapshot_builder *b, uint32_t permille)
+{
+    if (permille != 0 && b->in->ca_files != NULL)
+        FIELD_FAULT(b, "access_log_permille",
+                    "is for sidecars with a control plane: there is none to tell");
+    else if (permille > ACCESS_SHARE_ALL)
+        FIELD_FAULT(b, "access_log_permille", "%u is more than 1000 of a thousand", permille);
+    return permille;
 }

@@ -6,6 +6,7 @@
 #include "lib/base/clock.h"
 #include "lib/base/faults.h"
 #include "lib/net/loop.h"
+#include "proxy/access_share.h"
 #include "proxy/config.h"
 #include "proxy/failures.h"
 #include "proxy/snapshot.h"
@@ -27,6 +28,7 @@ struct source_params {
                        struct snapshot **out);
     struct surveys *surveys;
     struct failures *failures;
+    struct access_share *access_share;
     /* The snapshot in force, borrowed; NULL: none yet. */
     struct snapshot *(*current)(void *arg);
     bool (*ready)(void *arg);

@@ -90,6 +90,12 @@ static const struct metric_family stats_families[] = {
      "loop", stats_lag_bounds, 1e-6},
     {"mortise_log_lines_lost_total", METRIC_COUNTER, "Log lines that could not be written.", "",
      NULL, 0},
+    {"mortise_access_log_told_total", METRIC_COUNTER,
+     "Entries of the access log that the control plane has taken.", "", NULL, 0},
+    {"mortise_access_log_lost_total", METRIC_COUNTER,
+     "Entries of the access log that were thrown away, by where they would have gone: control (no "
+     "room to wait), syslog (not taken at once).",
+     "sink", NULL, 0},
     {"mortise_process_open_fds", METRIC_GAUGE, "Open file descriptors.", "", NULL, 0},
     {"mortise_process_resident_memory_bytes", METRIC_GAUGE, "Resident memory.", "", NULL, 0},
     {"mortise_process_start_time_seconds", METRIC_GAUGE, "When this process began.", "", NULL, 0},
@@ -117,6 +123,9 @@ static const struct {
     [STAT_RENEWED] = {"mortise_certificate_renewals_total", "ok"},
     [STAT_CLOCK_SKEW] = {"mortise_clock_skew_seconds", NULL},
     [STAT_CLOCK_ERROR] = {"mortise_clock_skew_error_seconds", NULL},
+    [STAT_ACCESS_TOLD] = {"mortise_access_log_told_total", NULL},
+    [STAT_ACCESS_LOST_CONTROL] = {"mortise_access_log_lost_total", "control"},
+    [STAT_ACCESS_LOST_SYSLOG] = {"mortise_access_log_lost_total", "syslog"},
     [STAT_RENEW_FAILED] = {"mortise_certificate_renewals_total", "failed"},
 };
 

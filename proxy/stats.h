@@ -62,6 +62,9 @@ enum stat_id {
     STAT_CLOCK_SKEW, /* milliseconds, as the next one */
     STAT_CLOCK_ERROR,
     STAT_CAPTURE_BROKEN,
+    STAT_ACCESS_TOLD,
+    STAT_ACCESS_LOST_CONTROL,
+    STAT_ACCESS_LOST_SYSLOG,
     STAT_NUM,
 };
 

@@ -23,6 +23,7 @@
 /* Peers whose chains are remembered, a thread; one more costs a signature of its issuer. */
 #define WORKER_VERIFY_CACHE 512
 
+struct access_share;
 struct failures;
 struct ports;
 struct worker;
@@ -32,8 +33,9 @@ struct worker_shared {
     struct stats *stats;
     struct limits *limits;
     const struct clock *clock;
-    struct failures *failures; /* NULL: nobody asks for them */
-    atomic_int capture;        /* enum capture_state */
+    struct failures *failures;         /* NULL: nobody asks for them */
+    struct access_share *access_share; /* likewise */
+    atomic_int capture;                /* enum capture_state */
     struct worker **workers;
     size_t num_workers;
 };

@@ -8,6 +8,7 @@ const struct ctl_command *const ctl_commands[] = {
     &ctl_check,
     &ctl_why,
     &ctl_watch,
+    &ctl_logs,
     &ctl_validate,
     &ctl_apply,
     &ctl_get,

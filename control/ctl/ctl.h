@@ -66,6 +66,8 @@ struct ctl_flags {
     char *until;
     char *audit_key;
     bool follow;
+    bool join;
+    char *connection;
     bool open;
     bool watch;
     bool yes;
@@ -307,6 +309,7 @@ extern const struct ctl_command ctl_token;
 extern const struct ctl_command ctl_validate;
 extern const struct ctl_command ctl_version;
 extern const struct ctl_command ctl_watch;
+extern const struct ctl_command ctl_logs;
 extern const struct ctl_command ctl_whoami;
 extern const struct ctl_command ctl_why;
 /* All of them, in the order of --help; NULL ends it. */

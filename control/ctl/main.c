@@ -275,7 +275,8 @@ static int ctl_run(const struct ctl_command *command, int argc, char **argv, int
     return status;
 }
 
-/* -o, -f, -m, -l and -w are the short ones; of `audit tail`, which has no file, -f is --follow. */
+/* -o, -f, -m, -l and -w are the short ones; of `audit tail` and `logs`, which have no file, -f is
+ * --follow. */
 static void ctl_expand_short(int argc, char **argv)
 {
     static char output[] = "--output";
@@ -286,7 +287,8 @@ static void ctl_expand_short(int argc, char **argv)
     static char watch[] = "--watch";
     int at = ctl_find_word(argc, argv);
     bool tail =
-        at + 1 < argc && strcmp(argv[at], "audit") == 0 && strcmp(argv[at + 1], "tail") == 0;
+        (at < argc && strcmp(argv[at], "logs") == 0) ||
+        (at + 1 < argc && strcmp(argv[at], "audit") == 0 && strcmp(argv[at + 1], "tail") == 0);
 
     for (int i = 1; i < argc && strcmp(argv[i], "--") != 0; i++) {
         if (strcmp(argv[i], "-o") == 0)

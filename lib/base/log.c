@@ -460,26 +460,45 @@ static void log_write(struct log_out *out, struct log_line *line)
     }
 }
 
+/* All of it but the end. */
+static void log_compose(struct log_line *line, bool json, enum log_level level,
+                        const char *component, const char *event, const struct log_field *fields,
+                        size_t num_fields)
+{
+    line->json = json;
+    line->truncated = false;
+    line->len = 0;
+    if (json)
+        line->text[line->len++] = '{';
+    log_put_time(line);
+    log_put_const(line, "level", log_level_names[level]);
+    log_put_const(line, "component", component);
+    log_put_const(line, "event", event);
+    for (size_t i = 0; i < num_fields; i++)
+        log_put_field(line, &fields[i]);
+    if (line->truncated)
+        CHECK(log_put_key(line, LOG_LINE_MAX, "truncated", "") &&
+              log_put(line, LOG_LINE_MAX, "true"));
+}
+
+size_t log_json(enum log_level level, const char *component, const char *event,
+                const struct log_field *fields, size_t num_fields, char out[LOG_LINE_MAX])
+{
+    struct log_line line;
+
+    log_compose(&line, true, level, component, event, fields, num_fields);
+    CHECK(log_put(&line, LOG_LINE_MAX, "}"));
+    memcpy(out, line.text, line.len);
+    return line.len;
+}
+
 static void log_emit(enum log_level level, const char *component, const char *event,
                      const struct log_field *fields, size_t num_fields, uint64_t suppressed)
 {
     struct log_line line;
 
-    line.json = atomic_load_explicit(&log_format, memory_order_relaxed) == LOG_FORMAT_JSON;
-    line.truncated = false;
-    line.len = 0;
-    if (line.json)
-        line.text[line.len++] = '{';
-    log_put_time(&line);
-    log_put_const(&line, "level", log_level_names[level]);
-    log_put_const(&line, "component", component);
-    log_put_const(&line, "event", event);
-    for (size_t i = 0; i < num_fields; i++)
-        log_put_field(&line, &fields[i]);
-
-    if (line.truncated)
-        CHECK(log_put_key(&line, LOG_LINE_MAX, "truncated", "") &&
-              log_put(&line, LOG_LINE_MAX, "true"));
+    log_compose(&line, atomic_load_explicit(&log_format, memory_order_relaxed) == LOG_FORMAT_JSON,
+                level, component, event, fields, num_fields);
     log_put_count(&line, "suppressed", suppressed);
 
     (void)pthread_mutex_lock(&log_out_lock);
@@ -529,7 +548,7 @@ static struct log_limiter *log_limiter_of(const char *component, const char *eve
     return limiter;
 }
 
-static bool log_limit_pass(const char *component, const char *event, uint64_t *out_suppressed)
+bool log_limit(const char *component, const char *event, uint64_t *out_suppressed)
 {
     const struct clock *clock = atomic_load(&log_clock);
     uint64_t now_ms = clock_mono_ms(clock);
@@ -568,6 +587,6 @@ void log_limited(enum log_level level, const char *component, const char *event,
 {
     uint64_t suppressed;
 
-    if (log_enabled(level, component) && log_limit_pass(component, event, &suppressed))
+    if (log_enabled(level, component) && log_limit(component, event, &suppressed))
         log_emit(level, component, event, fields, num_fields, suppressed);
 }

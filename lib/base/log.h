@@ -78,6 +78,14 @@ void log_event(enum log_level level, const char *component, const char *event,
 void log_limited(enum log_level level, const char *component, const char *event,
                  const struct log_field *fields, size_t num_fields);
 
+/* log_limit is the leave that log_limited asks for, for who writes a line in several places: true,
+ * and how many were left out before it. */
+bool log_limit(const char *component, const char *event, uint64_t *out_suppressed);
+/* log_json writes what log_event would, in JSON and without an end of line or NUL, whatever the
+ * format and the level, and returns its length. */
+size_t log_json(enum log_level level, const char *component, const char *event,
+                const struct log_field *fields, size_t num_fields, char out[LOG_LINE_MAX]);
+
 bool log_enabled(enum log_level level, const char *component);
 
 /* log_set_spec sets levels from text: "info" for all, "info,tls=debug,identity=warn". The whole

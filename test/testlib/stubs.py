@@ -18,7 +18,7 @@ def stubs():
                    check=True, cwd=ROOT)
     sys.path.insert(0, out)
     found = type("Stubs", (), {})()
-    for name in ("permission", "resource", "sidecar", "identity", "discovery", "operator", "access"):
+    for name in ("permission", "resource", "sidecar", "identity", "discovery", "operator", "access", "access_log"):
         setattr(found, name, importlib.import_module(f"proto.mesh.{name}_pb2"))
         setattr(found, name + "_grpc", importlib.import_module(f"proto.mesh.{name}_pb2_grpc"))
     return found

@@ -173,7 +173,7 @@ int flow_setup(void **state, size_t server_workers)
     (void)pthread_mutex_init(&flow->lock, NULL);
     (void)pthread_cond_init(&flow->more, NULL);
     log_set_sink(keep_line, flow);
-    assert_true(err_is_ok(access_log_open("-")));
+    assert_true(err_is_ok(access_log_open("-", 1)));
     flow->app = flow_bound_socket(&flow->app_port);
     assert_int_equal(listen(flow->app, 16), 0);
     reserved[0] = flow_bound_socket(&flow->out_port); /* ports nobody else is given meanwhile */

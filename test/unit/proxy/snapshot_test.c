@@ -189,6 +189,12 @@ struct fault_case {
 static const struct fault_case fault_cases[] = {
     {"identity of a control plane", true, "identity", "static mode only",
      "identity: {cert_file: a, key_file: b}\n"},
+    {"an access log for nobody", false, "access_log_permille", "there is none to tell",
+     "access_log_permille: 10\n"},
+    {"more than all of the access log", true, "access_log_permille", "more than 1000",
+     "access_log_permille: 1001\n"},
+    {"more than all of a link's", true, "outbound[0].access_log_permille", "more than 1000",
+     "outbound: [{name: a, listen: '127.0.0.1:7', access_log_permille: 4294967295}]\n"},
     {"truststore without name", false, "truststores[0].name", "is missing",
      "truststores: [{ca_file: root}]\n"},
     {"truststore with a bad name", false, "truststores[0].name", "is not a name",
