@@ -40,9 +40,9 @@ struct config_reader {
 static char *config_file_value(const struct config_reader *reader, const char *key,
                                const char *value)
 {
-    static const char *const paths[] = {"data_dir",        "kek_file",   "secrets_key_file",
-                                        "operator_socket", "audit_file", "oidc_keys_file",
-                                        "oidc_ca_file",     "access_log_dir"};
+    static const char *const paths[] = {"data_dir",        "kek_file",      "secrets_key_file",
+                                        "operator_socket", "audit_file",    "oidc_keys_file",
+                                        "oidc_ca_file",    "access_log_dir"};
     const char *file = reader->config->config_file;
     const char *slash = strrchr(file, '/');
 

@@ -8,23 +8,24 @@
 #include "lib/base/map.h"
 #include "lib/base/mem.h"
 
-#define CONN_LOG_EARLY_MS 20  /* timers and the network are no clocks */
-#define CONN_LOG_DEBT_MS 2000 /* what all may owe together */
+#define CONN_LOG_EARLY_MS 20               /* timers and the network are no clocks */
+#define CONN_LOG_DEBT_US UINT64_C(2000000) /* what all may owe together */
 #define CONN_LOG_KEY_LEN 16
 #define CONN_LOG_TIME_MAX INT64_C(253402300800000) /* the year 10000 */
 
-/* A sidecar that has told something. */
+/* A sidecar that has told something; or all of a subsystem. */
 struct conn_log_teller {
     uint64_t number;  /* of its last batch that was taken */
     uint64_t next_ms; /* when the next may come */
+    uint64_t due_us;  /* of a subsystem: when what it has told is paid for */
 };
 
 struct conn_log {
     struct conn_log_store *store;
     struct meters *meters;
     uint64_t per_s;
-    struct map tellers;  /* by "subsystem/instance", owned */
-    uint64_t all_due_ms; /* when what all have told is paid for */
+    struct map tellers;  /* by "subsystem/instance", and "subsystem/"; owned */
+    uint64_t all_due_us; /* as of a subsystem, of all */
     uint64_t unwritten;  /* since the last line that could be written */
     bool failing;        /* told */
 };
@@ -209,49 +210,66 @@ static void conn_log_keep(struct conn_log *log, const struct conn_log_from *from
     conn_log_count(log, err_is_ok(err) ? METERS_ACCESS_KEPT : METERS_ACCESS_UNWRITABLE, num);
 }
 
-static struct conn_log_teller *conn_log_find_teller(struct conn_log *log,
-                                                    const struct conn_log_from *from)
+static struct conn_log_teller *conn_log_find_teller(struct conn_log *log, const char *subsystem,
+                                                    const char *instance)
 {
-    CLEANUP(mem_freep) char *key = mem_printf("%s/%s", from->subsystem, from->instance);
+    CLEANUP(mem_freep) char *key = mem_printf("%s/%s", subsystem, instance);
     struct conn_log_teller *teller = map_get(&log->tellers, key);
 
     if (teller != NULL)
         return teller;
-    /* All begin anew: batches that come again then are kept twice. */
-    if (map_num(&log->tellers) == CONN_LOG_TELLERS_MAX)
-        conn_log_forget(log);
     teller = mem_zalloc(sizeof(*teller));
     (void)map_put(&log->tellers, key, teller);
     return teller;
 }
 
-/* How long the batch has to wait: for what the sidecar itself has told, and for what all have. */
-static uint64_t conn_log_wait_ms(const struct conn_log *log, const struct conn_log_teller *teller,
-                                 uint64_t now_ms)
+static uint64_t conn_log_owes_ms(uint64_t due_us, uint64_t now_ms)
 {
+    uint64_t patient_us = now_ms * 1000 + CONN_LOG_DEBT_US;
+
+    return due_us > patient_us ? (due_us - patient_us) / 1000 + 1 : 0;
+}
+
+static void conn_log_charge(uint64_t *due_us, uint64_t now_ms, uint64_t cost, uint64_t per_s)
+{
+    if (*due_us < now_ms * 1000)
+        *due_us = now_ms * 1000;
+    *due_us += cost * 1000000 / per_s;
+}
+
+/* How long the batch has to wait: for what the sidecar itself has told, for what its subsystem has,
+ * and for what all have. */
+static uint64_t conn_log_wait_ms(const struct conn_log *log, const struct conn_log_teller *teller,
+                                 const struct conn_log_teller *subsystem, uint64_t now_ms)
+{
+    uint64_t own_ms = conn_log_owes_ms(subsystem->due_us, now_ms);
+    uint64_t all_ms = conn_log_owes_ms(log->all_due_us, now_ms);
+
     if (now_ms + CONN_LOG_EARLY_MS < teller->next_ms)
         return teller->next_ms - now_ms;
-    if (now_ms + CONN_LOG_DEBT_MS < log->all_due_ms)
-        return log->all_due_ms - CONN_LOG_DEBT_MS - now_ms;
-    return 0;
+    return own_ms > all_ms ? own_ms : all_ms;
 }
 
 void conn_log_take(struct conn_log *log, const struct conn_log_from *from,
                    const Mortise__V1__AccessLogBatch *batch, Mortise__V1__AccessLogAck *out)
 {
-    struct conn_log_teller *teller = conn_log_find_teller(log, from);
-    uint64_t cost = batch->n_entries + 1, now_ms = from->mono_ms;
-    uint64_t wait_ms = conn_log_wait_ms(log, teller, now_ms);
+    struct conn_log_teller *teller, *subsystem;
+    uint64_t cost = batch->n_entries + 1, now_ms = from->mono_ms, wait_ms;
 
+    /* All begin anew: batches that come again then are kept twice. */
+    if (map_num(&log->tellers) >= CONN_LOG_TELLERS_MAX)
+        conn_log_forget(log);
+    teller = conn_log_find_teller(log, from->subsystem, from->instance);
+    subsystem = conn_log_find_teller(log, from->subsystem, "");
+    wait_ms = conn_log_wait_ms(log, teller, subsystem, now_ms);
     if (wait_ms == 0) {
         if (batch->number != teller->number)
             conn_log_keep(log, from, batch);
         teller->number = batch->number;
         wait_ms = (cost * 1000 + log->per_s - 1) / log->per_s;
         teller->next_ms = now_ms + wait_ms;
-        if (log->all_due_ms < now_ms)
-            log->all_due_ms = now_ms;
-        log->all_due_ms += (cost * 1000 + CONN_LOG_ALL_PER_S - 1) / CONN_LOG_ALL_PER_S;
+        conn_log_charge(&subsystem->due_us, now_ms, cost, CONN_LOG_ONE_PER_S);
+        conn_log_charge(&log->all_due_us, now_ms, cost, CONN_LOG_ALL_PER_S);
     } else {
         conn_log_count(log, METERS_ACCESS_PUT_OFF, batch->n_entries);
     }
