@@ -53,7 +53,26 @@ static uint64_t audit_ship_seq(struct bytes line)
     return seq;
 }
 
-/* Where the file ends: its last whole line, behind which a half one is cut off. */
+/* Whether the text begins as the record does that is written next. */
+static bool audit_ship_is_next(const struct audit_ship *ship, struct bytes text)
+{
+    const Mortise__V1__AuditHead *head = audit_head(ship->audit);
+    uint64_t next =
+        head->shipped_seq + 1 > head->first_seq ? head->shipped_seq + 1 : head->first_seq;
+    CLEANUP(buf_fini) struct buf line = {.max = AUDIT_SHIP_LINE_MAX};
+    Mortise__V1__AuditRecord *record;
+    bool same;
+
+    if (!err_is_ok(audit_read(ship->audit, next, &record)))
+        return false;
+    same = err_is_ok(audit_json(record, &line)) && text.len <= buf_size(&line) &&
+           memcmp(buf_view(&line).ptr, text.ptr, text.len) == 0;
+    pb_free(&record->base);
+    return same;
+}
+
+/* Where the file ends: its last whole line, behind which a half one is cut off. A file that is not
+ * of records is somebody else's: nothing is cut off of it, and nothing put there. */
 static err_t audit_ship_resume(struct audit_ship *ship, off_t size, uint64_t *out_seq)
 {
     CLEANUP(buf_fini) struct buf text = {.max = 2 * AUDIT_SHIP_LINE_MAX};
@@ -61,16 +80,21 @@ static err_t audit_ship_resume(struct audit_ship *ship, off_t size, uint64_t *ou
     size_t whole, begin;
 
     *out_seq = 0;
+    if (size == 0)
+        return OK;
     TRY(audit_ship_read_end(ship->fd, size, &text));
     end = buf_view(&text);
     for (whole = end.len; whole > 0 && end.ptr[whole - 1] != '\n';)
         whole--;
-    if (whole < end.len && ftruncate(ship->fd, size - (off_t)(end.len - whole)) != 0)
-        return FAIL(IO, errno);
     for (begin = whole > 0 ? whole - 1 : 0; begin > 0 && end.ptr[begin - 1] != '\n';)
         begin--;
-    if (whole > begin)
+    if (whole > 0)
         *out_seq = audit_ship_seq(bytes_of(end.ptr + begin, whole - begin));
+    /* Of one line that is half there is nothing but that to tell whose it is. */
+    if (whole > 0 ? *out_seq == 0 : (off_t)end.len < size || !audit_ship_is_next(ship, end))
+        return FAIL(AUDIT_FILE, 0);
+    if (whole < end.len && ftruncate(ship->fd, size - (off_t)(end.len - whole)) != 0)
+        return FAIL(IO, errno);
     return OK;
 }
 
@@ -91,6 +115,7 @@ static err_t audit_ship_reopen(struct audit_ship *ship)
 {
     struct stat st;
     uint64_t seq;
+    err_t err;
 
     if (ship->fd >= 0)
         (void)close(ship->fd);
@@ -102,7 +127,12 @@ static err_t audit_ship_reopen(struct audit_ship *ship)
         return FAIL(FILE_OPEN, EINVAL);
     ship->dev = st.st_dev;
     ship->ino = st.st_ino;
-    TRY(audit_ship_resume(ship, st.st_size, &seq));
+    err = audit_ship_resume(ship, st.st_size, &seq);
+    if (err_is(err, E_AUDIT_FILE)) { /* looked at again with the next record */
+        (void)close(ship->fd);
+        ship->fd = -1;
+    }
+    TRY(err);
     audit_ship_begin(ship, seq > ship->shipped ? seq : ship->shipped);
     return OK;
 }
@@ -204,7 +234,12 @@ err_t audit_ship_open(struct audit *audit, const char *flag, const char *path,
     ship->fd = -1;
     err = audit_ship_reopen(ship);
     if (!err_is_ok(err)) {
-        faults_add(faults, flag, "%s: %s: %s", path, err_text(err.code), strerror(err.sub));
+        if (err_is(err, E_AUDIT_FILE))
+            faults_add(faults, flag,
+                       "%s: %s: wanted is a file of its own, new or as this control plane left it",
+                       path, err_text(err.code));
+        else
+            faults_add(faults, flag, "%s: %s: %s", path, err_text(err.code), strerror(err.sub));
         audit_ship_close(ship);
         return err;
     }

@@ -409,22 +409,6 @@ static void plane_measure(struct plane *plane)
     meters_set(meters, METERS_OIDC_FRESH, oidc_fresh_at(plane->oidc));
 }
 
-static void plane_on_tick(void *arg)
-{
-    struct plane *plane = arg;
-
-    registry_tick(plane->registry);
-    plaintext_uses_tick(plane->plaintext_uses);
-    crls_tick(plane->crls);
-    root_rotation_tick(plane->root_rotation);
-    audit_tick(plane->audit);
-    audit_ship_tick(plane->ship);
-    oidc_tick(plane->oidc);
-    plane_recheck(plane);
-    plane_measure(plane);
-    timer_start(plane->loop, &plane->tick, PLANE_TICK_MS, plane_on_tick, plane);
-}
-
 /* The file of the first start's token has done its work, or its time is over. */
 static void plane_remove_login(struct plane *plane, bool used)
 {
@@ -436,13 +420,29 @@ static void plane_remove_login(struct plane *plane, bool used)
         (void)unlink(path);
 }
 
+static void plane_on_tick(void *arg)
+{
+    struct plane *plane = arg;
+
+    registry_tick(plane->registry);
+    plaintext_uses_tick(plane->plaintext_uses);
+    crls_tick(plane->crls);
+    root_rotation_tick(plane->root_rotation);
+    audit_tick(plane->audit);
+    audit_ship_tick(plane->ship);
+    oidc_tick(plane->oidc);
+    plane_remove_login(plane, false);
+    plane_recheck(plane);
+    plane_measure(plane);
+    timer_start(plane->loop, &plane->tick, PLANE_TICK_MS, plane_on_tick, plane);
+}
+
 static void plane_on_maintain(void *arg)
 {
     struct plane *plane = arg;
     err_t err = OK;
     bool more = false;
 
-    plane_remove_login(plane, false);
     if (!plane->purging) /* it looks at all tokens: once an hour */
         err = attest_purge(plane->vault, clock_wall_s(loop_clock(plane->loop)));
     if (err_is_ok(err))

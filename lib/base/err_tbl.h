@@ -126,6 +126,7 @@ X(STORE_CORRUPT, SYSTEM, "store is corrupt")
 X(STORE_UNWRITABLE, SYSTEM, "store cannot be written")
 X(STORE_CONFLICT, OPERATOR, "changed by somebody else meanwhile")
 X(AUDIT_MISSING, OPERATOR, "the store has no audit log") /* sub: 1: but parts of one */
+X(AUDIT_FILE, OPERATOR, "does not end with a record of an audit log, and stays as it is")
 X(STORE_SCHEMA, OPERATOR, "store was made by another version of the program") /* sub: its schema */
 X(STORE_BUSY, OPERATOR, "store is in use by another process")
 X(KEK_UNAVAILABLE, OPERATOR, "key-encryption key is missing or wrong")

@@ -316,6 +316,42 @@ def test_a_file_that_cannot_be_opened_is_told_at_the_start(folder, binaries):
     assert "--audit-file" in alone.program.tail(5)
 
 
+def test_a_file_that_is_somebody_elses_stays_as_it_is(folder, binaries):
+    """Whatever it has: not even half a line is taken off it, at the start or when it comes in the place of ours."""
+    path = folder / "others"
+    path.mkdir()
+    shipped, alone = path / "audit.jsonl", Alone(path, binaries)
+    for content in ("a list of\nthings that somebody has not finished wri", "half a line", '{"seq": "0"}\n', "\n\n",
+                    '{"key": "value"}\n{"seq', "x" * (3 << 20), '{"seq":"1","at_ms":"17'):
+        shipped.write_text(content)
+        alone.start("--audit-file", shipped, ready=False)
+        assert wait_for("it has ended", lambda: not alone.program.alive())
+        assert "does not end with a record of an audit log, and stays as it is" in alone.program.tail(5)
+        assert shipped.read_text() == content
+    shipped.unlink()
+    alone.start("--audit-file", shipped)
+    try:
+        wait_for("it is ours", lambda: shipped.exists() and '"control.start"' in shipped.read_text())
+        first = shipped.read_text()
+        shipped.rename(path / "ours.jsonl")
+        shipped.write_text("somebody's\nnotes")
+        alone.ctl("token", "create", "portal")
+        wait_for("it is told", lambda: alone.program.events("file_not_written"))
+        assert shipped.read_text() == "somebody's\nnotes"
+        shipped.unlink()
+        alone.ctl("token", "create", "gateway")
+        wait_for("nothing is missing", lambda: shipped.exists() and shipped.read_text().count('"token.create"') == 2)
+        # What a power cut has left half goes, behind a line of ours.
+        alone.stop()
+        begun = shipped.read_text().splitlines(keepends=True)
+        shipped.write_text("".join(begun[:1]) + begun[1][:9])
+        alone.start("--audit-file", shipped)
+        wait_for("it goes on", lambda: shipped.read_text().startswith(begun[0] + begun[1]))
+        assert first.count("\n") > 0
+    finally:
+        alone.stop()
+
+
 # ---- the disk, and the end ----
 
 @pytest.mark.skipif(CONFIG != "opt", reason="a sanitizer wants to be loaded first")

@@ -3,6 +3,7 @@ a token that is good once, for a quarter of an hour, and shown to nobody but the
 
 Drives: R50, D5"""
 import json
+import os
 import subprocess
 
 import grpc
@@ -49,6 +50,10 @@ def invite(control, name, *flags):
     return path
 
 
+def whoami_at_socket(control):
+    return json.loads(control.ctl("whoami", "-o", "json"))
+
+
 @pytest.mark.sanitize
 def test_the_first_start_leaves_a_token_that_is_good_once(control):
     token = control.data / "admin-token"
@@ -70,6 +75,15 @@ def test_the_first_start_leaves_a_token_that_is_good_once(control):
     control.program.stop()
     control.start()
     assert not token.exists()
+
+
+def test_its_file_goes_with_its_time(control):
+    token = control.data / "admin-token"
+    known = os.stat(token)
+    os.utime(token, (known.st_atime, known.st_mtime - 890))
+    assert whoami_at_socket(control)["role"] == "admin" and token.exists(), "ten seconds are left"
+    os.utime(token, (known.st_atime, known.st_mtime - 900))
+    wait_for("the file is gone", lambda: not token.exists(), 10)
 
 
 def test_who_is_invited_has_the_role_that_was_meant(control):
