@@ -197,6 +197,7 @@ static bool shown_concerns_cert(err_t err)
     case E_TRUST_DOMAIN:
     case E_PEER_IDENTITY:
     case E_PEER_DENIED:
+    case E_POLICY_DENIED:
     case E_PEER_REVOKED:
     case E_CRL_MISSING:
     case E_CRL_STALE:

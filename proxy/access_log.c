@@ -270,6 +270,7 @@ static size_t access_log_fields(const struct access_view *view,
         LOG_UINT("duration_ms", view->duration_ms),
         LOG_UINT("generation", conn->snapshot->generation),
         LOG_STR("reason", close_reason_name(view->reason)),
+        LOG_STR("policy", conn->policy),
         LOG_STR("error", !err_is_ok(view->err) ? err_name(view->err.code) : NULL),
         view->err.sub != 0 ? LOG_INT("error_sub", view->err.sub) : LOG_STR("error_sub", NULL),
         view->suppressed != 0 ? LOG_UINT("suppressed", view->suppressed)
@@ -344,6 +345,7 @@ static void access_log_share(const struct access_view *view)
     entry.handshake_us = conn->handshake_us;
     entry.duration_ms = view->duration_ms;
     entry.reason = access_log_lend(close_reason_name(view->reason));
+    entry.policy = access_log_lend(conn->policy);
     if (!err_is_ok(view->err))
         entry.error = access_log_lend(err_name(view->err.code));
     entry.error_sub = view->err.sub;

@@ -9,6 +9,31 @@ static err_t authz_not_revoked(const struct snapshot *snapshot, const struct pee
     return revoke_find(snapshot->revoked, peer, &grace_ms) ? FAIL(PEER_REVOKED, 0) : OK;
 }
 
+/* The peer's side of it; `peer` NULL: nobody knows who it is. */
+static const Mortise__V1__Policy *authz_denies(const struct snapshot *snapshot,
+                                               const struct link *link, const struct peer *peer)
+{
+    if (snapshot->policies == NULL)
+        return NULL;
+    return policy_find(snapshot->policies, link->name,
+                       link->direction == DIRECTION_INBOUND ? POLICY_CLIENT : POLICY_SERVER,
+                       peer != NULL ? peer->spiffe_id : "");
+}
+
+static err_t authz_not_denied(const struct snapshot *snapshot, const struct link *link,
+                              const struct peer *peer)
+{
+    return authz_denies(snapshot, link, peer) != NULL ? FAIL(POLICY_DENIED, 0) : OK;
+}
+
+const char *authz_policy(const struct snapshot *snapshot, const struct link *link,
+                         const struct peer *peer)
+{
+    const Mortise__V1__Policy *policy = authz_denies(snapshot, link, peer);
+
+    return policy != NULL ? policy->name : NULL;
+}
+
 err_t authz_server(const struct snapshot *snapshot, const struct link *link,
                    const struct peer *peer, int64_t now_s)
 {
@@ -17,6 +42,7 @@ err_t authz_server(const struct snapshot *snapshot, const struct link *link,
     TRY(authz_not_revoked(snapshot, peer));
     if (!peer_matches(peer, &link->peers))
         return FAIL(PEER_IDENTITY, 0);
+    TRY(authz_not_denied(snapshot, link, peer));
     return crl_set_check(link->crls, peer, now_s);
 }
 
@@ -73,10 +99,17 @@ err_t authz_client(const struct snapshot *snapshot, int entry, const struct peer
 {
     const struct link *found;
 
-    if (peer == NULL)
-        return authz_anonymous(snapshot, entry, out);
+    if (peer == NULL) {
+        TRY(authz_anonymous(snapshot, entry, &found));
+        *out = found;
+        return authz_not_denied(snapshot, found, NULL);
+    }
     TRY(authz_not_revoked(snapshot, peer));
     TRY(authz_choose(snapshot, entry, peer, &found));
+    if (authz_denies(snapshot, found, peer) != NULL) {
+        *out = found;
+        return FAIL(POLICY_DENIED, 0);
+    }
     TRY(crl_set_check(found->crls, peer, now_s));
     *out = found;
     return OK;
@@ -106,30 +139,48 @@ static bool authz_trusted(const struct link *link, const struct peer *peer)
     return bundle_has_inside(link->bundle);
 }
 
+/* All but revocation by the deny set. `link` NULL: there is none any more. */
+static err_t authz_live_rules(const struct snapshot *now, const struct link *link,
+                              const struct peer *peer, int64_t now_s)
+{
+    if (link == NULL || !peer_matches(peer, &link->peers))
+        return FAIL(POLICY_CHANGED, 0);
+    TRY(authz_not_denied(now, link, peer));
+    if (!authz_trusted(link, peer))
+        return FAIL(TRUST_CHANGED, 0);
+    if (err_is(crl_set_check(link->crls, peer, now_s), E_PEER_REVOKED))
+        return FAIL(PEER_REVOKED, 0);
+    return OK;
+}
+
 err_t authz_live(const struct snapshot *now, const struct link *link, const struct peer *peer,
                  int64_t now_s, uint32_t *out_grace_ms)
 {
     const struct link *found = snapshot_link(now, link->direction, link->name);
+    uint32_t grace_ms = 0;
+    bool revoked;
 
     *out_grace_ms = 0;
-    if (peer == NULL)
-        return found != NULL && (found->anonymous || found->unverified) ? OK
-                                                                        : FAIL(POLICY_CHANGED, 0);
-    if (revoke_find(now->revoked, peer, out_grace_ms))
+    if (peer == NULL) {
+        if (found == NULL || !(found->anonymous || found->unverified))
+            return FAIL(POLICY_CHANGED, 0);
+        return authz_not_denied(now, found, NULL);
+    }
+    revoked = revoke_find(now->revoked, peer, &grace_ms);
+    if (revoked && grace_ms == 0)
         return FAIL(PEER_REVOKED, 0);
-    *out_grace_ms = 0;
-    if (found == NULL || !peer_matches(peer, &found->peers))
-        return FAIL(POLICY_CHANGED, 0);
-    if (!authz_trusted(found, peer))
-        return FAIL(TRUST_CHANGED, 0);
-    if (err_is(crl_set_check(found->crls, peer, now_s), E_PEER_REVOKED))
-        return FAIL(PEER_REVOKED, 0);
-    return OK;
+    TRY(authz_live_rules(now, found, peer, now_s)); /* a grace is none for what else ends it */
+    if (!revoked)
+        return OK;
+    *out_grace_ms = grace_ms;
+    return FAIL(PEER_REVOKED, 0);
 }
 
 err_t authz_plain(const struct snapshot *now, const struct link *link, int64_t now_s)
 {
     const struct link *found = snapshot_link(now, link->direction, link->name);
 
-    return found != NULL && link_is_permissive(found, now_s) ? OK : FAIL(POLICY_CHANGED, 0);
+    if (found == NULL || !link_is_permissive(found, now_s))
+        return FAIL(POLICY_CHANGED, 0);
+    return authz_not_denied(now, found, NULL);
 }

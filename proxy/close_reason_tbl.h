@@ -14,10 +14,10 @@ X(PEER_IDENTITY, "peer_identity")       /* a good certificate of somebody else *
 X(REVOKED, "revoked")                   /* the peer is, or it says that we are */
 X(CRL_MISSING, "crl_missing") /* no revocation list of an issuer of the peer, where lists are */
 X(CRL_STALE, "crl_stale")     /* there is one, but its nextUpdate has passed */
-X(POLICY, "policy")           /* open when its link went, or named others */
-X(TRUST, "trust")             /* open when its peer's CA left the truststore */
-X(EXPIRED, "expired")         /* open when its peer's certificate came to its end */
-X(MAX_AGE, "max_age")         /* as old as its profile allows */
+X(POLICY, "policy")   /* a policy denies the peer; or open when its link went, or named others */
+X(TRUST, "trust")     /* open when its peer's CA left the truststore */
+X(EXPIRED, "expired") /* open when its peer's certificate came to its end */
+X(MAX_AGE, "max_age") /* as old as its profile allows */
 X(SERVER_NAME, "server_name") /* selects no link */
 X(HANDSHAKE_TIMEOUT, "handshake_timeout")
 X(CONNECT_FAILED, "connect_failed")

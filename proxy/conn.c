@@ -57,6 +57,7 @@ static const struct {
     {E_PEER_EXPIRED, CLOSE_EXPIRED},
     {E_MAX_AGE, CLOSE_MAX_AGE},
     {E_POLICY_CHANGED, CLOSE_POLICY},
+    {E_POLICY_DENIED, CLOSE_POLICY},
     {E_TRUST_CHANGED, CLOSE_TRUST},
     {E_TRUST_DOMAIN, CLOSE_PEER_IDENTITY},
     {E_KEY_WEAK, CLOSE_PEER_CERTIFICATE},
@@ -504,6 +505,8 @@ static void conn_count_end(struct conn *conn, enum close_reason reason)
         stats_closed(stats, conn->direction, &conn->link->stats, conn->link->name, reason);
     else
         stats_refused(stats, conn->direction, reason);
+    if (conn->policy != NULL && conn->link != NULL)
+        stats_policy_denied(stats, conn->direction, conn->link->name, conn->policy);
     if (conn->plain)
         stats_plaintext_ended(stats, conn->link->name,
                               clock_wall_s(loop_clock(conn->worker->loop)));
@@ -580,6 +583,7 @@ void conn_drop_mesh(struct conn *conn, bool alerted)
     tls_check_init(&setup->check, loop_clock(conn->worker->loop), conn->worker->cache);
     mem_free(setup->claimed);
     setup->claimed = NULL;
+    conn->policy = NULL;
     conn->handshake_us = 0;
 }
 
@@ -751,6 +755,12 @@ err_t conn_judge(const struct conn *conn, const struct snapshot *now, uint32_t *
     return authz_live(now, conn->link, conn->peer, now_s, out_grace_ms);
 }
 
+void conn_blame(struct conn *conn, const struct snapshot *by, const struct link *link,
+                const struct peer *peer, err_t err)
+{
+    conn->policy = err_is(err, E_POLICY_DENIED) ? authz_policy(by, link, peer) : NULL;
+}
+
 /* ---- open ---- */
 
 static void conn_setup_free(struct conn *conn)
@@ -890,8 +900,8 @@ static void conn_close_setup(struct conn *conn, bool refused)
 static void conn_close_relay(struct conn *conn, err_t err)
 {
     bool judged = err_is(err, E_PEER_REVOKED) || err_is(err, E_POLICY_CHANGED) ||
-                  err_is(err, E_TRUST_CHANGED) || err_is(err, E_PEER_EXPIRED) ||
-                  err_is(err, E_MAX_AGE);
+                  err_is(err, E_POLICY_DENIED) || err_is(err, E_TRUST_CHANGED) ||
+                  err_is(err, E_PEER_EXPIRED) || err_is(err, E_MAX_AGE);
     struct stream *mesh = judged && !conn->plain ? relay_take(&conn->relay, RELAY_MESH) : NULL;
 
     if (judged)

@@ -99,6 +99,7 @@ struct conn {
     uint64_t asked;         /* in which round it was judged last, see live.h */
     uint64_t end_ms;        /* when it is to end whatever happens; 0: nobody has said so */
     uint64_t bytes_told[2]; /* to the metrics already */
+    const char *policy;     /* that denies its peer, while it ends for that; NULL */
     uint64_t key;           /* of the handshake, see shown_key_of; 0: none yet */
     uint32_t handshake_us;
     uint32_t drain_ms;        /* so long before its end it begins to go, see age.h */
@@ -148,6 +149,10 @@ void conn_drop_mesh(struct conn *conn, bool alerted);
 
 /* conn_claim notes who a denied peer says to be, for the log. */
 void conn_claim(struct conn *conn, const struct peer *peer);
+/* conn_blame notes by which policy of `by` a POLICY_DENIED is, for the log; another error by none.
+ * `by` is the connection's snapshot, or is kept until it is closed. */
+void conn_blame(struct conn *conn, const struct snapshot *by, const struct link *link,
+                const struct peer *peer, err_t err);
 /* conn_set_link says by which link it goes; once. */
 void conn_set_link(struct conn *conn, const struct link *link);
 

@@ -61,6 +61,7 @@ void conn_note_failure(const struct conn *conn, err_t err, unsigned side)
         .link = conn->link != NULL ? conn->link->name : NULL,
         .reason = conn_reason(err, side),
         .err = err,
+        .policy = conn->policy,
         .key = conn->key,
         .peer = conn_addr_get(conn->direction == DIRECTION_OUTBOUND ? &conn->destination
                                                                     : &conn->source),

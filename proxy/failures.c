@@ -18,6 +18,7 @@ struct failure {
     char *link;                   /* "" : none */
     char *peer_id;                /* likewise */
     char *server_name, *offered;  /* NULL: not known */
+    char *policy;                 /* of the last; NULL: none */
     struct addr local, peer;
     err_t err;
     enum direction direction;
@@ -46,6 +47,7 @@ static void failure_clear(struct failure *kind)
     mem_free(kind->peer_id);
     mem_free(kind->server_name);
     mem_free(kind->offered);
+    mem_free(kind->policy);
     *kind = (struct failure){.id = 0};
 }
 
@@ -149,6 +151,8 @@ static void failure_set(struct failure *kind, const struct failures_new *add)
     kind->last_ms = add->now_ms;
     kind->reason = add->reason;
     kind->err = add->err;
+    mem_free(kind->policy);
+    kind->policy = add->policy != NULL ? mem_strdup(add->policy) : NULL;
     kind->local = add->local;
     kind->peer = add->peer;
     if (add->key != 0) {
@@ -235,6 +239,7 @@ static Mortise__V1__FailedConnection *failure_message(const struct failure *kind
     out->peer_id = mem_strdup(kind->peer_id);
     out->server_name = failure_text(kind->server_name);
     out->offered = failure_text(kind->offered);
+    out->policy = failure_text(kind->policy);
     if (kind->has_cert)
         out->certificate = failure_certificate(&kind->cert);
     return out;

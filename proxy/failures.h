@@ -27,6 +27,7 @@ struct failures_new {
     uint64_t key;      /* see shown_key_number; 0: none */
     struct addr local; /* len 0: not known */
     struct addr peer;
+    const char *policy;              /* that denied it; NULL: none did */
     const char *peer_id;             /* that the peer claims; NULL: none */
     const SSL *ssl;                  /* of the handshake, if there is one still; NULL */
     const struct shown_hello *hello; /* that it sent; NULL */

@@ -15,7 +15,9 @@ static err_t inbound_authorize(void *arg, int entry, const struct peer *peer)
 
     if (err_is_ok(err))
         return OK;
-    if (entry >= 0)
+    if (err_is(err, E_POLICY_DENIED))
+        conn_blame(conn, conn->snapshot, setup->wanted, peer, err);
+    else if (entry >= 0)
         setup->wanted = &conn->snapshot->inbound[entry];
     conn_claim(conn, peer);
     return err;
@@ -66,6 +68,7 @@ static void inbound_on_first_byte(struct conn *conn, struct bytes first)
 {
     const struct link *link = conn->setup->wanted;
     int64_t now_s = clock_wall_s(loop_clock(conn->worker->loop));
+    err_t err = authz_plain(conn->snapshot, link, now_s);
     struct addr source;
 
     conn->setup->wanted = NULL;
@@ -73,6 +76,10 @@ static void inbound_on_first_byte(struct conn *conn, struct bytes first)
         inbound_handshake(conn);
     } else if (!link_is_permissive(link, now_s)) {
         conn_close(conn, FAIL(TLS_NOT_TLS, 0), RELAY_MESH);
+    } else if (!err_is_ok(err)) {
+        conn_set_link(conn, link);
+        conn_blame(conn, conn->snapshot, link, NULL, err);
+        conn_close(conn, err, RELAY_MESH);
     } else {
         conn_take_plain(conn, link);
         source = conn_addr_get(&conn->source);

@@ -21,6 +21,7 @@ static bool live_ask(struct live *live, struct conn *conn, bool new)
         return true;
     }
     live->ended++;
+    conn_blame(conn, live->now, conn->link, conn->peer, err);
     conn_close(conn, err, RELAY_MESH);
     return false;
 }

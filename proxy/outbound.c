@@ -22,6 +22,7 @@ static err_t outbound_authorize(void *arg, int entry, const struct peer *peer)
     (void)entry;
     if (!err_is_ok(err))
         conn_claim(conn, peer);
+    conn_blame(conn, conn->snapshot, conn->link, peer, err);
     return err;
 }
 

@@ -38,6 +38,7 @@ struct probe_try {
     uint64_t key;
     struct addr local;
     char *claimed;
+    const char *policy; /* that denies the peer; NULL */
     Mortise__V1__ProbeResult *result;
 };
 
@@ -145,6 +146,7 @@ static void probe_fail(struct probe_try *try, err_t err)
         .key = try->key,
         .local = try->local,
         .peer = try->addr,
+        .policy = try->policy,
         .peer_id = try->claimed,
         .ssl = try->in_tls ? tls_ssl(try->mesh) : NULL,
         .now_ms = clock_wall_us() / 1000,
@@ -221,11 +223,15 @@ static err_t probe_authorize(void *arg, int entry, const struct peer *peer)
 {
     struct probe_try *try = arg;
     const struct probe *probe = try->probe;
+    err_t err =
+        authz_server(probe->snapshot, probe->link, peer, clock_wall_s(loop_clock(probe->loop)));
 
     (void)entry;
     if (peer != NULL && try->claimed == NULL)
         try->claimed = mem_strdup(peer->spiffe_id);
-    return authz_server(probe->snapshot, probe->link, peer, clock_wall_s(loop_clock(probe->loop)));
+    if (err_is(err, E_POLICY_DENIED))
+        try->policy = authz_policy(probe->snapshot, probe->link, peer);
+    return err;
 }
 
 static void probe_on_handshake(void *arg, err_t err)

@@ -67,6 +67,7 @@ err_t snapshot_build(const struct snapshot_input *in, struct faults *faults, str
     snapshot_build_outbounds(&b);
     snapshot_build_routes(&b);
     snapshot_build_inbounds(&b);
+    snapshot_check_policies(&b);
     err = revoke_set_new(in->config->revocations, in->config->n_revocations, faults,
                          &snapshot->revoked);
     TRY(faults_err(faults));
@@ -76,6 +77,9 @@ err_t snapshot_build(const struct snapshot_input *in, struct faults *faults, str
         return OK;
     }
 
+    if (snapshot->config->n_policies > 0)
+        snapshot->policies =
+            policy_set_new(snapshot->config->policies, snapshot->config->n_policies);
     snapshot_keep_trust(&b);
     snapshot_link_stats(in->stats, snapshot->outbound, snapshot->num_outbound);
     snapshot_link_stats(in->stats, snapshot->inbound, snapshot->num_inbound);
@@ -116,6 +120,7 @@ void snapshot_unref(struct snapshot *snapshot)
     }
     mem_free(snapshot->trust);
     revoke_set_free(snapshot->revoked);
+    policy_set_free(snapshot->policies);
     if (snapshot->server != NULL)
         tls_ctx_unref(snapshot->server);
     for (size_t i = 0; i < snapshot->num_keystores; i++)

@@ -6,6 +6,7 @@
 
 #include "certs/bundle.h"
 #include "certs/crl_set.h"
+#include "certs/policy.h"
 #include "certs/revoke.h"
 #include "certs/svid.h"
 #include "certs/tls_ctx.h"
@@ -85,6 +86,7 @@ struct snapshot {
     struct svid **keystores; /* of config->keystores; a reference each */
     size_t num_keystores;
     struct revoke_set *revoked;
+    struct policy_set *policies; /* of config->policies; NULL: none */
     struct link *outbound;
     size_t num_outbound;
     struct route *routes; /* the longest prefixes first */

@@ -1,7 +1,7 @@
 /* snapshot_impl: what the files of snapshot.h share: snapshot_names.c (names, and how faults are
  * told), snapshot_trust.c (truststores, our own certificate under them, keystores),
- * snapshot_links.c (profiles and links), snapshot_routes.c (destinations), snapshot.c (the whole).
- */
+ * snapshot_links.c (profiles and links), snapshot_routes.c (destinations), snapshot_policies.c
+ * (policies), snapshot.c (the whole). */
 #ifndef MORTISE_PROXY_SNAPSHOT_IMPL_H
 #define MORTISE_PROXY_SNAPSHOT_IMPL_H
 
@@ -104,5 +104,10 @@ void snapshot_build_outbounds(struct snapshot_builder *b);
 /* snapshot_build_routes comes behind the outbound links. */
 void snapshot_build_routes(struct snapshot_builder *b);
 void snapshot_build_inbounds(struct snapshot_builder *b);
+
+/* ---- policies ---- */
+
+/* snapshot_check_policies comes behind the links, which policies name. */
+void snapshot_check_policies(struct snapshot_builder *b);
 
 #endif

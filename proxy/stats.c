@@ -43,6 +43,8 @@ static const struct metric_family stats_families[] = {
     {"mortise_connections_weak_total", METRIC_COUNTER,
      "Handshakes that were good and weaker than by default, by what was weak.",
      "direction,link,weak", NULL, 0},
+    {"mortise_policy_denied_total", METRIC_COUNTER,
+     "Connections that a policy refused or ended, by its name.", "direction,link,policy", NULL, 0},
     {"mortise_connections_shed_total", METRIC_COUNTER,
      "Connections reset before they began, by the limit that was reached.", "limit", NULL, 0},
     {"mortise_config_generation", METRIC_GAUGE, "Generation of the snapshot in force; 0: none yet.",
@@ -311,6 +313,15 @@ void stats_weak(struct stats *stats, enum direction direction, const char *link,
                 stats_series(stats, "mortise_connections_weak_total", direction_name(direction),
                              link, stats_weak_names[weak]),
                 n);
+}
+
+void stats_policy_denied(struct stats *stats, enum direction direction, const char *link,
+                         const char *policy)
+{
+    metrics_add(
+        stats->metrics,
+        stats_series(stats, "mortise_policy_denied_total", direction_name(direction), link, policy),
+        1);
 }
 
 void stats_plaintext(struct stats *stats, const char *link, int64_t now_s,

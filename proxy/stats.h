@@ -84,6 +84,9 @@ void stats_handshake(struct stats *stats, enum direction direction, err_t err, u
 /* So many more handshakes were weak so; 0: the series is there. */
 void stats_weak(struct stats *stats, enum direction direction, const char *link, enum weak weak,
                 int64_t n);
+/* One more was kept out, or ended, by that policy. */
+void stats_policy_denied(struct stats *stats, enum direction direction, const char *link,
+                         const char *policy);
 void stats_connect_error(struct stats *stats, enum direction direction, const char *link,
                          err_t err);
 /* A connection began, or ended after having been counted as open. */

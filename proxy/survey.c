@@ -5,6 +5,7 @@
 
 #include "lib/base/mem.h"
 #include "lib/rpc/pb.h"
+#include "proxy/authz.h"
 #include "proxy/worker.h"
 
 struct survey_part {
@@ -146,6 +147,9 @@ void survey_see(struct survey_part *part, const struct conn *conn)
     if (!err_is_ok(err)) {
         described->reason = mem_strdup(survey_end_name(survey_end_of(err)));
         described->grace_ms = grace_ms;
+        if (err_is(err, E_POLICY_DENIED))
+            described->policy =
+                survey_text(authz_policy(survey->candidate, conn->link, conn->peer));
     }
     part->connections = mem_realloc(part->connections, (part->num_connections + 1) *
                                                            sizeof(Mortise__V1__LiveConnection *));

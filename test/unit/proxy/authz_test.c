@@ -1,6 +1,6 @@
 /* Who may be at the other end: deny unless a link says yes.
  *
- * Drives: R3, R13, R12, R8 */
+ * Drives: R3, R13, R12, R8, F6 */
 #include "proxy/authz.h"
 
 #include <setjmp.h>
@@ -247,6 +247,191 @@ static void test_plaintext_is_let_in_by_a_permissive_link_only(void **state)
     assert_true(err_is(authz_plain(&now, &link, 99), E_POLICY_CHANGED));
 }
 
+/* ---- policies ---- */
+
+static char policy_links[][8] = {"a", "b", "out"};
+static char *of_a[] = {policy_links[0]}, *of_out[] = {policy_links[2]};
+
+/* One policy of one peer; `of` NULL: of all links. */
+static struct policy_set *policy_of(Mortise__V1__Policy *msg, const char *name,
+                                    Mortise__V1__Policy__Action action, char **of,
+                                    const char *const *peer)
+{
+    mortise__v1__policy__init(msg);
+    msg->name = (char *)(uintptr_t)name;
+    msg->action = action;
+    msg->links = of;
+    msg->n_links = of != NULL ? 1 : 0;
+    msg->peers = (char **)(uintptr_t)peer;
+    msg->n_peers = 1;
+    return policy_set_new(&msg, 1);
+}
+
+/* Two links to one application: of a alone, and of b and both. */
+struct policed {
+    struct link in[2], out;
+    struct snapshot snapshot;
+    Mortise__V1__Policy msg;
+};
+
+static void policed_init(struct policed *test)
+{
+    *test = (struct policed){.msg = {.name = NULL}};
+    test->in[0] = (struct link){.direction = DIRECTION_INBOUND,
+                                .name = policy_links[0],
+                                .peers = {.spiffe_ids = id_a, .num_spiffe_ids = 1}};
+    test->in[1] = (struct link){.direction = DIRECTION_INBOUND,
+                                .name = policy_links[1],
+                                .peers = {.spiffe_ids = id_b, .num_spiffe_ids = 2}};
+    test->out = (struct link){.direction = DIRECTION_OUTBOUND,
+                              .name = policy_links[2],
+                              .peers = {.spiffe_ids = id_a, .num_spiffe_ids = 1}};
+    test->snapshot = (struct snapshot){
+        .inbound = test->in,
+        .num_inbound = 2,
+        .outbound = &test->out,
+        .num_outbound = 1,
+        .revoked = denied(NULL, 0),
+    };
+}
+
+static void policed_fini(struct policed *test)
+{
+    policy_set_free(test->snapshot.policies);
+    revoke_set_free(test->snapshot.revoked);
+}
+
+static void policed_set(struct policed *test, struct policy_set *set)
+{
+    policy_set_free(test->snapshot.policies);
+    test->snapshot.policies = set;
+}
+
+static void test_a_deny_keeps_out_clients_and_servers(void **state)
+{
+    struct policed test;
+    struct somebody who;
+    const struct link *out = NULL;
+
+    (void)state;
+    policed_init(&test);
+    policed_set(&test, policy_of(&test.msg, "no-a", MORTISE__V1__POLICY__ACTION__DENY, NULL, id_a));
+    assert_true(err_is(authz_client(&test.snapshot, 0, somebody(&who, id_a[0], NULL), 0, &out),
+                       E_POLICY_DENIED));
+    assert_ptr_equal(out, &test.in[0]); /* for the log */
+    assert_string_equal(authz_policy(&test.snapshot, out, &who.peer), "no-a");
+    assert_true(err_is(authz_client(&test.snapshot, -1, &who.peer, 0, &out), E_POLICY_DENIED));
+    assert_true(err_is(authz_server(&test.snapshot, &test.out, &who.peer, 0), E_POLICY_DENIED));
+    /* others are what they were, also those whom no link knows */
+    assert_true(err_is_ok(authz_client(&test.snapshot, 1, somebody(&who, id_b[0], NULL), 0, &out)));
+    assert_true(err_is(authz_client(&test.snapshot, 1, somebody(&who, id_a[0], NULL), 0, &out),
+                       E_PEER_DENIED));
+
+    policed_set(&test,
+                policy_of(&test.msg, "out", MORTISE__V1__POLICY__ACTION__DENY, of_out, id_a));
+    assert_true(err_is_ok(authz_client(&test.snapshot, 0, &who.peer, 0, &out)));
+    assert_true(err_is(authz_server(&test.snapshot, &test.out, &who.peer, 0), E_POLICY_DENIED));
+    policed_set(&test, NULL);
+    assert_true(err_is_ok(authz_server(&test.snapshot, &test.out, &who.peer, 0)));
+    policed_fini(&test);
+}
+
+static void test_an_allow_keeps_out_the_other_clients(void **state)
+{
+    struct policed test;
+    struct somebody who;
+    const struct link *out = NULL;
+
+    (void)state;
+    policed_init(&test);
+    policed_set(&test,
+                policy_of(&test.msg, "only", MORTISE__V1__POLICY__ACTION__ALLOW, NULL, &id_b[1]));
+    assert_true(err_is_ok(authz_client(&test.snapshot, 1, somebody(&who, id_b[1], NULL), 0, &out)));
+    assert_true(err_is(authz_client(&test.snapshot, 1, somebody(&who, id_b[0], NULL), 0, &out),
+                       E_POLICY_DENIED));
+    assert_string_equal(authz_policy(&test.snapshot, &test.in[1], &who.peer), "only");
+    /* it lets nobody in where the link does not */
+    assert_true(err_is(authz_client(&test.snapshot, 0, somebody(&who, id_b[1], NULL), 0, &out),
+                       E_PEER_DENIED));
+    /* servers are not what it is about */
+    assert_true(
+        err_is_ok(authz_server(&test.snapshot, &test.out, somebody(&who, id_a[0], NULL), 0)));
+    policed_fini(&test);
+}
+
+/* Without an ID nobody is named: an ALLOW is none of theirs, a DENY does not meet them. */
+static void test_who_has_no_id_is_not_allowed(void **state)
+{
+    struct policed test;
+    struct somebody who;
+    const struct link *out = NULL;
+    uint32_t grace_ms = 0;
+
+    (void)state;
+    policed_init(&test);
+    test.in[0].anonymous = true;
+    test.in[0].permissive_until = 100;
+    test.in[0].permissive_listen.len = sizeof(struct sockaddr_in);
+    test.out.unverified = true;
+    assert_true(err_is_ok(authz_client(&test.snapshot, 0, NULL, 0, &out)));
+    policed_set(&test, policy_of(&test.msg, "no-a", MORTISE__V1__POLICY__ACTION__DENY, NULL, id_a));
+    assert_true(err_is_ok(authz_client(&test.snapshot, 0, NULL, 0, &out)));
+    assert_true(err_is_ok(authz_plain(&test.snapshot, &test.in[0], 0)));
+
+    policed_set(&test,
+                policy_of(&test.msg, "only", MORTISE__V1__POLICY__ACTION__ALLOW, of_a, id_a));
+    assert_true(err_is(authz_client(&test.snapshot, 0, NULL, 0, &out), E_POLICY_DENIED));
+    assert_string_equal(authz_policy(&test.snapshot, out, NULL), "only");
+    assert_true(
+        err_is(authz_live(&test.snapshot, &test.in[0], NULL, 0, &grace_ms), E_POLICY_DENIED));
+    assert_true(err_is(authz_plain(&test.snapshot, &test.in[0], 0), E_POLICY_DENIED));
+    assert_true(err_is_ok(authz_live(&test.snapshot, &test.out, NULL, 0, &grace_ms)));
+    /* a name of a CA of others */
+    test.in[0].peers = (struct peer_match){.dns_names = (const char *const[]){"db.example.org"},
+                                           .num_dns_names = 1};
+    assert_true(
+        err_is(authz_client(&test.snapshot, 0, somebody(&who, NULL, "db.example.org"), 0, &out),
+               E_POLICY_DENIED));
+    policed_fini(&test);
+}
+
+static void test_a_live_connection_ends_by_a_policy(void **state)
+{
+    static char domain[] = "mesh.test";
+    uint8_t ours[1][32] = {{1}};
+    struct bundle bundle = bundle_of_one(ours, domain);
+    struct peer_issuer issuer = {.cert_sha256 = {1}};
+    struct policed test;
+    struct somebody who;
+    uint32_t grace_ms = 7;
+
+    (void)state;
+    policed_init(&test);
+    test.in[0].bundle = &bundle;
+    test.in[0].own_trust = true;
+    (void)somebody(&who, id_a[0], NULL);
+    who.peer.issuers = &issuer;
+    who.peer.num_issuers = 1;
+    assert_true(err_is_ok(authz_live(&test.snapshot, &test.in[0], &who.peer, 0, &grace_ms)));
+    policed_set(&test, policy_of(&test.msg, "no-a", MORTISE__V1__POLICY__ACTION__DENY, of_a, id_a));
+    assert_true(
+        err_is(authz_live(&test.snapshot, &test.in[0], &who.peer, 0, &grace_ms), E_POLICY_DENIED));
+    assert_int_equal(grace_ms, 0);
+    assert_string_equal(authz_policy(&test.snapshot, &test.in[0], &who.peer), "no-a");
+    /* also where a revocation would let it go on for a while */
+    revoke_set_free(test.snapshot.revoked);
+    test.snapshot.revoked = denied(id_a[0], 10000);
+    assert_true(
+        err_is(authz_live(&test.snapshot, &test.in[0], &who.peer, 0, &grace_ms), E_POLICY_DENIED));
+    assert_int_equal(grace_ms, 0);
+    revoke_set_free(test.snapshot.revoked);
+    test.snapshot.revoked = denied(NULL, 0);
+    policed_set(&test,
+                policy_of(&test.msg, "no-a", MORTISE__V1__POLICY__ACTION__DENY, of_out, id_a));
+    assert_true(err_is_ok(authz_live(&test.snapshot, &test.in[0], &who.peer, 0, &grace_ms)));
+    policed_fini(&test);
+}
+
 /* What may have become of a link while its connection lived, one thing at a time. */
 static void test_a_live_connection_is_judged_by_what_is_in_force(void **state)
 {
@@ -366,6 +551,10 @@ int main(void)
         cmocka_unit_test(test_who_is_revoked_is_denied_whatever_links_say),
         cmocka_unit_test(test_a_live_connection_is_judged_by_what_is_in_force),
         cmocka_unit_test(test_peers_of_others_end_with_their_ca),
+        cmocka_unit_test(test_a_deny_keeps_out_clients_and_servers),
+        cmocka_unit_test(test_an_allow_keeps_out_the_other_clients),
+        cmocka_unit_test(test_who_has_no_id_is_not_allowed),
+        cmocka_unit_test(test_a_live_connection_ends_by_a_policy),
     };
 
     return cmocka_run_group_tests(tests, make_snapshot, free_snapshot);

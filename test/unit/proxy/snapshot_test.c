@@ -163,6 +163,29 @@ static void test_a_destination_is_of_one_link(void **state)
                                 "10.0.0.7/32 port 80 is a destination of outbound[0] (a)"));
 }
 
+static void test_policies_are_part_of_a_snapshot(void **state)
+{
+    static const char yaml[] =
+        "truststores: [{name: mesh}]\n"
+        "inbound: {links: [{name: l, target: '127.0.0.1:8080',\n"
+        "  peers: {spiffe_ids: ['spiffe://mesh.test/x']}, truststore: "
+        "mesh}]}\n"
+        "policies: [{name: p, action: DENY, peers: ['spiffe://mesh.test/x']},"
+        " {name: q, action: ALLOW, links: [l]}]\n";
+    struct snapshot *none = world_build(*state, world_good_control, true);
+    struct snapshot *snapshot = world_build(*state, yaml, true);
+
+    assert_non_null(none);
+    assert_null(none->policies);
+    assert_non_null(snapshot); /* an ALLOW of nobody: as a control plane cuts it */
+    assert_string_equal(
+        policy_find(snapshot->policies, "l", POLICY_CLIENT, "spiffe://mesh.test/x")->name, "p");
+    assert_string_equal(
+        policy_find(snapshot->policies, "l", POLICY_CLIENT, "spiffe://mesh.test/y")->name, "q");
+    snapshot_unref(none);
+    snapshot_unref(snapshot);
+}
+
 /* --- faults: one line each of what is wrong, where it is told, and a word of what it says --- */
 
 struct fault_case {
@@ -186,7 +209,25 @@ struct fault_case {
           "inbound: {listen: '0.0.0.0:9', links: [{name: l, target: '127.0.0.1:5', " \
           "permissive: " text "}]}\n"
 
+#define POLICIES(text) IN("0.0.0.0:9", "") "policies: [" text "]\n"
+#define PEERS "peers: ['spiffe://mesh.test/x']"
+
 static const struct fault_case fault_cases[] = {
+    {"policy without a name", false, "policies[0].name", "is missing",
+     POLICIES("{action: DENY, " PEERS "}")},
+    {"two policies of a name", false, "policies[1].name", "another policy",
+     POLICIES("{name: p, action: DENY, " PEERS "}, {name: p, action: DENY, " PEERS "}")},
+    {"policy without an action", false, "policies[0].action", "is missing",
+     POLICIES("{name: p, " PEERS "}")},
+    {"policy of nobody", false, "policies[0].peers", "is missing",
+     POLICIES("{name: p, action: ALLOW}")},
+    {"policy of nobody, of a control plane", true, "policies[0].peers", "is missing",
+     POLICIES("{name: p, action: DENY}")},
+    {"policy of what is no ID", false, "policies[0].peers[0]", "not a SPIFFE ID",
+     POLICIES("{name: p, action: DENY, peers: ['spiffe://mesh.test/x/']}")},
+    {"policy of a link that is not there", false, "policies[0].links[0]",
+     "no link \"ll\" (meant was l?); there are: l",
+     POLICIES("{name: p, action: DENY, links: [ll], " PEERS "}")},
     {"identity of a control plane", true, "identity", "static mode only",
      "identity: {cert_file: a, key_file: b}\n"},
     {"an access log for nobody", false, "access_log_permille", "there is none to tell",
@@ -487,6 +528,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_endpoints_are_addresses_or_names, setup, teardown),
         cmocka_unit_test_setup_teardown(test_the_longest_prefix_says_which_link, setup, teardown),
         cmocka_unit_test_setup_teardown(test_a_destination_is_of_one_link, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_policies_are_part_of_a_snapshot, setup, teardown),
         cmocka_unit_test_setup_teardown(test_every_fault_is_told_with_its_path, setup, teardown),
         cmocka_unit_test_setup_teardown(test_all_faults_are_told_at_once, setup, teardown),
         cmocka_unit_test_setup_teardown(test_the_profile_of_the_file_hides_the_built_in_one, setup,
