@@ -29,6 +29,7 @@ const struct mesh_kind mesh_kinds[MESH_KINDS] = {
     [MESH_TRUSTSTORES] =
         MESH_KIND("truststore", truststores, mortise__v1__mesh_truststore__descriptor),
     [MESH_KEYSTORES] = MESH_KIND("keystore", keystores, mortise__v1__mesh_keystore__descriptor),
+    [MESH_POLICIES] = MESH_KIND("policy", policies, mortise__v1__policy__descriptor),
 };
 
 size_t mesh_num(const Mortise__V1__Mesh *mesh, const struct mesh_kind *kind)
@@ -314,6 +315,39 @@ bool mesh_shows_anew(const Mortise__V1__Mesh *before, const Mortise__V1__Mesh *a
 char *mesh_spiffe_id(const char *trust_domain, const Mortise__V1__Subsystem *subsystem)
 {
     return spiffe_id_of_workload(trust_domain, mesh_namespace(subsystem), mesh_account(subsystem));
+}
+
+/* Whoever is at that end, as the other one's sidecar sees it: below CAs of others nobody has an ID.
+ */
+static const Mortise__V1__Policy *mesh_denies_end(const Mortise__V1__Mesh *mesh,
+                                                  const struct policy_set *policies,
+                                                  const char *trust_domain,
+                                                  const Mortise__V1__Link *link, bool client)
+{
+    const char *judge = client ? mesh_server_profile(link) : mesh_client_profile(link);
+    const Mortise__V1__TlsProfile *profile = mesh_profile(mesh, judge);
+    const Mortise__V1__Subsystem *end = mesh_subsystem(mesh, client ? link->client : link->server);
+    CLEANUP(mem_freep) char *id = NULL;
+
+    if (profile == NULL || end == NULL)
+        return NULL;
+    if (mesh_trusts_mesh(mesh_truststore(mesh, profile)))
+        id = mesh_spiffe_id(trust_domain, end);
+    return policy_find(policies, link->name, client ? POLICY_CLIENT : POLICY_SERVER,
+                       id != NULL ? id : "");
+}
+
+const Mortise__V1__Policy *mesh_denies(const Mortise__V1__Mesh *mesh,
+                                       const struct policy_set *policies, const char *trust_domain,
+                                       const Mortise__V1__Link *link, const char **out_denied)
+{
+    const Mortise__V1__Policy *policy = mesh_denies_end(mesh, policies, trust_domain, link, true);
+
+    *out_denied = link->client;
+    if (policy != NULL)
+        return policy;
+    *out_denied = link->server;
+    return mesh_denies_end(mesh, policies, trust_domain, link, false);
 }
 
 /* ------------------------------------------------------------------- built in */

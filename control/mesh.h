@@ -2,6 +2,7 @@
 #ifndef MORTISE_CONTROL_MESH_H
 #define MORTISE_CONTROL_MESH_H
 
+#include "certs/policy.h"
 #include "lib/base/faults.h"
 #include "proto/mesh/resource.pb-c.h"
 
@@ -15,8 +16,9 @@
 #define MESH_TRUSTSTORES_MAX 100   /* besides those that are built in */
 #define MESH_TRUST_BYTES_MAX ((size_t)512 << 10) /* of all of them together */
 #define MESH_KEYSTORES_MAX 100                   /* likewise */
-#define MESH_PEER_NAMES_MAX 16                   /* of a profile */
-#define MESH_ROOTS "mesh" /* what sidecars call the truststore of the mesh's own CAs */
+#define MESH_POLICIES_MAX POLICY_MAX
+#define MESH_PEER_NAMES_MAX 16 /* of a profile */
+#define MESH_ROOTS "mesh"      /* what sidecars call the truststore of the mesh's own CAs */
 #define MESH_DESCRIPTION_MAX 512
 #define MESH_LEAF_TTL_MIN_S 300
 #define MESH_REJOIN_S 259200 /* default: a long weekend */
@@ -48,14 +50,15 @@ enum {
     MESH_CRLS,
     MESH_TRUSTSTORES,
     MESH_KEYSTORES,
+    MESH_POLICIES,
     MESH_KINDS
 };
 extern const struct mesh_kind mesh_kinds[MESH_KINDS];
 size_t mesh_num(const Mortise__V1__Mesh *mesh, const struct mesh_kind *kind);
 const ProtobufCMessage *mesh_item(const Mortise__V1__Mesh *mesh, const struct mesh_kind *kind,
                                   size_t index);
-/* mesh_name is the `name` of a subsystem, profile, link, revocation list, truststore or
- * keystore. */
+/* mesh_name is the `name` of a subsystem, profile, link, revocation list, truststore,
+ * keystore or policy. */
 const char *mesh_name(const ProtobufCMessage *item);
 
 /* What an absent field means. */
@@ -104,6 +107,13 @@ bool mesh_shows_anew(const Mortise__V1__Mesh *before, const Mortise__V1__Mesh *a
                      const char **out_keystore, const char **out_subsystem);
 /* mesh_spiffe_id is the identity of a subsystem; owned. */
 char *mesh_spiffe_id(const char *trust_domain, const Mortise__V1__Subsystem *subsystem);
+
+/* mesh_denies is the policy of `policies` (those of the mesh) that keeps one end of a link from the
+ * other: which end it is that the other one's sidecar refuses goes to `*out_denied` (a subsystem);
+ * NULL: none does. */
+const Mortise__V1__Policy *mesh_denies(const Mortise__V1__Mesh *mesh,
+                                       const struct policy_set *policies, const char *trust_domain,
+                                       const Mortise__V1__Link *link, const char **out_denied);
 
 /* mesh_origin says where each item of a merged mesh stands in the operator's document, so that
  * faults point there: an index, or MESH_KEPT for what was in the mesh before. */

@@ -496,6 +496,52 @@ static void mesh_check_link(struct mesh_checker *checker, const Mortise__V1__Lin
                    link->access_log->permille);
 }
 
+/* ---- policies ---- */
+
+#define MESH_NEAREST_MAX 8 /* faults that look for what was meant: each looks at all links */
+
+static void mesh_check_policy_link(struct mesh_checker *checker, const char *name)
+{
+    const Mortise__V1__Mesh *mesh = checker->mesh;
+    CLEANUP(mem_freep) char *there = NULL;
+    const char *nearest = NULL;
+
+    if (map_get(&checker->names[MESH_LINKS], name) != NULL)
+        return;
+    if (checker->faults->total < MESH_NEAREST_MAX && mesh->n_links > 0) {
+        const char **names = mem_array(mesh->n_links, sizeof(*names));
+        int at;
+
+        for (size_t i = 0; i < mesh->n_links; i++)
+            names[i] = mesh->links[i]->name;
+        at = str_nearest(name, names, mesh->n_links);
+        if (at >= 0)
+            nearest = names[at];
+        mem_free(names);
+    }
+    there = mesh_names(checker, MESH_LINKS, MORTISE__V1__TLS_PROFILE__ROLE__ROLE_UNSPECIFIED);
+    faults_add(checker->faults, checker->path.text, "no link \"%.64s\"%s%s%s; there are: %s", name,
+               nearest != NULL ? " (meant was " : "", nearest != NULL ? nearest : "",
+               nearest != NULL ? "?)" : "", there);
+}
+
+static void mesh_check_policy(struct mesh_checker *checker, const Mortise__V1__Policy *policy)
+{
+    err_t err = policy_check(policy, false, &checker->path, checker->faults);
+    size_t mark;
+
+    (void)err; /* every fault is in the list */
+    mesh_check_description(checker, policy->description);
+    mark = fault_path_field(&checker->path, "links");
+    for (size_t i = 0; i < policy->n_links; i++) {
+        size_t at = fault_path_index(&checker->path, i);
+
+        mesh_check_policy_link(checker, policy->links[i]);
+        fault_path_pop(&checker->path, at);
+    }
+    fault_path_pop(&checker->path, mark);
+}
+
 /* A fault of the field that names the client's profile. */
 #define MESH_SNI_FAULT(checker, ...) mesh_fault((checker), "client_profile", __VA_ARGS__)
 
@@ -724,6 +770,11 @@ static void mesh_check_all(struct mesh_checker *checker)
         mesh_at(checker, MESH_LINKS, i);
         mesh_check_server_port(checker, mesh->links[i]);
         mesh_check_server_name(checker, mesh->links[i]);
+    }
+    mesh_check_names(checker, MESH_POLICIES, MESH_POLICIES_MAX);
+    for (size_t i = 0; i < mesh->n_policies; i++) {
+        mesh_at(checker, MESH_POLICIES, i);
+        mesh_check_policy(checker, mesh->policies[i]);
     }
     for (size_t i = 0; i < mesh->n_crls; i++) {
         mesh_at(checker, MESH_CRLS, i);

@@ -1,10 +1,12 @@
 #include "control/mesh_config.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 #include "control/labels.h"
 #include "control/mesh.h"
 #include "control/msg.h"
+#include "lib/base/map.h"
 #include "lib/base/mem.h"
 #include "lib/rpc/pb.h"
 
@@ -305,6 +307,103 @@ static void mesh_add_profiles(const struct mesh_view *view, Mortise__V1__Sidecar
     }
 }
 
+/* ---- policies ---- */
+
+/* That a policy decides of a link, by one of its entries (or by none, see policy_each). */
+struct mesh_decision {
+    size_t policy, order;
+    const char *link; /* the configuration's */
+    char *entry;      /* NULL: none */
+};
+
+struct mesh_decisions {
+    struct mesh_decision *items;
+    size_t num, cap;
+    const char *link; /* in hand */
+};
+
+static void mesh_decide(void *arg, size_t index, const char *entry)
+{
+    struct mesh_decisions *all = arg;
+
+    if (all->num == all->cap) {
+        all->cap = all->cap > 0 ? 2 * all->cap : 16;
+        all->items = mem_realloc(all->items, all->cap * sizeof(*all->items));
+    }
+    all->items[all->num] = (struct mesh_decision){
+        .policy = index,
+        .order = all->num,
+        .link = all->link,
+        .entry = entry != NULL ? mem_strdup(entry) : NULL,
+    };
+    all->num++;
+}
+
+static void mesh_decide_link(const struct mesh_view *view, const char *link, enum policy_peer what,
+                             const Mortise__V1__PeerMatch *peers, struct mesh_decisions *all)
+{
+    all->link = link;
+    policy_each(view->policies, link, what, peers->n_spiffe_ids > 0 ? peers->spiffe_ids[0] : "",
+                mesh_decide, all);
+}
+
+static int mesh_compare_decisions(const void *a, const void *b)
+{
+    const struct mesh_decision *one = a, *two = b;
+
+    if (one->policy != two->policy)
+        return one->policy < two->policy ? -1 : 1;
+    return one->order < two->order ? -1 : one->order > two->order;
+}
+
+/* What the first `num` of `items` say, which are of one policy. */
+static Mortise__V1__Policy *mesh_cut_policy(const Mortise__V1__Policy *from,
+                                            const struct mesh_decision *items, size_t num)
+{
+    Mortise__V1__Policy *policy = MESH_NEW(Mortise__V1__Policy, MORTISE__V1__POLICY__INIT);
+    struct map seen = {.num = 0};
+
+    policy->name = mem_strdup(from->name);
+    policy->action = from->action;
+    policy->links = mem_array(num, sizeof(*policy->links));
+    policy->peers = mem_array(num, sizeof(*policy->peers));
+    for (size_t i = 0; i < num; i++) {
+        if (policy->n_links == 0 || items[i].link != items[i - 1].link)
+            policy->links[policy->n_links++] = mem_strdup(items[i].link);
+        if (items[i].entry != NULL && map_put(&seen, items[i].entry, policy) == NULL)
+            policy->peers[policy->n_peers++] = mem_strdup(items[i].entry);
+    }
+    map_fini(&seen);
+    return policy;
+}
+
+/* In the mesh's order, so that the same mesh always gives the same bytes. */
+static void mesh_add_policies(const struct mesh_view *view, Mortise__V1__SidecarConfig *config)
+{
+    struct mesh_decisions all = {.num = 0};
+
+    CHECK(view->policies != NULL || view->mesh->n_policies == 0);
+    for (size_t i = 0; i < config->n_outbound; i++)
+        mesh_decide_link(view, config->outbound[i]->name, POLICY_SERVER, config->outbound[i]->peers,
+                         &all);
+    for (size_t i = 0; config->inbound != NULL && i < config->inbound->n_links; i++)
+        mesh_decide_link(view, config->inbound->links[i]->name, POLICY_CLIENT,
+                         config->inbound->links[i]->peers, &all);
+    if (all.num == 0)
+        return;
+    qsort(all.items, all.num, sizeof(*all.items), mesh_compare_decisions);
+    config->policies = mem_array(all.num, sizeof(*config->policies));
+    for (size_t i = 0, end; i < all.num; i = end) {
+        for (end = i + 1; end < all.num && all.items[end].policy == all.items[i].policy;)
+            end++;
+        config->policies[config->n_policies++] =
+            mesh_cut_policy(view->mesh->policies[all.items[i].policy], &all.items[i], end - i);
+    }
+    for (size_t i = 0; i < all.num; i++)
+        mem_free(all.items[i].entry);
+    mem_free(all.items);
+}
+
 Mortise__V1__SidecarConfig *mesh_config(const struct mesh_view *view, const char *subsystem)
 {
     Mortise__V1__SidecarConfig *config =
@@ -317,5 +416,6 @@ Mortise__V1__SidecarConfig *mesh_config(const struct mesh_view *view, const char
     mesh_add_truststores(view, config);
     mesh_add_keystores(view, config);
     mesh_add_profiles(view, config);
+    mesh_add_policies(view, config);
     return config;
 }

@@ -35,7 +35,8 @@ struct operator_survey {
     size_t num_asked;
     /* Preview: what would be in force. */
     bool previews;
-    struct mesh_merge merge; /* mesh NULL: the one in force */
+    struct mesh_merge merge;     /* mesh NULL: the one in force */
+    struct policy_set *policies; /* of that mesh, likewise */
     Mortise__V1__Revocation *revocation;
     /* What the sidecars of the subsystem in hand would be given. */
     const char *subsystem;              /* a target's */
@@ -172,10 +173,11 @@ static void operator_survey_compute(struct operator_survey *survey, const char *
     if (survey->config != NULL)
         pb_free(&survey->config->base);
     survey->subsystem = subsystem;
-    survey->config = registry_candidate(registry, subsystem,
-                                        survey->merge.mesh != NULL ? survey->merge.mesh
-                                                                   : registry_mesh(registry),
-                                        survey->revocation);
+    survey->config = registry_candidate(
+        registry, subsystem,
+        survey->merge.mesh != NULL ? survey->merge.mesh : registry_mesh(registry),
+        survey->merge.mesh != NULL ? survey->policies : registry_policies(registry),
+        survey->revocation);
 }
 
 static void operator_preview(struct operator_survey *survey, const struct operator_target *target,
@@ -301,6 +303,7 @@ void operator_on_survey_done(struct grpc_call *call, void *arg)
         mem_free(survey->targets[i].instance);
     }
     mem_free(survey->targets);
+    policy_set_free(survey->policies); /* it borrows from the mesh */
     mesh_merge_fini(&survey->merge);
     if (survey->revocation != NULL)
         pb_free(&survey->revocation->base);
@@ -370,6 +373,8 @@ void operator_on_preview(struct grpc_call *call, void *arg, const ProtobufCMessa
                                  request->timeout_s);
     survey->previews = true;
     survey->merge = merge;
+    if (merge.mesh != NULL)
+        survey->policies = policy_set_new(merge.mesh->policies, merge.mesh->n_policies);
     if (request->revocation != NULL)
         survey->revocation = MSG_AS(Mortise__V1__Revocation, mortise__v1__revocation__descriptor,
                                     pb_clone(&request->revocation->base));

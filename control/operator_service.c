@@ -207,6 +207,7 @@ static bool operator_may_weaken(struct operator_service *service, struct grpc_ca
     CLEANUP(mem_freep) char *lines = NULL;
 
     weaker_find(registry_mesh(service->registry), merge->mesh, &merge->weaker);
+    weaker_policies(registry_mesh(service->registry), merge->mesh, &merge->weaker);
     permissive_weaker(registry_mesh(service->registry), merge->mesh, clock_wall_s(service->clock),
                       &merge->weaker);
     if (merge->weaker.total == 0 || request->allow_weaker)

@@ -70,7 +70,7 @@ struct operator_end {
 /* Everything that one judgement borrows. */
 struct operator_known {
     struct operator_end ends[WHY_SIDES];
-    char *apart, *offered, *required, *rotation;
+    char *apart, *offered, *required, *rotation, *denied;
 };
 
 static void operator_known_fini(struct operator_known *known)
@@ -81,6 +81,7 @@ static void operator_known_fini(struct operator_known *known)
     mem_free(known->offered);
     mem_free(known->required);
     mem_free(known->rotation);
+    mem_free(known->denied);
 }
 
 /* ---------------------------------------------------------------- both ends */
@@ -377,6 +378,26 @@ static size_t operator_why_probes(const struct operator_why *why, struct why_pro
     return num;
 }
 
+/* The policy that keeps the two ends apart, owned; NULL: none does. */
+static char *operator_why_denied(const struct operator_service *service,
+                                 const Mortise__V1__Link *link)
+{
+    const Mortise__V1__Mesh *mesh = registry_mesh(service->registry);
+    const char *denied;
+    const Mortise__V1__Policy *policy =
+        mesh_denies(mesh, registry_policies(service->registry),
+                    registry_trust_domain(service->registry), link, &denied);
+    const char *id = registry_spiffe_id(service->registry, denied);
+
+    if (policy == NULL)
+        return NULL;
+    if (policy->action == MORTISE__V1__POLICY__ACTION__DENY)
+        return mem_printf("Policy %s denies %s (%s) on link %s.", policy->name, denied,
+                          id != NULL ? id : "not in the mesh", link->name);
+    return mem_printf("Policy %s denies %s (%s) on link %s: it allows others only.", policy->name,
+                      denied, id != NULL ? id : "not in the mesh", link->name);
+}
+
 /* Judges one link, or that there is none (NULL), into an owned message. */
 static Mortise__V1__WhyLink *operator_why_link(const struct operator_why *why,
                                                const Mortise__V1__Link *link)
@@ -398,6 +419,7 @@ static Mortise__V1__WhyLink *operator_why_link(const struct operator_why *why,
     if (link != NULL) {
         facts.link = link->name;
         operator_why_profiles(service, link, &known);
+        known.denied = operator_why_denied(service, link);
         operator_why_failures(why, link->name, &known);
         facts.num_probes = operator_why_probes(why, probes, &facts);
         facts.probes = probes;
@@ -406,6 +428,7 @@ static Mortise__V1__WhyLink *operator_why_link(const struct operator_why *why,
     }
     for (unsigned i = 0; i < WHY_SIDES; i++)
         facts.ends[i] = known.ends[i].end;
+    facts.denied = known.denied;
     facts.apart = known.apart;
     facts.offered = known.offered;
     facts.required = known.required;

@@ -90,6 +90,7 @@ static struct mesh_view registry_view(struct registry *registry)
 {
     return (struct mesh_view){
         .mesh = registry->resources.mesh->mesh,
+        .policies = registry->resources.policies,
         .trust_domain = registry->trust_domain,
         .roots_pem = registry->roots_pem,
         .crls_pem = registry->crls_pem,
@@ -107,6 +108,7 @@ uint64_t registry_epoch(const struct registry *registry, const char *subsystem)
 
 Mortise__V1__SidecarConfig *registry_candidate(struct registry *registry, const char *subsystem,
                                                const Mortise__V1__Mesh *mesh,
+                                               const struct policy_set *policies,
                                                const Mortise__V1__Revocation *revocation)
 {
     const struct member *member = map_get(&registry->members, subsystem);
@@ -127,6 +129,7 @@ Mortise__V1__SidecarConfig *registry_candidate(struct registry *registry, const 
         revocations[view.num_revocations++] = (Mortise__V1__Revocation *)(uintptr_t)revocation;
     view.revocations = revocations;
     view.mesh = mesh;
+    view.policies = policies;
     config = mesh_config(&view, subsystem);
     mem_free(revocations);
     return config;
@@ -1033,6 +1036,11 @@ void registry_unobserve(struct registry *registry, struct registry_observer *obs
             cursor->next = observer->link.next;
     }
     list_del(&observer->link);
+}
+
+const struct policy_set *registry_policies(const struct registry *registry)
+{
+    return registry->resources.policies;
 }
 
 const Mortise__V1__Mesh *registry_mesh(const struct registry *registry)

@@ -114,6 +114,8 @@ void registry_set_roots(struct registry *registry, const char *roots_pem);
 void registry_set_crls(struct registry *registry, const char *crls_pem);
 
 const Mortise__V1__Mesh *registry_mesh(const struct registry *registry);
+/* registry_policies is the set of that mesh's policies; as long as it is in force. */
+const struct policy_set *registry_policies(const struct registry *registry);
 uint64_t registry_mesh_version(const struct registry *registry);
 uint64_t registry_version(const struct registry *registry);
 const char *registry_trust_domain(const struct registry *registry);
@@ -237,11 +239,12 @@ struct registry_totals {
 };
 struct registry_totals registry_totals(const struct registry *registry);
 
-/* registry_candidate is what the sidecars of a subsystem would be given if `mesh` (checked) were in
- * force, and if `revocation` were, too (NULL: none but those that are); owned (pb_free). NULL: it
- * would be no member under that name and identity. */
+/* registry_candidate is what the sidecars of a subsystem would be given if `mesh` (checked;
+ * `policies` are its) were in force, and if `revocation` were, too (NULL: none but those that are);
+ * owned (pb_free). NULL: it would be no member under that name and identity. */
 Mortise__V1__SidecarConfig *registry_candidate(struct registry *registry, const char *subsystem,
                                                const Mortise__V1__Mesh *mesh,
+                                               const struct policy_set *policies,
                                                const Mortise__V1__Revocation *revocation);
 
 /* registry_addresses is where the sidecars of a subsystem are, those connected first; borrowed

@@ -55,9 +55,11 @@ static err_t resources_load_mesh(struct resources *resources, struct faults *fau
         pb_free(msg);
         return FAIL(STORE_CORRUPT, 0);
     }
+    policy_set_free(resources->policies); /* it borrows from the mesh */
     if (resources->mesh != NULL)
         pb_free(&resources->mesh->base);
     resources->mesh = mesh;
+    resources->policies = policy_set_new(mesh->mesh->policies, mesh->mesh->n_policies);
     resources->mesh_record = record;
     return OK;
 }
@@ -130,6 +132,8 @@ void resources_close(struct resources *resources)
         store_unwatch(&resources->mesh_watch);
         store_unwatch(&resources->epochs_watch);
     }
+    policy_set_free(resources->policies);
+    resources->policies = NULL;
     if (resources->mesh != NULL)
         pb_free(&resources->mesh->base);
     if (resources->epochs != NULL)

@@ -13,6 +13,7 @@ struct resources {
     struct vault *vault;
     const struct clock *clock;
     Mortise__Control__MeshRecord *mesh; /* with its mesh, never NULL after resources_open */
+    struct policy_set *policies;        /* of that mesh, never NULL either */
     Mortise__Control__Epochs *epochs;
     uint64_t mesh_record; /* versions of the records in the store */
     uint64_t epochs_record;

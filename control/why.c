@@ -63,6 +63,16 @@ static bool why_revoked(const struct why_facts *facts, struct why_words *words)
     return false;
 }
 
+static bool why_denied(const struct why_facts *facts, struct why_words *words)
+{
+    if (facts->denied == NULL)
+        return false;
+    why_say(words->because, "%s", facts->denied);
+    why_say(words->hint,
+            "mortisectl get policies -o wide; docs/policy.md says how they are judged");
+    return true;
+}
+
 static bool why_never_there(const struct why_facts *facts, struct why_words *words)
 {
     for (unsigned i = 0; i < WHY_SIDES; i++) {
@@ -250,12 +260,12 @@ static const struct why_row {
     bool certain;
     const char *name; /* of the detail, where it does not give the first sentence */
 } why_rows[] = {
-    {why_no_link, true, "policy"},         {why_revoked, true, "policy"},
-    {why_never_there, true, "sidecar"},    {why_apart, true, "profiles"},
-    {why_expired, true, "certificate"},    {why_away, false, "sidecar"},
-    {why_refused, false, "configuration"}, {why_clock, false, "clock"},
-    {why_half_rotated, false, "rotation"}, {why_not_ready, false, "sidecar"},
-    {why_behind, false, "configuration"},
+    {why_no_link, true, "policy"},     {why_revoked, true, "policy"},
+    {why_denied, true, "policy"},      {why_never_there, true, "sidecar"},
+    {why_apart, true, "profiles"},     {why_expired, true, "certificate"},
+    {why_away, false, "sidecar"},      {why_refused, false, "configuration"},
+    {why_clock, false, "clock"},       {why_half_rotated, false, "rotation"},
+    {why_not_ready, false, "sidecar"}, {why_behind, false, "configuration"},
 };
 
 /* ---- what failed ---- */
@@ -429,6 +439,9 @@ static bool why_known_better(const struct why_facts *facts, const struct why_bla
         return why_half_rotated(facts, words);
     if (why_error_is(failure, "peer_revoked"))
         return why_revoked(facts, words);
+    if (why_error_is(failure, "policy_denied") ||
+        (why_error_is(failure, "tls_alert") && failure->error_sub == 49))
+        return why_denied(facts, words);
     return false;
 }
 

@@ -52,7 +52,8 @@ struct why_facts {
     const char *link; /* NULL: there is none from the one to the other */
     bool reverse;     /* then: there is one the other way */
     struct why_end ends[WHY_SIDES];
-    const char *apart; /* what the two profiles do not have in common; NULL: they meet */
+    const char *denied; /* by which policy, as a sentence; NULL: by none */
+    const char *apart;  /* what the two profiles do not have in common; NULL: they meet */
     const char *offered, *required;
     const char *rotation; /* that is under way: "of the root, at reissue"; NULL: none */
     const struct why_probe *probes;

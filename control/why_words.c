@@ -41,7 +41,7 @@ int64_t why_between(int64_t now_s, int64_t then_s)
 }
 
 /* ${1} is who tells it, ${2} the other end, ${a} its address, ${p} who the peer says to be, ${s}
- * the number as a time, ${t} the application's address. */
+ * the number as a time, ${t} the application's address, ${y} the policy. */
 struct why_error {
     const char *error;
     const char *by_client, *by_server; /* NULL: such as the other one has */
@@ -102,6 +102,9 @@ static const struct why_error why_errors[] = {
      "is it a sidecar of another mesh?"},
     {"peer_denied", NULL, "${1} lets ${p} not use this link: no link allows it.",
      "every pair that is not declared is denied: mortisectl get links"},
+    {"policy_denied", "Policy ${y} denies ${2}, which is ${p}: so says the sidecar of ${1}.",
+     "Policy ${y} denies ${2}, which is ${p}: so says the sidecar of ${1}.",
+     "if the mesh has no such policy any more: mortisectl get workloads"},
     {"peer_revoked", "${2} is revoked, and ${1} refuses it.",
      "${2} is revoked, and ${1} refuses it.", "mortisectl get revocations; mortisectl lift"},
     {"crl_missing", "${1} has no revocation list of an issuer of ${2}'s certificate.",
@@ -159,9 +162,13 @@ static void why_fill(const char *template, const struct why_terms *terms,
     const struct {
         char key;
         const char *text;
-    } words[] = {{'1', terms->who},     {'2', terms->other},
-                 {'a', terms->address}, {'p', why_or(failure->peer_id, "somebody")},
-                 {'s', span},           {'t', terms->target}};
+    } words[] = {{'1', terms->who},
+                 {'2', terms->other},
+                 {'a', terms->address},
+                 {'p', why_or(failure->peer_id, "somebody")},
+                 {'s', span},
+                 {'t', terms->target},
+                 {'y', why_or(failure->policy, "(unnamed)")}};
     size_t len = 0;
 
     why_span(failure->error_sub, span);

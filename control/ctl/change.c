@@ -18,6 +18,7 @@ static const struct option delete_options[] = {
      .def = "false",
      .help = "With --selector: also if it chooses more than one."},
     CTL_DRY_RUN_ROW,
+    CTL_WEAKER_ROW,
     CTL_FORCE_STRICT_ROW,
     CTL_WAIT_ROW,
     CTL_ON_NACK_ROW,
@@ -43,6 +44,7 @@ static const struct option clone_options[] = {
      .help = "Of a profile: its keystore and truststore too, under the new name, which the copy "
              "then refers to."},
     CTL_DRY_RUN_ROW,
+    CTL_WEAKER_ROW,
     CTL_FORCE_STRICT_ROW,
     CTL_WAIT_ROW,
     CTL_ON_NACK_ROW,
@@ -182,10 +184,27 @@ static size_t delete_tell_profiles(const Mortise__V1__Mesh *mesh, int kind, cons
     return told;
 }
 
+/* Policies that name a link. */
+static size_t delete_tell_policies(const Mortise__V1__Mesh *mesh, int kind, const char *name)
+{
+    size_t told = 0;
+
+    for (size_t i = 0; kind == MESH_LINKS && i < mesh->n_policies; i++) {
+        const Mortise__V1__Policy *policy = mesh->policies[i];
+
+        for (size_t j = 0; j < policy->n_links; j++) {
+            if (strcmp(policy->links[j], name) == 0)
+                told =
+                    delete_tell(told, mesh_kinds[kind].one, name, "policy", policy->name, "links");
+        }
+    }
+    return told;
+}
+
 /* Tells who refers to it; true when nobody does. */
 static bool delete_is_free(const Mortise__V1__Mesh *mesh, int kind, const char *name)
 {
-    size_t told = delete_tell_profiles(mesh, kind, name);
+    size_t told = delete_tell_profiles(mesh, kind, name) + delete_tell_policies(mesh, kind, name);
 
     for (size_t i = 0; i < mesh->n_links; i++) {
         const Mortise__V1__Link *link = mesh->links[i];
@@ -312,8 +331,9 @@ const struct ctl_command ctl_delete = {
     .operands = "KIND [NAME…]",
     .summary = "remove things of the mesh: links, subsystems, profiles and more",
     .about = "Removes things of one kind, by name or by their labels, all of them or none: KIND is "
-             "subsystem, profile, link, crl, truststore or keystore. Refused while something "
-             "refers to one, with what. A selector's choice is shown, never has what is built in, "
+             "subsystem, profile, link, crl, truststore, keystore or policy. Refused while "
+             "something refers to one, with what. A policy that kept somebody out goes with "
+             "--allow-weaker only. A selector's choice is shown, never has what is built in, "
              "and wants --yes when it is more than one. Sidecars of a subsystem that is removed "
              "are in the mesh no longer; its certificates are not revoked (mortisectl revoke).\n\n"
              "Example: mortisectl delete link management-portal --dry-run\n"
@@ -440,9 +460,10 @@ const struct ctl_command ctl_clone = {
     .operands = "KIND NAME NEW_NAME",
     .summary = "a copy under another name: of a built-in profile, to change it",
     .about =
-        "Makes a copy of a subsystem, profile, link, crl, truststore or keystore, which is "
+        "Makes a copy of a subsystem, profile, link, crl, truststore, keystore or policy, which is "
         "nobody's until "
-        "something names it. What is built in cannot be changed, its copy can. A link's copy needs "
+        "something names it (but a policy's, which holds at once). What is built in cannot be "
+        "changed, its copy can. A link's copy needs "
         "a "
         "port of its own. A subsystem's copy that has the same service_account would be the "
         "same identity and is refused: apply a document instead. A profile's copy shares the "

@@ -206,6 +206,10 @@ static void connections_print_end(const Mortise__V1__LiveConnection *item)
     ctl_print(stdout, item->peer_address);
     printf(", open for %s: ", age);
     ctl_print(stdout, item->reason);
+    if (item->policy[0] != '\0') {
+        printf(" ");
+        ctl_print(stdout, item->policy);
+    }
     if (item->grace_ms > 0)
         printf(" after %.3gs", item->grace_ms / 1000.0);
     printf("\n");

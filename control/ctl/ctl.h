@@ -179,8 +179,9 @@ struct ctl_flags {
     {                                                                                   \
         .name = "allow-weaker", .kind = OPTION_BOOL,                                    \
         .offset = offsetof(struct ctl_flags, allow_weaker), .def = "false",             \
-        .help = "Also if it lets a link negotiate what is weaker than before, or keep " \
-                "connections longer; what, is told and logged."                         \
+        .help = "Also if it lets a link negotiate what is weaker than before, keep "    \
+                "connections longer, or lets in whom a policy kept out; what, is told " \
+                "and logged."                                                           \
     }
 
 #define CTL_FORCE_STRICT_ROW                                                               \

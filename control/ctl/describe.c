@@ -6,6 +6,7 @@
 #include "certs/tls_profile.h"
 #include "control/ctl/mesh_text.h"
 #include "control/ctl/pages.h"
+#include "control/ctl/policy.h"
 #include "control/ctl/table.h"
 #include "control/ctl/workload.h"
 #include "control/mesh.h"
@@ -116,6 +117,36 @@ static void describe_sidecars(const struct describe *describe, const char *first
     pb_free(msg);
 }
 
+/* ---- policies ---- */
+
+/* What `write` says with the trust domain, which only the control plane knows. */
+static void describe_policies(const struct describe *describe, const char *head,
+                              err_t (*write)(const Mortise__V1__Mesh *mesh,
+                                             const char *trust_domain, const char *name,
+                                             struct buf *out))
+{
+    Mortise__V1__StatusRequest request = MORTISE__V1__STATUS_REQUEST__INIT;
+    ProtobufCMessage *msg;
+    const Mortise__V1__StatusResponse *reply;
+    struct buf text = {0};
+
+    if (describe->mesh->n_policies == 0)
+        return;
+    msg = conn_call(describe->conn, "OperatorService/Status", &request.base,
+                    &mortise__v1__status_response__descriptor);
+    if (msg == NULL)
+        return;
+    reply = MSG_AS(Mortise__V1__StatusResponse, mortise__v1__status_response__descriptor, msg);
+    describe_buf(head, &text, write(describe->mesh, reply->trust_domain, describe->name, &text));
+    pb_free(msg);
+}
+
+static void describe_policy(const struct describe *describe, const ProtobufCMessage *item)
+{
+    (void)item;
+    describe_policies(describe, "Links that it keeps an end from", policy_effect);
+}
+
 /* ---- links ---- */
 
 /* Both ends' profile, compiled; NULL: it is not in the mesh, or cannot be used. */
@@ -162,6 +193,7 @@ static void describe_link(const struct describe *describe, const ProtobufCMessag
     describe_common(describe, link);
     describe_buf("Weaker than the defaults", &weak,
                  mesh_link_weak(describe->mesh, link, describe->now_s, &weak));
+    describe_policies(describe, "Policies", policy_of_link);
     describe_sidecars(describe, link->client, link->server);
 }
 
@@ -282,10 +314,9 @@ static void describe_changes(const struct describe *describe)
 
 static void (*const describe_more[MESH_KINDS])(const struct describe *describe,
                                                const ProtobufCMessage *item) = {
-    [MESH_SUBSYSTEMS] = describe_subsystem,
-    [MESH_PROFILES] = describe_profile,
-    [MESH_LINKS] = describe_link,
-    [MESH_TRUSTSTORES] = describe_truststore,
+    [MESH_SUBSYSTEMS] = describe_subsystem, [MESH_PROFILES] = describe_profile,
+    [MESH_LINKS] = describe_link,           [MESH_TRUSTSTORES] = describe_truststore,
+    [MESH_POLICIES] = describe_policy,
 };
 
 static bool describe_one(const struct describe *describe)
@@ -368,8 +399,8 @@ const struct ctl_command ctl_describe = {
     .operands = "KIND [NAME…]",
     .summary = "all that is known of one thing of the mesh",
     .about =
-        "Shows a subsystem, profile, link, crl (revocation list), truststore or keystore as it "
-        "is written, its labels with it, and what follows from it: what both ends of a link have "
+        "Shows a subsystem, profile, link, crl (revocation list), truststore, keystore or policy as "
+        "it is written, its labels with it, and what follows from it: what both ends of a link have "
         "in common, what a profile "
         "offers on the wire, what refers to it, the sidecars, and who has changed it.\n\n"
         "Example: mortisectl describe link management-portal\n"

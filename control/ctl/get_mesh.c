@@ -6,6 +6,7 @@
 #include "control/ctl/get.h"
 #include "control/ctl/mesh_text.h"
 #include "control/ctl/pages.h"
+#include "control/ctl/policy.h"
 #include "control/ctl/trust.h"
 #include "control/mesh.h"
 #include "control/msg.h"
@@ -166,6 +167,14 @@ static void get_row_keystore(const struct get *get, const struct get_list *list,
         list->mesh, sidecars, table);
 }
 
+static void get_row_policy(const struct get *get, const struct get_list *list,
+                           const ProtobufCMessage *msg, struct table *table)
+{
+    (void)list;
+    policy_row(get_is_wide(get),
+               MSG_AS_CONST(Mortise__V1__Policy, mortise__v1__policy__descriptor, msg), table);
+}
+
 /* What a list shows of its items: with columns or, for a kind that has none here, the name alone.
  */
 static const struct {
@@ -190,6 +199,9 @@ static const struct {
                    get_row_crl},
     [MESH_TRUSTSTORES] = {trust_heads_truststores, trust_wide_truststores, 0, get_row_truststore},
     [MESH_KEYSTORES] = {trust_heads_keystores, trust_wide_keystores, 0, get_row_keystore},
+    [MESH_POLICIES] = {GET_HEADS("NAME", "ACTION", "LINKS", "PEERS"),
+                       GET_HEADS("NAME", "ACTION", "LINKS", "PEERS", "DESCRIPTION"), 0,
+                       get_row_policy},
 };
 
 /* --------------------------------------------------------------------- listing */

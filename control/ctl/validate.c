@@ -46,6 +46,8 @@ static bool validate(const Mortise__V1__Mesh *base, const Mortise__V1__Mesh *mes
     if (good)
         weaker_find(base, merge.mesh, &merge.weaker);
     if (good)
+        weaker_policies(base, merge.mesh, &merge.weaker);
+    if (good)
         permissive_weaker(base, merge.mesh, now_s, &merge.weaker);
     for (size_t i = 0; i < merge.weaker.num; i++)
         printf("weaker, wants --allow-weaker: %s: %s\n", merge.weaker.items[i].path,

@@ -403,7 +403,7 @@ static bool is_given(const struct test *test, const char *pem)
     list.name = msg_lend("root");
     mesh.crls = lists;
     mesh.n_crls = 1;
-    config = registry_candidate(registry, "portal", &mesh, NULL);
+    config = registry_candidate(registry, "portal", &mesh, registry_policies(registry), NULL);
     given = strstr(config->truststores[0]->crl_pem, pem) != NULL;
     pb_free(&config->base);
     return given;
