@@ -1,12 +1,12 @@
 /* weaker tells where a change of the mesh would let the two ends of a link do what is weaker than
  * all that they could do before: a lower version, a suite without forward secrecy or AEAD, a group
  * or a signature algorithm of less strength, no post-quantum group any more; where a connection
- * would live on with an expired certificate, or longer; where a policy keeps out fewer; and where an
- * end would take peers that it took not before (weaker_trust.h). Judged by its effect on a link, which is what both ends have in
- * common: what one end alone allows, or a profile that no link uses, is none. A link that is new is
- * held to what no default has: clients without a certificate, servers that are not verified, TLS
- * 1.0 and 1.1 (one that takes the place of another, removed or led elsewhere, between the same two
- * applications is held to that). Pure. */
+ * would live on with an expired certificate, or longer; where a policy keeps out fewer; and where
+ * an end would take peers that it took not before (weaker_trust.h). Judged by its effect on a link,
+ * which is what both ends have in common: what one end alone allows, or a profile that no link
+ * uses, is none. A link that is new is held to what no default has: clients without a certificate,
+ * servers that are not verified, TLS 1.0 and 1.1 (one that takes the place of another, removed or
+ * led elsewhere, between the same two applications is held to that). Pure. */
 #ifndef MORTISE_CONTROL_WEAKER_H
 #define MORTISE_CONTROL_WEAKER_H
 

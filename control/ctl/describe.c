@@ -398,14 +398,15 @@ const struct ctl_command ctl_describe = {
     .name = "describe",
     .operands = "KIND [NAME…]",
     .summary = "all that is known of one thing of the mesh",
-    .about =
-        "Shows a subsystem, profile, link, crl (revocation list), truststore, keystore or policy as "
-        "it is written, its labels with it, and what follows from it: what both ends of a link have "
-        "in common, what a profile "
-        "offers on the wire, what refers to it, the sidecars, and who has changed it.\n\n"
-        "Example: mortisectl describe link management-portal\n"
-        "         mortisectl describe profile default-tls-server modern-server\n"
-        "         mortisectl describe links -l tier=edge",
+    .about = "Shows a subsystem, profile, link, crl (revocation list), truststore, keystore or "
+             "policy as "
+             "it is written, its labels with it, and what follows from it: what both ends of a "
+             "link have "
+             "in common, what a profile "
+             "offers on the wire, what refers to it, the sidecars, and who has changed it.\n\n"
+             "Example: mortisectl describe link management-portal\n"
+             "         mortisectl describe profile default-tls-server modern-server\n"
+             "         mortisectl describe links -l tier=edge",
     .options = describe_options,
     .min_operands = 1,
     .max_operands = -1,

@@ -341,7 +341,8 @@ const struct ctl_command ctl_get = {
     .about =
         "Shows what is in force and who is connected. KIND is a list of the mesh: subsystems, "
         "links, profiles, crls (revocation lists that were uploaded), truststores (who vouches "
-        "for peers; wide: a line for each certificate), keystores (what links show); or mesh (all "
+        "for peers; wide: a line for each certificate), keystores (what links show), policies "
+        "(whom they keep out); or mesh (all "
         "of them), workloads (sidecars; by subsystem), certificates (issued ones, newest first; "
         "of one subsystem), revocations, crl (the revocation lists of this mesh's CAs), or "
         "connections (live ones of one subsystem: each of its sidecars is asked now).\n\n"

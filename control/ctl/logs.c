@@ -98,6 +98,7 @@ static void logs_line(const logs_entry *entry)
            entry->bytes_to_app, entry->duration_ms);
     logs_print(": ", entry->reason);
     logs_print(", ", entry->error);
+    logs_print(" by ", entry->policy);
     if (entry->suppressed != 0)
         printf(" (and %" PRIu64 " more that never opened)", entry->suppressed);
     printf("\n");

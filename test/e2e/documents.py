@@ -81,7 +81,7 @@ def test_settings_of_the_programs_that_pages_show_are_there(binaries):
 
 # Documents that pages show.
 
-MESH = {"settings", "subsystems", "profiles", "links", "crls", "truststores", "keystores"}
+MESH = {"settings", "subsystems", "profiles", "links", "crls", "truststores", "keystores", "policies"}
 
 
 def blocks():
