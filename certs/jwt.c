@@ -300,6 +300,9 @@ static err_t jwt_read(struct bytes token, const struct jwks *keys, const struct 
     if (!err_is_ok(jose_object(buf_view(&parts.payload), &claims)))
         return FAIL(JWT_CLAIM, 0);
     memcpy(out->key_sha256, key->sha256, sizeof(out->key_sha256));
+    if (rules->claims)
+        out->claims =
+            mem_strndup((const char *)buf_view(&parts.payload).ptr, buf_view(&parts.payload).len);
     return jwt_read_claims(claims, rules, out);
 }
 
@@ -321,5 +324,6 @@ void jwt_fini(struct jwt *jwt)
         mem_free(jwt->groups[i]);
     mem_free(jwt->groups);
     mem_free(jwt->subject);
+    mem_free(jwt->claims);
     *jwt = (struct jwt){.subject = NULL};
 }

@@ -19,6 +19,7 @@ struct jwt_rules {
     const char *issuer;       /* `iss`, byte by byte */
     const char *audience;     /* `aud` is it, or a list with it */
     const char *groups_claim; /* the claim that lists groups; NULL: none is looked at */
+    bool claims;              /* all claims are wanted, see jwt.claims */
     int64_t now_s;
 };
 
@@ -28,6 +29,7 @@ struct jwt {
     size_t num_groups;
     int64_t expires_at;     /* Unix seconds; from then on it is not valid */
     uint8_t key_sha256[32]; /* of the key that signed it */
+    char *claims;           /* owned, all of them as JSON; NULL: not wanted */
 };
 
 /* jwt_verify judges `token` and tells who it is about (jwt_fini). Errors: TOO_LARGE; JWT_SYNTAX;

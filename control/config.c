@@ -40,9 +40,10 @@ struct config_reader {
 static char *config_file_value(const struct config_reader *reader, const char *key,
                                const char *value)
 {
-    static const char *const paths[] = {"data_dir",        "kek_file",      "secrets_key_file",
-                                        "operator_socket", "audit_file",    "oidc_keys_file",
-                                        "oidc_ca_file",    "access_log_dir"};
+    static const char *const paths[] = {
+        "data_dir",           "kek_file",       "secrets_key_file", "operator_socket",
+        "audit_file",         "oidc_keys_file", "oidc_ca_file",     "kubernetes_keys_file",
+        "kubernetes_ca_file", "access_log_dir"};
     const char *file = reader->config->config_file;
     const char *slash = strrchr(file, '/');
 
@@ -177,22 +178,6 @@ static struct secret_source config_secrets_source(const struct config *config)
                                   .command = &config->secrets_key_command};
 }
 
-static void config_check_keys(const struct config *config, struct faults *faults)
-{
-    struct http1_url url;
-
-    if ((config->oidc_keys_file == NULL) == (config->oidc_keys_url == NULL))
-        faults_add(faults, "--oidc-keys-file",
-                   "with --oidc-issuer, either the file of its keys is needed or --oidc-keys-url");
-    else if (config->oidc_keys_url != NULL &&
-             !err_is_ok(http1_url_parse(config->oidc_keys_url, &url)))
-        faults_add(faults, "--oidc-keys-url",
-                   "\"%s\" is not an address: wanted is https://HOST[:PORT]/PATH",
-                   config->oidc_keys_url);
-    if (config->oidc_ca_file != NULL && config->oidc_keys_url == NULL)
-        faults_add(faults, "--oidc-ca-file", "is for --oidc-keys-url, which is not given");
-}
-
 /* An https URL without a query (OpenID Connect Discovery section 3). */
 static bool config_is_issuer(const char *issuer)
 {
@@ -202,23 +187,71 @@ static bool config_is_issuer(const char *issuer)
            err_is_ok(http1_url_parse(issuer, &url));
 }
 
-static void config_check_oidc(const struct config *config, struct faults *faults)
+/* An issuer of tokens; its flags are --NAME-issuer and so on. */
+struct config_issuer {
+    const char *name;
+    const char *issuer, *audience, *keys_file, *keys_url, *ca_file;
+};
+
+#define ISSUER_FAULT(flag, ...)                                                       \
+    do {                                                                              \
+        CLEANUP(mem_freep) char *path_ = mem_printf("--%s-%s", issuer->name, (flag)); \
+        faults_add(faults, path_, __VA_ARGS__);                                       \
+    } while (0)
+
+static void config_check_keys(const struct config_issuer *issuer, struct faults *faults)
 {
-    if (config->oidc_issuer == NULL) {
-        if (config->oidc_audience != NULL || config->oidc_keys_file != NULL ||
-            config->oidc_keys_url != NULL || config->oidc_ca_file != NULL)
-            faults_add(faults, "--oidc-issuer", "is needed with what else is given of --oidc-…");
+    struct http1_url url;
+
+    if ((issuer->keys_file == NULL) == (issuer->keys_url == NULL))
+        ISSUER_FAULT("keys-file",
+                     "with --%s-issuer, either the file of its keys is needed or --%s-keys-url",
+                     issuer->name, issuer->name);
+    else if (issuer->keys_url != NULL && !err_is_ok(http1_url_parse(issuer->keys_url, &url)))
+        ISSUER_FAULT("keys-url", "\"%s\" is not an address: wanted is https://HOST[:PORT]/PATH",
+                     issuer->keys_url);
+    if (issuer->ca_file != NULL && issuer->keys_url == NULL)
+        ISSUER_FAULT("ca-file", "is for --%s-keys-url, which is not given", issuer->name);
+}
+
+static void config_check_issuer(const struct config_issuer *issuer, bool more,
+                                struct faults *faults)
+{
+    if (issuer->issuer == NULL) {
+        if (more || issuer->keys_file != NULL || issuer->keys_url != NULL ||
+            issuer->ca_file != NULL)
+            ISSUER_FAULT("issuer", "is needed with what else is given of --%s-…", issuer->name);
         return;
     }
-    if (!config_is_issuer(config->oidc_issuer))
-        faults_add(faults, "--oidc-issuer",
-                   "\"%s\" is not an issuer: wanted is https://HOST[:PORT][/PATH] as in the iss of "
-                   "its tokens, at most %d bytes",
-                   config->oidc_issuer, SUBJECT_ISSUER_MAX);
-    if (config->oidc_audience == NULL)
-        faults_add(faults, "--oidc-audience",
-                   "is needed with --oidc-issuer: tokens for others are signed by it, too");
-    config_check_keys(config, faults);
+    if (!config_is_issuer(issuer->issuer))
+        ISSUER_FAULT("issuer",
+                     "\"%s\" is not an issuer: wanted is https://HOST[:PORT][/PATH] as in the iss "
+                     "of its tokens, at most %d bytes",
+                     issuer->issuer, SUBJECT_ISSUER_MAX);
+    if (issuer->audience == NULL)
+        ISSUER_FAULT("audience",
+                     "is needed with --%s-issuer: tokens for others are signed by it, too",
+                     issuer->name);
+    config_check_keys(issuer, faults);
+}
+
+static void config_check_issuers(const struct config *config, struct faults *faults)
+{
+    const struct config_issuer oidc = {"oidc",
+                                       config->oidc_issuer,
+                                       config->oidc_audience,
+                                       config->oidc_keys_file,
+                                       config->oidc_keys_url,
+                                       config->oidc_ca_file};
+    const struct config_issuer kubernetes = {"kubernetes",
+                                             config->kubernetes_issuer,
+                                             config->kubernetes_audience,
+                                             config->kubernetes_keys_file,
+                                             config->kubernetes_keys_url,
+                                             config->kubernetes_ca_file};
+
+    config_check_issuer(&oidc, config->oidc_audience != NULL, faults);
+    config_check_issuer(&kubernetes, false, faults); /* its audience has a default */
 }
 
 static void config_check(struct config *config, struct faults *faults)
@@ -251,7 +284,7 @@ static void config_check(struct config *config, struct faults *faults)
                    config->admin_listen);
     if (config->metrics_listen != NULL)
         config_check_addr("--metrics-listen", config->metrics_listen, &addr, faults);
-    config_check_oidc(config, faults);
+    config_check_issuers(config, faults);
     config_check_log_level(config, faults);
 }
 

@@ -36,6 +36,11 @@ struct config {
     char *oidc_ca_file;
     int64_t oidc_refresh_ms;
     char *oidc_groups_claim;
+    char *kubernetes_issuer;
+    char *kubernetes_audience;
+    char *kubernetes_keys_file;
+    char *kubernetes_keys_url;
+    char *kubernetes_ca_file;
     int64_t store_max_size;
     char *audit_file;
     int64_t audit_keep;

@@ -72,6 +72,21 @@ ROW("oidc-refresh", MS, oidc_refresh_ms, "5m", 5000, 86400000, 0, "TIME",
 ROW("oidc-groups-claim", STR, oidc_groups_claim, "groups", 0, 0, 0, "NAME",
     "The claim with the groups of who signs in (oidc-group:URL#NAME). Empty: none.")
 
+HEADING("Sidecars by the token of their pod (Kubernetes)")
+ROW("kubernetes-issuer", STR, kubernetes_issuer, NULL, 0, 0, 0, "URL",
+    "A pod with a service account token of this issuer gets the certificate of the subsystem of "
+    "its namespace and service account. Byte by byte what the tokens say (kube-apiserver's "
+    "--service-account-issuer). Default: no such token is taken.")
+ROW("kubernetes-audience", STR, kubernetes_audience, "mortise", 0, 0, 0, "NAME",
+    "The audience that these tokens are for (serviceAccountToken.audience of the pod's volume).")
+ROW("kubernetes-keys-file", STR, kubernetes_keys_file, NULL, 0, 0, 0, "FILE",
+    "The cluster's public keys (kubectl get --raw /openid/v1/jwks); read again whenever the file "
+    "has changed.")
+ROW("kubernetes-keys-url", STR, kubernetes_keys_url, NULL, 0, 0, 0, "URL",
+    "Where they are fetched instead, over HTTPS, every five minutes.")
+ROW("kubernetes-ca-file", STR, kubernetes_ca_file, NULL, 0, 0, 0, "FILE",
+    "CAs (PEM) one of which has to vouch for that server. Default: those of the system.")
+
 HEADING("Limits")
 ROW("store-max-size", SIZE, store_max_size, "1g", 65536, 1099511627776, 0, "SIZE",
     "The store grows no larger; then changes are refused and what is in force goes on.")

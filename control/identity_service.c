@@ -10,6 +10,7 @@
 #include "control/attest.h"
 #include "control/bucket.h"
 #include "control/caller.h"
+#include "control/kube_token.h"
 #include "control/msg.h"
 #include "control/reply.h"
 #include "control/slots.h"
@@ -65,6 +66,7 @@ struct identity_request {
     const char *subsystem;
     const char *reason;
     const char *renews; /* serial of the certificate that it is asked for with; NULL: none */
+    char *who;          /* owned; NULL: whoever the connection is */
     EVP_PKEY *key;      /* of the CSR */
     uint8_t key_sha256[32];
     struct vault_batch batch;
@@ -118,6 +120,7 @@ static err_t identity_read_csr(struct identity_request *request, ProtobufCBinary
 
 static void identity_request_fini(struct identity_request *request)
 {
+    mem_free(request->who);
     EVP_PKEY_free(request->key);
     vault_batch_fini(&request->batch);
 }
@@ -291,7 +294,9 @@ static void identity_enqueue(struct identity_service *service, struct identity_r
     struct audit_who who = {.stranger = false};
 
     audit_who(grpc_call_peer(request->call), &who);
-    pending->who = mem_strdup(who.stranger ? "bearer" : who.name);
+    pending->who = mem_strdup(request->who != NULL ? request->who
+                              : who.stranger       ? "bearer"
+                                                   : who.name);
     pending->source = mem_strdup(who.source);
     pending->call = request->call;
     pending->method = request->method;
@@ -405,6 +410,30 @@ static err_t identity_attest_last(struct identity_service *service,
     return err;
 }
 
+/* By the token of its pod: who has it may have it again and again, each time for a key of its own,
+ * as long as the cluster says that it is good. */
+static err_t identity_attest_pod(struct identity_service *service, struct identity_request *request,
+                                 const Mortise__V1__AttestRequest *msg)
+{
+    const struct registry *registry = service->params.registry;
+    CLEANUP(jwt_fini) struct jwt jwt = {.subject = NULL};
+    CLEANUP(kube_token_fini) struct kube_token pod = {.namespace = NULL};
+    CLEANUP(mem_freep) char *id = NULL;
+
+    TRY(oidc_check(service->params.kubernetes, bytes_of_str(msg->join_token), &jwt));
+    TRY(kube_token_read(bytes_of_str(jwt.claims), &pod));
+    id = mem_printf("spiffe://%s/ns/%s/sa/%s", registry_trust_domain(registry), pod.namespace,
+                    pod.service_account);
+    request->subsystem = registry_subsystem_of(registry, id);
+    if (request->subsystem == NULL)
+        return FAIL(PEER_DENIED, 0);
+    if (!buckets_take(&service->identities, pod.pod_uid, clock_mono_ms(service->params.clock)))
+        return FAIL(RATE_LIMITED, 0);
+    request->who = mem_printf("pod %s/%s (%s)", pod.namespace, pod.pod, pod.pod_uid);
+    TRY(identity_read_csr(request, msg->csr));
+    return identity_issue(service, request);
+}
+
 static err_t identity_attest(struct identity_service *service, struct identity_request *request,
                              const Mortise__V1__AttestRequest *msg, struct attest_grant *grant)
 {
@@ -417,6 +446,8 @@ static err_t identity_attest(struct identity_service *service, struct identity_r
         return identity_attest_last(service, request, msg);
     /* The cheap look-up comes before the signature check of the CSR. */
     TRY(identity_admit_source(service, request->call));
+    if (kube_token_is(token))
+        return identity_attest_pod(service, request, msg);
     TRY(attest_find(service->params.vault, token, now_s, grant));
     if (identity_is_changing(service, grant->path)) {
         /* The same token twice in one round: who was first shall be known. */

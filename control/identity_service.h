@@ -10,6 +10,7 @@
 #include "control/ca.h"
 #include "control/events.h"
 #include "control/meters.h"
+#include "control/oidc.h"
 #include "control/registry.h"
 #include "lib/net/loop.h"
 #include "lib/rpc/grpc_server.h"
@@ -23,7 +24,8 @@ struct identity_service_params {
     struct ca *ca;
     struct registry *registry;
     struct meters *meters;
-    struct audit *audit; /* may be NULL */
+    struct audit *audit;     /* may be NULL */
+    struct oidc *kubernetes; /* whose pods' tokens are taken; NULL: nobody's */
     const struct clock *clock;
 };
 

@@ -62,6 +62,8 @@ static const struct metric_family meters_families[] = {
      "result", NULL, 0},
     {"mortise_control_sidecars_skewed", METRIC_GAUGE,
      "Sidecars whose clock is off by more than half of what certificates allow for.", "", NULL, 0},
+    {"mortise_control_kubernetes_keys", METRIC_GAUGE,
+     "Keys of the cluster's token issuer that are in force.", "", NULL, 0},
     {"mortise_control_oidc_keys", METRIC_GAUGE,
      "Keys of the administrators' token issuer that are in force.", "", NULL, 0},
     {"mortise_control_oidc_keys_read_timestamp_seconds", METRIC_GAUGE,
@@ -102,6 +104,7 @@ static const struct {
     [METERS_AUDIT_BROKEN] = {"mortise_control_audit_broken", NULL},
     [METERS_CRL_NEXT_UPDATE] = {"mortise_control_crl_next_update_timestamp_seconds", NULL},
     [METERS_SKEWED] = {"mortise_control_sidecars_skewed", NULL},
+    [METERS_KUBERNETES_KEYS] = {"mortise_control_kubernetes_keys", NULL},
     [METERS_OIDC_KEYS] = {"mortise_control_oidc_keys", NULL},
     [METERS_OIDC_FRESH] = {"mortise_control_oidc_keys_read_timestamp_seconds", NULL},
 };

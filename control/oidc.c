@@ -59,7 +59,7 @@ static void oidc_use(struct oidc *oidc, struct jwks *next)
     if (before == NULL || withdrawn > 0 || known != next->num)
         oidc_log_keys(oidc, withdrawn);
     jwks_free(before);
-    if (withdrawn > 0)
+    if (withdrawn > 0 && oidc->params.on_withdrawn != NULL)
         oidc->params.on_withdrawn(oidc->params.arg);
 }
 
@@ -76,10 +76,12 @@ static void oidc_refreshed(struct oidc *oidc, err_t err, struct bytes text)
         oidc->fresh_at = clock_wall_s(loop_clock(oidc->params.loop));
         oidc_use(oidc, next);
     } else {
-        log_warn("oidc", "keys_unavailable", LOG_STR("from", from), LOG_ERR("reason", err),
+        log_warn("oidc", "keys_unavailable", LOG_STR("issuer", oidc->params.issuer),
+                 LOG_STR("from", from), LOG_ERR("reason", err),
                  LOG_UINT("keys_in_force", oidc_num_keys(oidc)));
     }
-    oidc->params.on_refreshed(oidc->params.arg, err);
+    if (oidc->params.on_refreshed != NULL)
+        oidc->params.on_refreshed(oidc->params.arg, err);
 }
 
 /* ---- of a file ---- */
@@ -179,24 +181,34 @@ static err_t oidc_bearer(struct bytes credentials, struct bytes *out)
     return OK;
 }
 
-static err_t oidc_verify(struct oidc *oidc, struct bytes credentials, struct jwt *out)
+err_t oidc_check(struct oidc *oidc, struct bytes token, struct jwt *out)
 {
-    const struct jwt_rules rules = {
+    struct jwt_rules rules;
+    err_t err;
+
+    if (oidc == NULL)
+        return FAIL(JWT_UNWANTED, 0);
+    rules = (struct jwt_rules){
         .issuer = oidc->params.issuer,
         .audience = oidc->params.audience,
         .groups_claim = oidc->params.groups_claim,
+        .claims = oidc->params.claims,
         .now_s = clock_wall_s(loop_clock(oidc->params.loop)),
     };
-    struct bytes token;
-    err_t err;
-
-    TRY(oidc_bearer(credentials, &token));
     err =
         oidc->keys != NULL ? jwt_verify(token, oidc->keys, &rules, out) : FAIL(JWT_KEY_UNKNOWN, 0);
     if (err_is(err, E_JWT_KEY_UNKNOWN) && oidc->params.keys_url != NULL &&
         oidc_is_due(oidc, oidc_pause_ms(oidc)))
         oidc_fetch(oidc);
     return err;
+}
+
+static err_t oidc_verify(struct oidc *oidc, struct bytes credentials, struct jwt *out)
+{
+    struct bytes token;
+
+    TRY(oidc_bearer(credentials, &token));
+    return oidc_check(oidc, token, out);
 }
 
 static err_t oidc_judge(struct oidc *oidc, const struct grpc_peer *peer, struct bytes credentials,

@@ -1,7 +1,7 @@
-/* oidc is the issuer whose tokens administrators may come with: its keys, from a file or from its
- * own address, and the judgement of a token that came with a call. Keys stay in force until others
- * are read; one that is in the new set no longer ends what it let in. Source: features D5,
- * reliability R46, R48, R62, R64. */
+/* oidc is an issuer whose tokens are taken, of administrators or of a cluster's pods: its keys,
+ * from a file or from its own address, and the judgement of a token that came with a call. Keys
+ * stay in force until others are read; one that is in the new set no longer ends what it let in.
+ * Source: features D5, reliability R46, R48, R62, R64. */
 #ifndef MORTISE_CONTROL_OIDC_H
 #define MORTISE_CONTROL_OIDC_H
 
@@ -21,11 +21,12 @@ struct oidc_params {
     const char *issuer; /* all borrowed */
     const char *audience;
     const char *groups_claim;
+    bool claims;           /* all claims of a token are wanted (jwt.h) */
     const char *keys_file; /* one of these two */
     const char *keys_url;
     const char *ca_file; /* for keys_url; NULL: the CAs of the system */
     uint64_t refresh_ms; /* for keys_url */
-    /* A key is there no longer. */
+    /* A key is there no longer. Both may be NULL. */
     void (*on_withdrawn)(void *arg);
     /* The keys were read, or could not be. */
     void (*on_refreshed)(void *arg, err_t err);
@@ -39,6 +40,10 @@ struct oidc *oidc_new(const struct oidc_params *params);
 void oidc_free(struct oidc *oidc);
 /* oidc_tick is called every second: it looks whether the file has changed, or begins to fetch. */
 void oidc_tick(struct oidc *oidc);
+
+/* oidc_check judges a token by itself; jwt_fini. `oidc` may be NULL: no token is taken. Errors:
+ * those of jwt_verify, JWT_UNWANTED. */
+MUST_CHECK err_t oidc_check(struct oidc *oidc, struct bytes token, struct jwt *out);
 
 /* oidc_identify judges what came in the header `authorization` of a call on `peer`'s connection:
  * `*out` is then who makes it. Refused with a code (`*out_err`, by its name): whoever has a

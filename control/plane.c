@@ -30,6 +30,7 @@
 
 #define PLANE_TICK_MS 1000
 #define PLANE_MAINTAIN_MS ((uint64_t)3600 * 1000)
+#define PLANE_KUBERNETES_REFRESH_MS 300000
 #define PLANE_MAINTAIN_MORE_MS 1000 /* at first, and when more was there than one turn takes */
 #define PLANE_CHECK_EVERY 24        /* of these: the whole store is read once a day */
 #define PLANE_SWEEP_MS 100          /* after a change; a call of who has to go is refused at once */
@@ -59,7 +60,8 @@ struct plane {
     struct admins *admins;
     struct access *access;
     struct access_service access_service;
-    struct oidc *oidc; /* NULL: no token is taken */
+    struct oidc *oidc;       /* NULL: no token is taken */
+    struct oidc *kubernetes; /* likewise, of pods */
     struct elevations elevations;
     struct caller_rules rules;
     char reason[CALLER_REASON_MAX]; /* of the last refusal */
@@ -405,6 +407,7 @@ static void plane_measure(struct plane *plane)
     meters_set(meters, METERS_AUDIT_UNSHIPPED, (int64_t)audit_unshipped(plane->audit));
     meters_set(meters, METERS_AUDIT_BROKEN, audit_is_broken(plane->audit));
     meters_set(meters, METERS_STALE_RECORDS, (int64_t)vault_stale(plane->vault));
+    meters_set(meters, METERS_KUBERNETES_KEYS, (int64_t)oidc_num_keys(plane->kubernetes));
     meters_set(meters, METERS_OIDC_KEYS, (int64_t)oidc_num_keys(plane->oidc));
     meters_set(meters, METERS_OIDC_FRESH, oidc_fresh_at(plane->oidc));
 }
@@ -431,6 +434,7 @@ static void plane_on_tick(void *arg)
     audit_tick(plane->audit);
     audit_ship_tick(plane->ship);
     oidc_tick(plane->oidc);
+    oidc_tick(plane->kubernetes);
     plane_remove_login(plane, false);
     plane_recheck(plane);
     plane_measure(plane);
@@ -492,6 +496,7 @@ static void plane_make_services(struct plane *plane)
         .meters = plane->meters,
         .clock = loop_clock(plane->loop),
         .audit = plane->audit,
+        .kubernetes = plane->kubernetes,
     };
     const struct discovery_service_params discovery = {
         .events = plane->events,
@@ -729,6 +734,24 @@ static void plane_make_oidc(struct plane *plane)
         plane->oidc = oidc_new(&params);
 }
 
+static void plane_make_kubernetes(struct plane *plane)
+{
+    const struct config *config = plane->config;
+    const struct oidc_params params = {
+        .loop = plane->loop,
+        .issuer = config->kubernetes_issuer,
+        .audience = config->kubernetes_audience,
+        .keys_file = config->kubernetes_keys_file,
+        .keys_url = config->kubernetes_keys_url,
+        .ca_file = config->kubernetes_ca_file,
+        .refresh_ms = PLANE_KUBERNETES_REFRESH_MS,
+        .claims = true,
+    };
+
+    if (config->kubernetes_issuer != NULL)
+        plane->kubernetes = oidc_new(&params);
+}
+
 static err_t plane_begin(struct plane *plane, const struct seal_keys *keys, struct faults *faults)
 {
     TRY(plane_open(plane, keys, faults));
@@ -739,6 +762,7 @@ static err_t plane_begin(struct plane *plane, const struct seal_keys *keys, stru
         .arg = plane,
     });
     plane_make_rules(plane);
+    plane_make_kubernetes(plane);
     plane_make_services(plane);
     plane_make_oidc(plane);
     TRY(plane_make_pages(plane, faults));
@@ -846,6 +870,7 @@ void plane_free(struct plane *plane)
     admins_free(plane->admins);
     access_service_fini(&plane->access_service);
     oidc_free(plane->oidc);
+    oidc_free(plane->kubernetes);
     access_free(plane->access);
     server_cert_free(plane->cert);
     chronicle_stop(&plane->chronicle);

@@ -15,6 +15,19 @@ enum grpc_status reply_status(err_t err)
     case E_TOKEN_UNKNOWN:
     case E_TOKEN_EXPIRED:
     case E_TOKEN_USED:
+    case E_TOKEN_UNBOUND:
+    case E_JWT_SYNTAX:
+    case E_JWT_ALGORITHM:
+    case E_JWT_CRITICAL:
+    case E_JWT_TYPE:
+    case E_JWT_KEY_UNKNOWN:
+    case E_JWT_SIGNATURE:
+    case E_JWT_CLAIM:
+    case E_JWT_ISSUER:
+    case E_JWT_AUDIENCE:
+    case E_JWT_EXPIRED:
+    case E_JWT_NOT_YET_VALID:
+    case E_JWT_UNWANTED:
     case E_PEER_DENIED:
     case E_PEER_REVOKED:
     case E_PERMISSION:

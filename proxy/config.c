@@ -137,11 +137,15 @@ static void config_check_control(const struct config *config, struct faults *fau
                    config->trust_domain);
     if (config->trust_bundle == NULL)
         faults_add(faults, "--trust-bundle", "is needed with --control");
-    if (config->join_token == NULL && config->join_token_file == NULL && config->cache_dir == NULL)
+    if (config->join_token == NULL && config->join_token_file == NULL &&
+        config->service_account_token_file == NULL && config->cache_dir == NULL)
         faults_add(faults, "--join-token-file",
                    "is needed with --control (or the variable " CONFIG_TOKEN_VARIABLE ")");
     if (config->join_token != NULL && config->join_token_file != NULL)
         faults_add(faults, "--join-token-file", "and " CONFIG_TOKEN_VARIABLE " are both given");
+    if (config->service_account_token_file != NULL &&
+        (config->join_token != NULL || config->join_token_file != NULL))
+        faults_add(faults, "--service-account-token-file", "and a join token are both given");
     (void)secret_source_check(&cache_key, faults);
     if ((config->cache_dir != NULL) != secret_source_is_given(&cache_key))
         faults_add(faults, config->cache_dir == NULL ? "--cache-dir" : "--cache-key-file",
@@ -161,6 +165,7 @@ static void config_check_static(const struct config *config, struct faults *faul
         {"--trust-bundle", config->trust_bundle},
         {"--join-token-file", config->join_token_file},
         {"--join-token", config->join_token},
+        {"--service-account-token-file", config->service_account_token_file},
         {"--advertise", config->advertise},
         {"--identity", config->identity},
         {"--keystore-dir", config->keystore_dir},

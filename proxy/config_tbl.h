@@ -24,6 +24,12 @@ ROW("join-token-file", STR, join_token_file, NULL, 0, 0, OPTION_FLAG_NO_FILE, "F
     "One-time join token; readable by its owner only. Read at each attempt to join.")
 ROW("join-token", STR, join_token, NULL, 0, 0, OPTION_FLAG_NO_ARGV | OPTION_FLAG_NO_FILE, "TOKEN",
     "The join token itself, as MORTISE_JOIN_TOKEN; it is wiped once it was used.")
+ROW("service-account-token-file", STR, service_account_token_file, NULL, 0, 0, OPTION_FLAG_NO_FILE,
+    "FILE",
+    "Instead of a join token: the token that the platform gives to this workload, as Kubernetes "
+    "does "
+    "to a pod (a projected service account token for the control plane's audience). Read at each "
+    "attempt; good for as long as the platform says.")
 ROW("identity", STR, identity, NULL, 0, 0, OPTION_FLAG_NO_FILE, "SPIFFE-ID",
     "Who this sidecar must be: a certificate or a cache of another identity is refused. Default: "
     "who the join token is for.")

@@ -1040,7 +1040,10 @@ struct control_mode *control_mode_new(const struct source_params *params, struct
         .clock = params->clock,
         .uplink = mode->uplink,
         .stats = params->stats,
-        .token_file = settings->join_token_file,
+        .token_file = settings->service_account_token_file != NULL
+                          ? settings->service_account_token_file
+                          : settings->join_token_file,
+        .token_is_platforms = settings->service_account_token_file != NULL,
         .token = settings->join_token,
         .expect_id = settings->identity,
         .on_svid = control_on_svid,

@@ -10,6 +10,7 @@
 #include "certs/secrets.h"
 #include "certs/spiffe_id.h"
 #include "lib/base/backoff.h"
+#include "lib/base/file.h"
 #include "lib/base/log.h"
 #include "lib/base/mem.h"
 #include "lib/base/random.h"
@@ -20,7 +21,7 @@
 #define IDENTITY_BACKOFF_BASE_MS 500
 #define IDENTITY_BACKOFF_MAX_MS 60000
 #define IDENTITY_LOOK_MS 5000 /* no timer sleeps longer: the wall clock may be set */
-#define IDENTITY_TOKEN_MAX 4096
+#define IDENTITY_TOKEN_MAX 16384
 #define IDENTITY_ERROR_MAX 256
 #define IDENTITY_ROOTS_MAX 64
 
@@ -265,7 +266,7 @@ static void identity_on_reply(void *arg, const struct grpc_result *result,
 /* The token, without the newline of a file. Errors: those of secrets_read_file, NOT_FOUND. */
 static err_t identity_read_token(const struct identity *identity, struct buf *out)
 {
-    char why[SECRETS_WHY_MAX];
+    char why[SECRETS_WHY_MAX] = "";
     struct bytes view;
     err_t err;
 
@@ -273,7 +274,9 @@ static err_t identity_read_token(const struct identity *identity, struct buf *ou
         return buf_add_str(out, identity->token);
     if (identity->token_file == NULL)
         return FAIL(NOT_FOUND, 0);
-    err = secrets_read_file(identity->token_file, IDENTITY_TOKEN_MAX, out, why);
+    err = identity->params.token_is_platforms
+              ? file_read(identity->token_file, IDENTITY_TOKEN_MAX, out)
+              : secrets_read_file(identity->token_file, IDENTITY_TOKEN_MAX, out, why);
     if (!err_is_ok(err) && why[0] != '\0')
         log_warn("identity", "token_not_opened", LOG_STR("file", identity->token_file),
                  LOG_STR("reason", why));

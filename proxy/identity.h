@@ -22,9 +22,10 @@ struct identity_params {
     const struct clock *clock;
     struct uplink *uplink;
     struct stats *stats;
-    const char *token_file; /* copied; NULL: none */
-    const char *token;      /* copied, wiped after use; NULL: none */
-    const char *expect_id;  /* copied; who we must be; NULL: who the token is for */
+    const char *token_file;  /* copied; NULL: none */
+    bool token_is_platforms; /* which says who may read that file */
+    const char *token;       /* copied, wiped after use; NULL: none */
+    const char *expect_id;   /* copied; who we must be; NULL: who the token is for */
     /* A certificate came; shared. `roots` are the mesh's as they came with it. The receiver tells
      * the uplink when it is time to show the new one. */
     void (*on_svid)(void *arg, struct svid *svid, struct bundle *roots);

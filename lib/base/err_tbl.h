@@ -104,6 +104,7 @@ X(YAML_SYNTAX, OPERATOR, "not valid YAML")
 X(TOKEN_UNKNOWN, PEER, "join token is unknown")
 X(TOKEN_EXPIRED, PEER, "join token has expired")
 X(TOKEN_USED, PEER, "join token was used by another key")
+X(TOKEN_UNBOUND, PEER, "token of a service account that was not given to a pod")
 X(REJOIN_UNKNOWN, PEER, "certificate is not on record")
 X(REJOIN_REPLACED, PEER, "certificate has been renewed: its successor may come back, not it")
 X(REJOIN_LATE, PEER, "certificate expired too long ago to come back with it") /* sub: seconds */
