@@ -68,7 +68,7 @@ ROW("oidc-ca-file", STR, oidc_ca_file, NULL, 0, 0, 0, "FILE",
     "CAs (PEM) one of which has to vouch for that server. Default: those of the system.")
 ROW("oidc-refresh", MS, oidc_refresh_ms, "5m", 5000, 86400000, 0, "TIME",
     "How often the keys are fetched. For a key that is not known, at once, but not more often than "
-    "each minute.")
+    "each minute, or than this where it is shorter.")
 ROW("oidc-groups-claim", STR, oidc_groups_claim, "groups", 0, 0, 0, "NAME",
     "The claim with the groups of who signs in (oidc-group:URL#NAME). Empty: none.")
 
