@@ -12,7 +12,7 @@
 #include "proto/mesh/resource.pb-c.h"
 
 #define CONN_LOG_BATCH_MAX 128
-#define CONN_LOG_ALL_PER_S 10000  /* of all sidecars together: an eighth of a core, about */
+#define CONN_LOG_ALL_PER_S 10000  /* of all sidecars together: a tenth of a core, about */
 #define CONN_LOG_ONE_PER_S 5000   /* of all of one subsystem: what is left is the others' */
 #define CONN_LOG_TELLERS_MAX 4096 /* that are remembered */
 

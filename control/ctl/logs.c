@@ -200,9 +200,11 @@ static void logs_row(struct table *table, const struct logs_pair *pair)
     const logs_entry *one = client != NULL ? client : server;
     char when[LOGS_WHEN_MAX];
 
+    CHECK(one != NULL); /* a pair begins with one of them */
     logs_when(one->at_ms, when);
     table_add(table, when);
-    table_add(table, one->link[0] != '\0' || server == NULL ? one->link : server->link);
+    /* A server that refused its client may have found no link for it. */
+    table_add(table, one->link);
     table_add(table, one->key);
     logs_cell(table, client);
     logs_cell(table, server);
