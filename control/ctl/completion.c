@@ -1,11 +1,19 @@
 /* mortisectl completion: what a shell needs to complete commands, kinds, and names of what is in
  * the mesh, which it asks the control plane for. */
+#include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "control/ctl/mesh_text.h"
+#include "control/labels.h"
 #include "control/mesh.h"
+#include "control/msg.h"
+#include "lib/base/mem.h"
 #include "lib/rpc/pb.h"
+#include "proto/mesh/access.pb-c.h"
+#include "proto/mesh/operator.pb-c.h"
+
+#define COMPLETION_FLAGS_MAX 64
 
 /* For `names`; the script asks nobody, and a flag of the connection is no mistake then. */
 static const struct option completion_options[] = {CTL_CONNECTION_ROWS, {.name = NULL}};
@@ -87,6 +95,8 @@ static void completion_first_arm(size_t at)
     else if (strcmp(command->name, "delete") == 0 || strcmp(command->name, "clone") == 0 ||
              strcmp(command->name, "describe") == 0)
         completion_mesh_kinds();
+    else if (strcmp(command->name, "revoke") == 0)
+        printf("subsystem spiffe-id serial key issuer");
     else if (strcmp(command->name, "completion") == 0)
         printf("bash zsh names");
     completion_second_words(command);
@@ -111,6 +121,64 @@ static void completion_arms(void)
     }
 }
 
+/* Which names stand behind the words of a command, "COMMAND SECOND"; with * for whatever follows.
+ */
+static const struct completion_row {
+    const char *pattern;
+    const char *kind; /* of `completion names`; NULL: the second word */
+} completion_rows[] = {
+    {"\"get workloads\" | \"get certificates\" | \"get connections\"", "subsystem"},
+    {"\"get \"?* | \"delete \"?* | \"clone \"?* | \"describe \"?*", NULL},
+    {"\"token create\" | \"certificate \"* | \"rotate \" | \"watch \" | \"why \"* | "
+     "\"revoke subsystem\"",
+     "subsystem"},
+    {"\"import keystore\"", "keystore"},
+    {"\"rollback \" | \"diff \"*", "revision"},
+    {"\"lift \"", "revocation"},
+    {"\"role set\" | \"role delete\"", "role"},
+    {"\"admin bind\" | \"admin unbind\"", "admin"},
+};
+
+static void completion_name_arms(void)
+{
+    for (size_t i = 0; i < ARRAY_LEN(completion_rows); i++) {
+        const struct completion_row *row = &completion_rows[i];
+
+        printf("    %s) names=%s ;;\n", row->pattern,
+               row->kind != NULL ? row->kind : "\"$second\"");
+    }
+}
+
+static bool completion_told(const char *const *names, size_t num, const char *name)
+{
+    for (size_t i = 0; i < num; i++) {
+        if (strcmp(names[i], name) == 0)
+            return true;
+    }
+    return false;
+}
+
+/* The flags of all commands that no value follows. */
+static void completion_bare_flags(void)
+{
+    const char *names[COMPLETION_FLAGS_MAX];
+    size_t num = 0;
+
+    for (size_t i = 0; ctl_commands[i] != NULL; i++) {
+        for (const struct option *row = ctl_commands[i]->options; row->name != NULL; row++) {
+            if (row->name[0] == '\0' || row->kind != OPTION_BOOL ||
+                completion_told(names, num, row->name))
+                continue;
+            CHECK(num < COMPLETION_FLAGS_MAX);
+            names[num++] = row->name;
+        }
+    }
+    printf("        -w | --help");
+    for (size_t i = 0; i < num; i++)
+        printf(" | --%s | --no-%s", names[i], names[i]);
+    printf(") ;;\n");
+}
+
 /* One function serves both shells: zsh runs bash's. The words of the connection that stand there
  * are passed on to the question for names. */
 static void completion_function(void)
@@ -124,8 +192,9 @@ static void completion_function(void)
            "        --socket | --server | --cert | --key | --roots | --trust-domain)\n"
            "            connection+=(\"${COMP_WORDS[at]}\" \"${COMP_WORDS[at + 1]}\")\n"
            "            ((at++)) ;;\n"
-           "        --*=*) ;;\n"
-           "        -*) ((at++)) ;;\n"
+           "        --*=*) ;;\n");
+    completion_bare_flags();
+    printf("        -*) ((at++)) ;;\n"
            "        *) if [ -z \"$command\" ]; then command=\"${COMP_WORDS[at]}\"\n"
            "           elif [ -z \"$second\" ]; then second=\"${COMP_WORDS[at]}\"; fi ;;\n"
            "        esac\n"
@@ -138,14 +207,16 @@ static void completion_function(void)
     printf(
         "    esac\n"
         "    case \"${COMP_WORDS[COMP_CWORD - 1]}\" in\n"
-        "    -o | --output) words=\"table wide json yaml\" ;;\n"
+        "    -o | --output) COMPREPLY=($(compgen -W \"table wide json yaml pem\" -- \"$word\"))\n"
+        "        return ;;\n"
+        "    -l | --selector) words=\"\" names=label command=\"\" ;;\n"
         "    -f | --file | --out | --socket | --cert | --key | --roots | --rotate | --*-file)\n"
         "        COMPREPLY=($(compgen -f -- \"$word\"))\n"
         "        return ;;\n"
         "    esac\n"
-        "    case \"$command $second\" in\n"
-        "    \"get \"?* | \"delete \"?* | \"clone \"?* | \"describe \"?*) names=\"$second\" ;;\n"
-        "    \"token create\" | \"certificate \"* | \"rotate \" | \"watch \") names=subsystem ;;\n"
+        "    case \"$command $second\" in\n");
+    completion_name_arms();
+    printf(
         "    esac\n"
         "    case \"$word\" in -*) names=\"\" ;; esac\n"
         "    if [ -n \"$names\" ]; then\n"
@@ -156,31 +227,148 @@ static void completion_function(void)
         "}\n");
 }
 
-/* The names of that kind in the mesh in force, a line each; of a kind that has none, nothing. */
+/* ------------------------------------------------------------------------ names */
+
+static void completion_name(const char *name)
+{
+    ctl_print(stdout, name);
+    printf("\n");
+}
+
+static void completion_number(uint64_t number)
+{
+    printf("%" PRIu64 "\n", number);
+}
+
+static void completion_items(const Mortise__V1__Mesh *mesh, int kind)
+{
+    for (size_t i = 0; i < mesh_num(mesh, &mesh_kinds[kind]); i++)
+        completion_name(mesh_name(mesh_item(mesh, &mesh_kinds[kind], i)));
+}
+
+/* The keys of all labels; the shell leaves out those that come again. */
+static void completion_labels(const Mortise__V1__Mesh *mesh)
+{
+    for (int kind = 0; kind < MESH_KINDS; kind++) {
+        for (size_t i = 0; i < mesh_num(mesh, &mesh_kinds[kind]); i++) {
+            const ProtobufCMessage *item = mesh_item(mesh, &mesh_kinds[kind], i);
+
+            for (size_t at = 0; at < labels_num(item); at++)
+                completion_name(labels_at(item, at).key);
+        }
+    }
+}
+
+/* `at`: a list of the mesh, or MESH_KINDS: the labels of all. */
+static bool completion_of_mesh(struct conn *conn, int at)
+{
+    Mortise__V1__GetMeshResponse *reply = mesh_get(conn);
+
+    if (reply == NULL)
+        return false;
+    if (at < MESH_KINDS)
+        completion_items(reply->mesh, at);
+    else
+        completion_labels(reply->mesh);
+    pb_free(&reply->base);
+    return true;
+}
+
+static void completion_revisions(const ProtobufCMessage *msg)
+{
+    const Mortise__V1__ListRevisionsResponse *reply = MSG_AS_CONST(
+        Mortise__V1__ListRevisionsResponse, mortise__v1__list_revisions_response__descriptor, msg);
+
+    for (size_t i = 0; i < reply->n_revisions; i++)
+        completion_number(reply->revisions[i]->version);
+}
+
+static void completion_revocations(const ProtobufCMessage *msg)
+{
+    const Mortise__V1__ListRevocationsResponse *reply =
+        MSG_AS_CONST(Mortise__V1__ListRevocationsResponse,
+                     mortise__v1__list_revocations_response__descriptor, msg);
+
+    for (size_t i = 0; i < reply->n_revocations; i++)
+        completion_number(reply->revocations[i]->id);
+}
+
+static void completion_roles(const ProtobufCMessage *msg)
+{
+    const Mortise__V1__ListAccessResponse *reply = MSG_AS_CONST(
+        Mortise__V1__ListAccessResponse, mortise__v1__list_access_response__descriptor, msg);
+
+    for (size_t i = 0; i < reply->n_roles; i++)
+        completion_name(reply->roles[i]->name);
+}
+
+static void completion_admins(const ProtobufCMessage *msg)
+{
+    const Mortise__V1__ListAccessResponse *reply = MSG_AS_CONST(
+        Mortise__V1__ListAccessResponse, mortise__v1__list_access_response__descriptor, msg);
+
+    for (size_t i = 0; i < reply->n_bindings; i++)
+        completion_name(reply->bindings[i]->subject);
+}
+
+/* What is no list of the mesh. */
+static const struct completion_list {
+    const char *kind;
+    const char *method;
+    const ProtobufCMessageDescriptor *request; /* empty */
+    const ProtobufCMessageDescriptor *reply;
+    void (*tell)(const ProtobufCMessage *reply);
+} completion_lists[] = {
+    {"revision", "OperatorService/ListRevisions", &mortise__v1__list_revisions_request__descriptor,
+     &mortise__v1__list_revisions_response__descriptor, completion_revisions},
+    {"revocation", "OperatorService/ListRevocations",
+     &mortise__v1__list_revocations_request__descriptor,
+     &mortise__v1__list_revocations_response__descriptor, completion_revocations},
+    {"role", "AccessService/ListAccess", &mortise__v1__list_access_request__descriptor,
+     &mortise__v1__list_access_response__descriptor, completion_roles},
+    {"admin", "AccessService/ListAccess", &mortise__v1__list_access_request__descriptor,
+     &mortise__v1__list_access_response__descriptor, completion_admins},
+};
+
+/* False: told. */
+static bool completion_of_list(struct conn *conn, const struct completion_list *list)
+{
+    ProtobufCMessage *request = mem_alloc(list->request->sizeof_message);
+    ProtobufCMessage *reply;
+
+    protobuf_c_message_init(list->request, request);
+    reply = conn_call(conn, list->method, request, list->reply);
+    mem_free(request);
+    if (reply == NULL)
+        return false;
+    list->tell(reply);
+    pb_free(reply);
+    return true;
+}
+
+/* The names of that kind, a line each; of a kind that has none, nothing. */
 static int completion_names(const struct ctl_flags *flags, const char *kind)
 {
-    Mortise__V1__GetMeshResponse *reply;
+    const struct completion_list *list = NULL;
     struct conn *conn;
+    bool done;
     int at = 0;
 
     while (at < MESH_KINDS && strcmp(kind, mesh_kinds[at].many) != 0 &&
            strcmp(kind, mesh_kinds[at].word) != 0)
         at++;
-    if (at == MESH_KINDS)
+    for (size_t i = 0; i < ARRAY_LEN(completion_lists); i++) {
+        if (strcmp(completion_lists[i].kind, kind) == 0)
+            list = &completion_lists[i];
+    }
+    if (at == MESH_KINDS && list == NULL && strcmp(kind, "label") != 0)
         return CTL_OK;
     conn = conn_open(flags);
     if (conn == NULL)
         return CTL_USAGE;
-    reply = mesh_get(conn);
-    for (size_t i = 0; reply != NULL && i < mesh_num(reply->mesh, &mesh_kinds[at]); i++) {
-        ctl_print(stdout, mesh_name(mesh_item(reply->mesh, &mesh_kinds[at], i)));
-        printf("\n");
-    }
+    done = list != NULL ? completion_of_list(conn, list) : completion_of_mesh(conn, at);
     conn_close(conn);
-    if (reply == NULL)
-        return CTL_FAILED;
-    pb_free(&reply->base);
-    return CTL_OK;
+    return done ? CTL_OK : CTL_FAILED;
 }
 
 static int completion_run(const struct ctl_flags *flags, int num, char **operands)
@@ -212,8 +400,8 @@ const struct ctl_command ctl_completion = {
     .operands = "bash|zsh|names KIND",
     .summary = "a script that completes commands and names in your shell",
     .about = "Writes the script to standard output. It completes commands, flags, kinds, and the "
-             "names of what is in the mesh: those it asks the control plane for, by "
-             "completion names.\n\n"
+             "names of what is in the mesh, keys of labels, revisions, revocations, roles and "
+             "administrators: those it asks the control plane for, by completion names.\n\n"
              "Example: source <(mortisectl completion bash)",
     .options = completion_options,
     .min_operands = 1,

@@ -72,6 +72,7 @@ struct ctl_flags {
     bool watch;
     bool yes;
     bool show_labels;
+    int document_kind;
     char *selector;
     int64_t up_to;
     char *chain;

@@ -3,16 +3,15 @@
 #include <fcntl.h>
 #include <inttypes.h>
 #include <signal.h>
-#include <spawn.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include "control/ctl/apply.h"
 #include "control/ctl/document.h"
 #include "control/ctl/mesh_text.h"
+#include "control/ctl/program.h"
 #include "lib/base/file.h"
 #include "lib/base/mem.h"
 #include "lib/rpc/json_pb.h"
@@ -55,35 +54,6 @@ static bool edit_split(char *command, const char *path, char *argv[EDIT_WORDS_MA
     return num > 0 && *at == '\0';
 }
 
-/* What we ignore is the child's to obey. Returns its wait status, or -1: it did not start. */
-static int edit_spawn(char *const *argv)
-{
-    posix_spawnattr_t attr;
-    sigset_t obeyed;
-    pid_t child;
-    int status = -1;
-    int err;
-
-    CHECK(posix_spawnattr_init(&attr) == 0);
-    CHECK(sigemptyset(&obeyed) == 0 && sigaddset(&obeyed, SIGPIPE) == 0 &&
-          sigaddset(&obeyed, SIGXFSZ) == 0 && sigaddset(&obeyed, SIGINT) == 0 &&
-          sigaddset(&obeyed, SIGQUIT) == 0);
-    CHECK(posix_spawnattr_setsigdefault(&attr, &obeyed) == 0 &&
-          posix_spawnattr_setflags(&attr, POSIX_SPAWN_SETSIGDEF) == 0);
-    err = posix_spawnp(&child, argv[0], NULL, &attr, argv, environ);
-    CHECK(posix_spawnattr_destroy(&attr) == 0);
-    if (err != 0) {
-        ctl_tell("cannot start the editor %s: %s (it is $VISUAL, $EDITOR or vi)", argv[0],
-                 strerror(err));
-        return -1;
-    }
-    while (waitpid(child, &status, 0) < 0) {
-        if (errno != EINTR)
-            return -1;
-    }
-    return status;
-}
-
 /* True when the editor ended well; else told. */
 static bool edit_run_editor(const char *path)
 {
@@ -91,7 +61,7 @@ static bool edit_run_editor(const char *path)
     CLEANUP(mem_freep) char *command = NULL;
     char *argv[EDIT_WORDS_MAX + 2];
     struct sigaction ignore = {.sa_handler = SIG_IGN}, on_int, on_quit;
-    int status;
+    int status, err;
 
     if (named == NULL || named[0] == '\0')
         named = getenv("EDITOR");
@@ -102,12 +72,16 @@ static bool edit_run_editor(const char *path)
     }
     /* An editor's Ctrl-C is not ours. */
     CHECK(sigaction(SIGINT, &ignore, &on_int) == 0 && sigaction(SIGQUIT, &ignore, &on_quit) == 0);
-    status = edit_spawn(argv);
+    status = program_run(argv);
+    err = errno;
     CHECK(sigaction(SIGINT, &on_int, NULL) == 0 && sigaction(SIGQUIT, &on_quit, NULL) == 0);
     if (status == 0)
         return true;
     if (status > 0)
         ctl_tell("the editor %s did not end well: nothing was changed", argv[0]);
+    else
+        ctl_tell("cannot start the editor %s: %s (it is $VISUAL, $EDITOR or vi)", argv[0],
+                 strerror(err));
     return false;
 }
 

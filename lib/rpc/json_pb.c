@@ -611,6 +611,19 @@ err_t json_pb_parse_map(enum json_pb_format format, const char *name, struct byt
     return faults_err(faults);
 }
 
+err_t json_pb_keys(enum json_pb_format format, const char *name, struct bytes text,
+                   void (*on_key)(void *arg, const char *key), void *arg, struct faults *faults)
+{
+    CLEANUP(node_tree_fini) struct node_tree tree = {.blocks = NULL};
+
+    TRY(json_pb_read(format, name, text, faults, &tree));
+    for (const struct node *member = tree.root->first; member != NULL; member = member->next) {
+        if (strlen((const char *)member->key.ptr) == member->key.len)
+            on_key(arg, (const char *)member->key.ptr);
+    }
+    return OK;
+}
+
 err_t json_pb_parse(enum json_pb_format format, const char *name, struct bytes text,
                     const ProtobufCMessageDescriptor *desc, struct faults *faults,
                     ProtobufCMessage **out)

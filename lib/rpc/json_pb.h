@@ -46,6 +46,12 @@ MUST_CHECK err_t json_pb_parse_aside(enum json_pb_format format, const char *nam
 MUST_CHECK err_t json_pb_parse_map(enum json_pb_format format, const char *name, struct bytes text,
                                    const struct json_pb_aside *aside, struct faults *faults);
 
+/* json_pb_keys tells on_key each key of a text that is a map (borrowed; what holds a NUL is left
+ * out): to find out what it is a document of. Errors: as json_pb_parse. */
+MUST_CHECK err_t json_pb_keys(enum json_pb_format format, const char *name, struct bytes text,
+                              void (*on_key)(void *arg, const char *key), void *arg,
+                              struct faults *faults);
+
 /* json_pb_write appends the message: fields with their default value are left out; two-space
  * indentation. JSON ends without, YAML with a newline. */
 MUST_CHECK err_t json_pb_write(enum json_pb_format format, const ProtobufCMessage *msg,

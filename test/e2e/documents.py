@@ -46,6 +46,11 @@ def commands(binaries):
                               env=own_environment()).stdout for n in names}
 
 
+def test_every_command_has_help_with_an_example(binaries):
+    shown = {n: re.search(r"Example: .*?(?=\n\S[^\n]*:\n|$)", text, re.S) for n, text in commands(binaries).items()}
+    assert not [n for n, found in shown.items() if found is None or f"mortisectl {n}" not in " ".join(found[0].split())]
+
+
 def test_commands_and_flags_that_pages_show_are_there(binaries):
     helps = commands(binaries)
     faults = []
@@ -86,12 +91,12 @@ MESH = {"settings", "subsystems", "profiles", "links", "crls", "truststores", "k
 
 def blocks():
     """(page, text) of each block of YAML that is a whole mesh document: one with … in it is an outline, one with names of
-    files is of static mode, and a keystore that somebody has to import is nowhere yet."""
+    files, or that says so, is of static mode, and a keystore that somebody has to import is nowhere yet."""
     found = []
     for page in PAGES:
         for number, text in enumerate(re.findall(r"^```yaml\n(.*?)^```", page.read_text(), re.S | re.M), 1):
             keys = set(re.findall(r"^(\w+):", text, re.M))
-            if keys and keys <= MESH and "…" not in text and not re.search(r"\b(ca|cert|key)_file:", text) and (
+            if keys and keys <= MESH and not re.search(r"…|^# sidecar\.yaml|\b(ca|cert|key)_file:", text, re.M) and (
                     not re.search(r"\bkeystore:", text) or "keystores" in keys):
                 found.append(pytest.param(page, text, id=f"{name(page)}-{number}"))
     return found

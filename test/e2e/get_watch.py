@@ -90,6 +90,7 @@ CHANGES = {
     "links": {"client": "portal", "server": "gateway", "client_port": 15190, "server_port": 8090},
     "truststores": {"mesh_roots": True},
     "keystores": {"issued": True},
+    "policies": {"action": "DENY", "peers": ["spiffe://lone.test/ns/default/sa/nobody"]},
 }
 
 
@@ -105,7 +106,7 @@ def test_each_change_of_a_kind_is_told_once(alone, kind):
         watch.wait("it is another", lambda state: state["new"].get("description") == "other")
         apply(alone, {kind: [{**item, "description": "other", "labels": {"a": "b"}}]})
         watch.wait("its labels", lambda state: state["new"].get("labels") == {"a": "b"})
-        alone.ctl("delete", kind, "new")
+        alone.ctl("delete", kind, "new", "--allow-weaker")
         watch.wait("it is gone", lambda state: "new" not in state)
         assert watch.state() == shown(alone, kind)
         told = [(line["type"], line["object"]["name"]) for line in watch.lines() if line["object"]["name"] == "new"]

@@ -807,6 +807,35 @@ static void test_settings_alone(void **state)
     check_aside("a: b\na: c\n", NULL, "t:2:1: duplicate key\n");
 }
 
+static void add_key(void *arg, const char *key)
+{
+    assert_true(err_is_ok(buf_printf(arg, "%s ", key)));
+}
+
+static void check_keys(const char *text, unsigned code, const char *expected)
+{
+    struct buf keys = {NULL, 0, 0, 0, 0};
+    struct faults faults = {0};
+    err_t err = json_pb_keys(JSON_PB_YAML, "t", bytes_of_str(text), add_key, &keys, &faults);
+    char *got = buf_take_str(&keys);
+
+    assert_int_equal(err.code, code);
+    assert_int_equal(faults.total == 0, err_is_ok(err));
+    assert_string_equal(got, expected);
+    mem_free(got);
+    faults_fini(&faults);
+}
+
+static void test_keys_of_a_text(void **state)
+{
+    (void)state;
+    check_keys("b: {x: 1}\na: [c]\n\"d\\0e\": 1\n", E_OK, "b a ");
+    check_keys("{}", E_OK, "");
+    check_keys("[a]", E_CONFIG_INVALID, "");
+    check_keys("a: [", E_YAML_SYNTAX, "");
+    check_keys("a: 1\na: 2", E_YAML_SYNTAX, "");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -838,6 +867,7 @@ int main(void)
         cmocka_unit_test(test_numbers_that_are_none_are_written_by_name),
         cmocka_unit_test(test_settings_beside_a_message),
         cmocka_unit_test(test_settings_alone),
+        cmocka_unit_test(test_keys_of_a_text),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
