@@ -8,6 +8,7 @@
 
 #include "certs/boring.h"
 #include "certs/cert.h"
+#include "certs/derivation.h"
 #include "certs/key.h"
 #include "certs/pem.h"
 
@@ -168,39 +169,12 @@ static void uploaded_add_pem(struct uploaded *out, const char *field, const stru
         faults_add(faults, field, "has no certificate (%s)", err_name(E_PEM_EMPTY));
 }
 
-/* The count of a KDF's `salt OCTET STRING, iterationCount INTEGER`. */
-static bool uploaded_rounds(CBS params)
-{
-    CBS salt;
-    uint64_t rounds;
-
-    return CBS_get_asn1(&params, &salt, CBS_ASN1_OCTETSTRING) &&
-           CBS_get_asn1_uint64(&params, &rounds) && rounds <= UPLOADED_ROUNDS_MAX;
-}
-
-/* Whether deriving the key of an AlgorithmIdentifier (PKCS#5 or PKCS#12) has an end. */
-static bool uploaded_is_quick(CBS algorithm)
-{
-    CBS oid, params, kdf, inner;
-
-    if (!CBS_get_asn1(&algorithm, &oid, CBS_ASN1_OBJECT) ||
-        !CBS_get_asn1(&algorithm, &params, CBS_ASN1_SEQUENCE))
-        return false;
-    if (CBS_peek_asn1_tag(&params, CBS_ASN1_OCTETSTRING))
-        return uploaded_rounds(params);
-    return CBS_get_asn1(&params, &kdf, CBS_ASN1_SEQUENCE) &&
-           CBS_get_asn1(&kdf, &oid, CBS_ASN1_OBJECT) &&
-           CBS_get_asn1(&kdf, &inner, CBS_ASN1_SEQUENCE) && uploaded_rounds(inner);
-}
-
 static EVP_PKEY *uploaded_decrypt_pkcs8(struct bytes der, const char *password)
 {
-    CBS cbs, outer, algorithm;
+    CBS cbs;
 
     CBS_init(&cbs, der.ptr, der.len);
-    outer = cbs;
-    if (!CBS_get_asn1(&outer, &outer, CBS_ASN1_SEQUENCE) ||
-        !CBS_get_asn1(&outer, &algorithm, CBS_ASN1_SEQUENCE) || !uploaded_is_quick(algorithm))
+    if (!derivation_pkcs8_bounded(der, DERIVATION_ROUNDS_MAX))
         return NULL;
     return PKCS8_parse_encrypted_private_key(&cbs, password, strlen(password));
 }
@@ -261,7 +235,7 @@ static void uploaded_take_key(struct uploaded *out, EVP_PKEY *key, const char *p
             faults, "--password-file",
             "does not open the private key in --private-key, or that is broken or takes more than "
             "%d rounds",
-            UPLOADED_ROUNDS_MAX);
+            DERIVATION_ROUNDS_MAX);
         return;
     }
     out->key = key;
@@ -316,26 +290,6 @@ err_t uploaded_pem(struct bytes certs, struct bytes key, const char *password,
     return faults->total == before ? OK : FAIL(CONFIG_INVALID, faults->total - before);
 }
 
-/* PFX ::= SEQUENCE { version, authSafe, MacData { DigestInfo, salt, iterations DEFAULT 1 } }: the
- * code that follows checks the MAC first, so that of what is inside only its maker says how slow it
- * is. A file without a MAC is refused there. */
-static bool uploaded_pkcs12_is_quick(struct bytes file)
-{
-    CBS cbs, pfx, mac, salt;
-    uint64_t number;
-
-    CBS_init(&cbs, file.ptr, file.len);
-    if (!CBS_get_asn1(&cbs, &pfx, CBS_ASN1_SEQUENCE))
-        return true; /* BER, which is turned into DER there, has no definite length here */
-    if (!CBS_get_asn1_uint64(&pfx, &number) || !CBS_get_asn1(&pfx, NULL, CBS_ASN1_SEQUENCE) ||
-        !CBS_get_asn1(&pfx, &mac, CBS_ASN1_SEQUENCE) ||
-        !CBS_get_asn1(&mac, NULL, CBS_ASN1_SEQUENCE) ||
-        !CBS_get_asn1(&mac, &salt, CBS_ASN1_OCTETSTRING))
-        return false;
-    return CBS_len(&mac) == 0 ||
-           (CBS_get_asn1_uint64(&mac, &number) && number <= UPLOADED_ROUNDS_MAX);
-}
-
 static void uploaded_take_pkcs12(STACK_OF(X509) * certs, struct faults *faults,
                                  struct uploaded *out)
 {
@@ -365,10 +319,11 @@ err_t uploaded_pkcs12(struct bytes file, const char *password, struct faults *fa
     CBS_init(&cbs, file.ptr, file.len);
     if (file.len > UPLOADED_BYTES_MAX)
         faults_add(faults, "--pkcs12", "is larger than %zu bytes", UPLOADED_BYTES_MAX);
-    else if (!uploaded_pkcs12_is_quick(file))
+    else if (!derivation_pkcs12_bounded(file, DERIVATION_ROUNDS_MAX))
         faults_add(faults, "--pkcs12",
-                   "is no PKCS#12 with a MAC by a password, or one of more than %d rounds",
-                   UPLOADED_ROUNDS_MAX);
+                   "is no PKCS#12 with a MAC by a password, or one that wants more than %d rounds "
+                   "of key derivation, or more than %d derivations",
+                   DERIVATION_ROUNDS_MAX, DERIVATION_NUM_MAX);
     else if (!PKCS12_get_key_and_certs(&out->key, certs, &cbs, password != NULL ? password : ""))
         faults_add(faults,
                    ERR_GET_REASON(ERR_peek_error()) == PKCS8_R_INCORRECT_PASSWORD

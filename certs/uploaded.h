@@ -10,7 +10,6 @@
 #define UPLOADED_BYTES_MAX ((size_t)256 << 10) /* of one file */
 #define UPLOADED_CERTS_MAX 16                  /* of one keystore, those that belong to it or not */
 #define UPLOADED_PASSWORD_MAX 1024
-#define UPLOADED_ROUNDS_MAX 2000000 /* of key derivation; OpenSSL makes 2,048 to 600,000 */
 
 /* uploaded_cas checks a text of CA certificates and adds every fault at `path`: no PEM, no
  * certificate in it, a private key in it, one that is no CA, expired or not yet valid (not asked

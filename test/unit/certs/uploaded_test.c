@@ -18,6 +18,7 @@
 #include <openssl/pkcs8.h>
 
 #include "certs/boring.h"
+#include "certs/derivation.h"
 #include "certs/verify.h"
 #include "test/testlib/testca.h"
 
@@ -419,6 +420,118 @@ static void assert_pkcs12(struct bytes file, const char *password, const char *p
     faults_fini(&faults);
 }
 
+/* Without a length at the top, as what browsers write. */
+static void ber_of(struct bytes der, struct buf *out)
+{
+    static const uint8_t head[] = {0x30, 0x80}, end[] = {0, 0};
+    CBS cbs, content;
+
+    CBS_init(&cbs, der.ptr, der.len);
+    assert_true(CBS_get_asn1(&cbs, &content, CBS_ASN1_SEQUENCE));
+    assert_ok(buf_add(out, head, sizeof(head)));
+    assert_ok(buf_add(out, CBS_data(&content), CBS_len(&content)));
+    assert_ok(buf_add(out, end, sizeof(end)));
+}
+
+static void assert_the_same_as_ber(struct bytes slow, struct bytes file)
+{
+    CLEANUP(buf_fini) struct buf good = {0}, bad = {0};
+
+    ber_of(file, &good);
+    ber_of(slow, &bad);
+    assert_pkcs12(buf_view(&good), "right", NULL, NULL);
+    assert_pkcs12(buf_view(&bad), "right", "--pkcs12", "rounds");
+    assert_pkcs12(bytes_of(buf_view(&good).ptr, buf_size(&good) - 1), "right", "--pkcs12", "");
+}
+
+/* Each count that stands in a file, made as large as its bytes allow, one at a time and whatever
+ * the password is: refused before any work is done. */
+static void test_no_count_of_rounds_is_obeyed_that_has_no_end(void **state)
+{
+    static const uint8_t counts[] = {0x02, 0x02, 0x03, 0xe8}; /* 1,000 */
+    struct testca *leaf =
+        testca_issue(middle, &(struct testca_params){.dns_sans = TESTCA_LIST("web.test")});
+    STACK_OF(X509) *cas = sk_X509_new_null();
+    PKCS12 *file = PKCS12_create("right", "name", leaf->key, leaf->cert, cas, 0, 0, 1000, 1000, 0);
+    uint8_t *der = NULL;
+    int len = i2d_PKCS12(file, &der);
+    size_t found = 0;
+
+    (void)state;
+    assert_true(len > 0);
+    assert_true(derivation_pkcs12_bounded(bytes_of(der, (size_t)len), 1000));
+    assert_false(derivation_pkcs12_bounded(bytes_of(der, (size_t)len), 999));
+    for (size_t i = 0; i + sizeof(counts) <= (size_t)len; i++) {
+        struct buf longer = {0};
+        static const uint8_t huge[] = {0x02, 0x02, 0x7f, 0xff};
+
+        if (memcmp(der + i, counts, sizeof(counts)) != 0)
+            continue;
+        found++;
+        assert_ok(buf_add(&longer, der, i));
+        assert_ok(buf_add(&longer, huge, sizeof(huge)));
+        assert_ok(buf_add(&longer, der + i + sizeof(huge), (size_t)len - i - sizeof(huge)));
+        assert_false(derivation_pkcs12_bounded(buf_view(&longer), 1000));
+        buf_fini(&longer);
+    }
+    assert_int_equal(found, 3); /* the MAC, the certificates, the key */
+    OPENSSL_free(der);
+    PKCS12_free(file);
+    sk_X509_free(cas);
+    testca_free(leaf);
+}
+
+/* 2^31 - 1 rounds, and of PKCS#8 too: told at once. */
+static void test_numbers_of_any_size(void **state)
+{
+    static const struct {
+        uint8_t number[12];
+        size_t len;
+        bool good;
+    } cases[] = {
+        {{0x02, 0x01, 0x01}, 3, true},
+        {{0x02, 0x03, 0x1e, 0x84, 0x80}, 5, true}, /* 2,000,000 */
+        {{0x02, 0x03, 0x1e, 0x84, 0x81}, 5, false},
+        {{0x02, 0x04, 0x7f, 0xff, 0xff, 0xff}, 6, false},
+        {{0x02, 0x01, 0xff}, 3, false}, /* negative */
+        {{0x02, 0x00}, 2, false},
+        {{0x02, 0x09, 0x01, 0, 0, 0, 0, 0, 0, 0, 1}, 11, false},
+        {{0x04, 0x01, 0x01}, 3, false},
+        {{0x02, 0x7f, 0x01}, 3, false},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+        const uint8_t pbe = (uint8_t)(4 + cases[i].len);
+        uint8_t der[64] = {0x30, (uint8_t)(pbe + 9),
+                           0x30, (uint8_t)(pbe + 5),
+                           0x06, 0x01,
+                           0x2a, 0x30,
+                           pbe,  0x04,
+                           0x02, 's',
+                           'a'};
+
+        memcpy(der + 13, cases[i].number, cases[i].len);
+        memcpy(der + 13 + cases[i].len, "\x04\x00", 2);
+        assert_int_equal(
+            derivation_pkcs8_bounded(bytes_of(der, 15 + cases[i].len), DERIVATION_ROUNDS_MAX),
+            cases[i].good);
+    }
+}
+
+/* What has no length nests; the stack does not. */
+static void test_nothing_nests_without_end(void **state)
+{
+    struct buf text = {0};
+
+    (void)state;
+    for (size_t i = 0; i < 60000; i++)
+        assert_ok(buf_add(&text, "\x30\x80", 2));
+    assert_false(derivation_pkcs12_bounded(buf_view(&text), DERIVATION_ROUNDS_MAX));
+    assert_pkcs12(buf_view(&text), "right", "--pkcs12", "is no PKCS#12");
+    buf_fini(&text);
+}
+
 static void test_pkcs12(void **state)
 {
     struct testca *leaf =
@@ -442,8 +555,9 @@ static void test_pkcs12(void **state)
         faults_fini(&faults);
     }
     assert_pkcs12(bytes_of_str("no such thing"), "right", "--pkcs12", "");
-    pkcs12_of(leaf, "right", UPLOADED_ROUNDS_MAX + 1, &slow);
+    pkcs12_of(leaf, "right", DERIVATION_ROUNDS_MAX + 1, &slow);
     assert_pkcs12(buf_view(&slow), "right", "--pkcs12", "rounds");
+    assert_the_same_as_ber(buf_view(&slow), buf_view(&file));
     for (size_t i = 0; i <= UPLOADED_BYTES_MAX; i += 64)
         assert_ok(
             buf_add(&huge, "................................................................", 64));
@@ -519,6 +633,9 @@ int main(void)
         cmocka_unit_test(test_bad_leaves),
         cmocka_unit_test(test_a_passphrase_opens_the_key_or_not),
         cmocka_unit_test(test_pkcs12),
+        cmocka_unit_test(test_no_count_of_rounds_is_obeyed_that_has_no_end),
+        cmocka_unit_test(test_numbers_of_any_size),
+        cmocka_unit_test(test_nothing_nests_without_end),
         cmocka_unit_test(test_a_public_chain),
     };
 
