@@ -180,12 +180,58 @@ static void operator_survey_compute(struct operator_survey *survey, const char *
         survey->revocation);
 }
 
+static bool operator_holds(const Mortise__V1__SidecarConfig *has,
+                           const Mortise__V1__SidecarKeystore *keystore)
+{
+    if (keystore->key_sha256[0] == '\0')
+        return true; /* its key is nowhere but there */
+    for (size_t i = 0; i < has->n_keystores; i++) {
+        if (strcmp(has->keystores[i]->key_sha256, keystore->key_sha256) == 0)
+            return true;
+    }
+    return false;
+}
+
+/* Links that would show it show the sidecar's own certificate instead. */
+static void operator_forget_keystore(Mortise__V1__SidecarConfig *config, size_t at)
+{
+    const char *name = config->keystores[at]->name;
+
+    for (size_t i = 0; i < config->n_outbound; i++) {
+        if (strcmp(config->outbound[i]->keystore, name) == 0)
+            config->outbound[i]->keystore[0] = '\0';
+    }
+    for (size_t i = 0; config->inbound != NULL && i < config->inbound->n_links; i++) {
+        if (strcmp(config->inbound->links[i]->keystore, name) == 0)
+            config->inbound->links[i]->keystore[0] = '\0';
+    }
+    pb_free(&config->keystores[at]->base);
+    config->keystores[at] = config->keystores[--config->n_keystores];
+}
+
+/* A look at what would happen brings no private key to where it is not: that takes a change, with
+ * its permission and its record. What a sidecar would show ends none of its connections. Owned. */
+static Mortise__V1__SidecarConfig *operator_without_keys(const Mortise__V1__SidecarConfig *config,
+                                                         const Mortise__V1__SidecarConfig *has)
+{
+    Mortise__V1__SidecarConfig *some =
+        MSG_AS(Mortise__V1__SidecarConfig, mortise__v1__sidecar_config__descriptor,
+               pb_clone(&config->base));
+
+    for (size_t i = some->n_keystores; i > 0; i--) {
+        if (!operator_holds(has, some->keystores[i - 1]))
+            operator_forget_keystore(some, i - 1);
+    }
+    return some;
+}
+
 static void operator_preview(struct operator_survey *survey, const struct operator_target *target,
                              struct workload *workload)
 {
     Mortise__V1__Question msg = MORTISE__V1__QUESTION__INIT;
     Mortise__V1__DiscoveryResponse candidate;
     Mortise__V1__SidecarConnections leaves = MORTISE__V1__SIDECAR_CONNECTIONS__INIT;
+    Mortise__V1__SidecarConfig *shown;
     struct discovery_load load;
 
     if (workload->content == NULL)
@@ -198,11 +244,12 @@ static void operator_preview(struct operator_survey *survey, const struct operat
     }
     if (pb_equal(&survey->config->base, &workload->content->config->base))
         return; /* nothing would be pushed to it */
-    discovery_candidate(survey->service->discovery, workload->content, survey->config, &candidate,
-                        &load);
+    shown = operator_without_keys(survey->config, workload->content->config);
+    discovery_candidate(survey->service->discovery, workload->content, shown, &candidate, &load);
     msg.candidate = &candidate;
     operator_ask(survey, target, workload, &msg);
     discovery_load_fini(&load);
+    pb_free(&shown->base);
 }
 
 static void operator_survey_next(struct operator_survey *survey)
