@@ -364,6 +364,15 @@ char *cert_subject(const X509 *cert)
     return text;
 }
 
+bool cert_is_address(const char *name)
+{
+    const char *last = strrchr(name, '.');
+
+    last = last != NULL ? last + 1 : name;
+    return strchr(name, ':') != NULL ||
+           (last[0] != '\0' && strspn(last, "0123456789") == strlen(last));
+}
+
 bool cert_dns_valid(struct bytes name)
 {
     size_t label = 0;

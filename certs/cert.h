@@ -76,6 +76,9 @@ void cert_names_fini(struct cert_names *names);
 MUST_CHECK err_t cert_names_get(X509 *cert, struct cert_names *out);
 /* cert_dns_valid: letters, digits, hyphens, dots; labels of 1 to 63; at most 253; no wildcard. */
 bool cert_dns_valid(struct bytes name);
+/* cert_is_address: an IP address, or what a resolver could take for one (a last label of digits
+ * alone): never a name to expect, as no name of a certificate can be meant by it. */
+bool cert_is_address(const char *name);
 
 /* cert_der is the DER of `cert`, owned by the caller (CRYPTO_BUFFER_free). */
 MUST_CHECK err_t cert_der(X509 *cert, CRYPTO_BUFFER **out);

@@ -23,13 +23,10 @@ static void tls_compile_deadlines(struct tls_compile *compile, const Mortise__V1
                           "is not within 1 and 2592000 (30 days); 0: as the sidecar's setting");
 }
 
-/* An address is no name in SNI (RFC 6066 section 3): the last label of a name has a letter. */
+/* An address is no name in SNI (RFC 6066 section 3). */
 static bool tls_is_server_name(const char *name)
 {
-    const char *last = strrchr(name, '.');
-
-    last = last != NULL ? last + 1 : name;
-    return cert_dns_valid(bytes_of_str(name)) && strspn(last, "0123456789") != strlen(last);
+    return cert_dns_valid(bytes_of_str(name)) && !cert_is_address(name);
 }
 
 static void tls_compile_sni(struct tls_compile *compile, const Mortise__V1__TlsProfile *msg)

@@ -217,6 +217,20 @@ static void mesh_check_truststore(struct mesh_checker *checker,
                    "need one: take these CAs and their lists into a truststore of their own");
 }
 
+/* A name that could never match. A mesh that an older program took in must not be kept from
+ * starting by it: its links do not work as it is. */
+static void mesh_check_address(struct mesh_checker *checker, const char *name)
+{
+    size_t mark = fault_path_field(&checker->path, "peer_names");
+
+    faults_add(checker->apart, checker->path.text,
+               "\"%s\" is an IP address, and peers are known by DNS names alone: an address in a "
+               "certificate (iPAddress) does not count; name what it has beside that, or have it "
+               "issued with a DNS name",
+               name);
+    fault_path_pop(&checker->path, mark);
+}
+
 /* Below CAs of others names alone count: without any nobody would be let in, and names that stand
  * beside the mesh's CAs alone would seem to count. */
 static void mesh_check_peer_names(struct mesh_checker *checker,
@@ -236,7 +250,9 @@ static void mesh_check_peer_names(struct mesh_checker *checker,
         mesh_fault(checker, "peer_names", "are %zu; at most %d", profile->n_peer_names,
                    MESH_PEER_NAMES_MAX);
     for (size_t i = 0; i < profile->n_peer_names && i < MESH_PEER_NAMES_MAX; i++) {
-        if (!cert_dns_valid(bytes_of_str(profile->peer_names[i])))
+        if (cert_is_address(profile->peer_names[i]))
+            mesh_check_address(checker, profile->peer_names[i]);
+        else if (!cert_dns_valid(bytes_of_str(profile->peer_names[i])))
             mesh_fault(checker, "peer_names",
                        "\"%s\" is not a DNS name (exact names only, no wildcard)",
                        profile->peer_names[i]);

@@ -12,6 +12,7 @@
 #include "control/caller.h"
 #include "control/mesh_crls.h"
 #include "control/mesh_merge.h"
+#include "control/mesh_own.h"
 #include "control/mesh_trust.h"
 #include "control/msg.h"
 #include "control/permissive.h"
@@ -315,7 +316,7 @@ bool operator_plan(struct operator_service *service, struct grpc_call *call,
     const Mortise__V1__Mesh *now = registry_mesh(service->registry);
     int64_t now_s = clock_wall_s(service->clock);
     struct faults faults = {0};
-    err_t err, errs[4];
+    err_t err, errs[5];
 
     if (request->if_version != 0 && request->if_version != version) {
         operator_refuse_race(service, call, request->if_version);
@@ -335,6 +336,7 @@ bool operator_plan(struct operator_service *service, struct grpc_call *call,
     errs[0] = mesh_check(out->mesh, &out->origin, &faults);
     errs[1] = mesh_crls_check(out->mesh, now, &out->origin, service->ca, now_s, &faults);
     errs[2] = mesh_trust_check(out->mesh, now, &out->origin, now_s, &faults);
+    errs[4] = mesh_own_check(out->mesh, now, &out->origin, service->ca, &faults);
     errs[3] = permissive_check(now, out->mesh, &out->origin, now_s, &faults);
     for (size_t i = 0; i < ARRAY_LEN(errs) && err_is_ok(err); i++)
         err = errs[i];

@@ -1,6 +1,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "certs/cert.h"
 #include "certs/spiffe_id.h"
 #include "certs/tls_profile.h"
 #include "lib/base/str.h"
@@ -189,7 +190,12 @@ static void snapshot_check_peers(struct snapshot_builder *b, const Mortise__V1__
         size_t field = fault_path_field(&b->path, "dns_names");
 
         (void)fault_path_index(&b->path, i);
-        if (!snapshot_is_dns_name(msg->dns_names[i]))
+        if (b->in->ca_files != NULL && cert_is_address(msg->dns_names[i]))
+            snapshot_fault(b,
+                           "\"%s\" is an IP address, and peers are known by DNS names alone: an "
+                           "address in a certificate (iPAddress) does not count",
+                           msg->dns_names[i]);
+        else if (!snapshot_is_dns_name(msg->dns_names[i]))
             snapshot_fault(b, "\"%s\" is not a DNS name (exact names only)", msg->dns_names[i]);
         fault_path_pop(&b->path, field);
     }

@@ -175,6 +175,22 @@ def test_what_is_no_truststore_is_refused_with_whose_certificate_it_is(mesh, par
     assert done.returncode == 1 and told in done.stderr, done.stderr
 
 
+def test_what_could_never_match_is_refused(mesh, partner):
+    """An address is no name; and what the mesh's own CAs have issued is known by its SPIFFE ID, in no truststore by another."""
+    before = mesh.version()
+    for name in ("10.0.0.1", "2001:db8::1", "::", "1.2.3.4.5", "host.123"):
+        done = mesh.apply(partners(text(partner), names=(PARTNER, name)), check=False)
+        assert done.returncode == 1, name
+        assert f'peer_names: "{name}" is an IP address, and peers are known by DNS names alone' in done.stderr, done.stderr
+    own = mesh.roots.read_text()
+    for stores, at in (((own,), 0), ((text(partner), text(partner) + own), 1)):
+        done = mesh.apply(partners(*stores), check=False)
+        assert done.returncode == 1 and f"truststores[0].pem[{at}]: certificate {at + 1} is a CA of this mesh" in done.stderr
+        assert "say mesh_roots: true" in done.stderr
+    assert mesh.version() == before
+    mesh.apply(partners(text(partner), names=("10.0.0.1.example",)), "--wait")
+
+
 def test_truststores_are_shown_used_built_in(mesh, partner):
     mesh.apply(partners(text(partner)))
     lines = {line.split()[0]: line.split() for line in mesh.ctl("get", "truststores").stdout.splitlines()}

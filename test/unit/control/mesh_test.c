@@ -75,6 +75,15 @@ static const struct row rows[] = {
      "keystores[0].issued", "it is issued, or it was uploaded"},
     {"keystores: [{name: x, chain_pem: some, key_sha256: '" KEY_A "'}]", NULL, NULL},
     {"keystores: [{name: x, folder: site-2027}]", NULL, NULL},
+    {"truststores: [{name: t, pem: [x]}]\n"
+     "profiles: [{name: c2, role: CLIENT, truststore: t, peer_names: [a.example, 10.0.0.1]}]",
+     "profiles[0].peer_names", "\"10.0.0.1\" is an IP address"},
+    {"truststores: [{name: t, pem: [x]}]\n"
+     "profiles: [{name: c2, role: CLIENT, truststore: t, peer_names: ['::1']}]",
+     "profiles[0].peer_names", "\"::1\" is an IP address"},
+    {"truststores: [{name: t, pem: [x]}]\n"
+     "profiles: [{name: c2, role: CLIENT, truststore: t, peer_names: [10.0.0.1.example]}]",
+     NULL, NULL},
     {"keystores: [{name: x, folder: ../site}]", "keystores[0].folder", "is not a name"},
     {"keystores: [{name: x, folder: site, issued: true}]", "keystores[0].folder", "goes without"},
     {"keystores: [{name: x, folder: site, chain_pem: some}]", "keystores[0].folder",

@@ -295,6 +295,8 @@ static const struct fault_case fault_cases[] = {
            "  peers: {spiffe_ids: ['spiffe://mesh.test/x', 'spiffe://other.test/x']}}]\n"},
     {"a wildcard", false, "outbound[0].peers.dns_names[0]", "exact names",
      STORE "outbound: [{name: a, peers: {dns_names: ['*.example.org']}}]\n"},
+    {"an address", false, "outbound[0].peers.dns_names[0]", "is an IP address",
+     STORE "outbound: [{name: a, peers: {dns_names: [10.0.0.1]}}]\n"},
     {"bad server name", false, "outbound[0].server_name", "not a DNS name",
      OUT("server_name: 'a b'")},
     {"a name that the profile would not send", false, "outbound[0].server_name", "send_sni: OMIT",
