@@ -840,6 +840,46 @@ err_t mesh_check_stored(const Mortise__V1__Mesh *mesh, struct faults *faults,
     return mesh_check_with(mesh, NULL, faults, warnings);
 }
 
+/* The first link of a policy that is in `open`; NULL: none. */
+static const char *mesh_open_link(const Mortise__V1__Policy *policy, const struct map *open)
+{
+    const char *name;
+    size_t iter = 0;
+    void *value;
+
+    for (size_t i = 0; i < policy->n_links; i++) {
+        if (map_get(open, policy->links[i]) != NULL)
+            return policy->links[i];
+    }
+    return policy->n_links == 0 && map_next(open, &iter, &name, &value) ? name : NULL;
+}
+
+/* Whom a DENY names can come without a name where links let in such. */
+static void mesh_warn_policies(struct mesh_checker *checker)
+{
+    const Mortise__V1__Mesh *mesh = checker->mesh;
+    struct map open = {.num = 0};
+
+    for (size_t i = 0; i < mesh->n_links; i++) {
+        if (mesh->links[i]->allow_anonymous || mesh->links[i]->permissive != NULL)
+            (void)map_put(&open, mesh->links[i]->name, mesh->links[i]);
+    }
+    for (size_t i = 0; i < mesh->n_policies && map_num(&open) > 0; i++) {
+        const Mortise__V1__Policy *policy = mesh->policies[i];
+        const char *link = mesh_open_link(policy, &open);
+
+        if (policy->action != MORTISE__V1__POLICY__ACTION__DENY || link == NULL ||
+            checker->origin->index[MESH_POLICIES][i] == MESH_KEPT)
+            continue;
+        mesh_at(checker, MESH_POLICIES, i);
+        mesh_fault(checker, "action",
+                   "link \"%s\" lets in clients without a certificate, whom no DENY meets: whom it "
+                   "names can come as such; an ALLOW keeps them out",
+                   link);
+    }
+    map_fini(&open);
+}
+
 void mesh_warn(const Mortise__V1__Mesh *mesh, const struct mesh_origin *origin,
                struct faults *warnings)
 {
@@ -851,4 +891,5 @@ void mesh_warn(const Mortise__V1__Mesh *mesh, const struct mesh_origin *origin,
         mesh_at(&checker, MESH_PROFILES, i);
         tls_profile_left_out(mesh->profiles[i], &checker.path, warnings);
     }
+    mesh_warn_policies(&checker);
 }

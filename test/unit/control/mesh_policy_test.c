@@ -36,6 +36,10 @@
     "- {name: " name ", action: ALLOW, links: [" links "], peers: [" peers "]}\n"
 #define MESH(policies) LINKS "policies:\n" policies
 
+#define OPEN                                                                                     \
+    LINKS "- {name: o, client: d, server: b, client_port: 14, server_port: 2, allow_anonymous: " \
+          "true}\npolicies:\n"
+
 /* ---- what is refused ---- */
 
 static void test_what_is_wrong_with_a_policy_is_told(void **state)
@@ -66,6 +70,40 @@ static void test_what_is_wrong_with_a_policy_is_told(void **state)
         assert_true(fixture_has(&faults, rows[i].path, rows[i].says));
         assert_int_equal(faults.total, 1);
         faults_fini(&faults);
+        pb_free(&mesh->base);
+    }
+}
+
+/* It holds, but not for whom it seems to. */
+static void test_a_deny_that_can_be_gone_around_is_warned_of(void **state)
+{
+    static const struct {
+        const char *yaml;
+        size_t warnings;
+    } rows[] = {
+        {MESH(DENY("x", "", ID("a"))), 0},  {OPEN DENY("x", "", ID("a")), 1},
+        {OPEN DENY("x", "o", ID("a")), 1},  {OPEN DENY("x", "a-c", ID("a")), 0},
+        {OPEN ALLOW("x", "o", ID("a")), 0},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        Mortise__V1__Mesh *mesh = fixture_mesh(rows[i].yaml);
+        struct faults faults = {.num = 0};
+        size_t of_document[8] = {0}, kept[8];
+        struct mesh_origin origin;
+
+        memset(kept, 0xff, sizeof(kept));
+        for (int kind = 0; kind < MESH_KINDS; kind++)
+            origin.index[kind] = of_document;
+        mesh_warn(mesh, &origin, &faults);
+        assert_int_equal(faults.total, rows[i].warnings);
+        if (faults.total > 0)
+            assert_true(fixture_has(&faults, "policies[0].action", "link \"o\" lets in"));
+        faults_fini(&faults);
+        origin.index[MESH_POLICIES] = kept; /* of what was there nobody is told again */
+        mesh_warn(mesh, &origin, &faults);
+        assert_int_equal(faults.total, 0);
         pb_free(&mesh->base);
     }
 }
@@ -312,6 +350,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_what_is_wrong_with_a_policy_is_told),
+        cmocka_unit_test(test_a_deny_that_can_be_gone_around_is_warned_of),
         cmocka_unit_test(test_many_links_and_policies_are_judged_soon),
         cmocka_unit_test(test_a_sidecar_gets_what_decides_of_its_links),
         cmocka_unit_test(test_it_is_known_whom_a_policy_keeps_apart),

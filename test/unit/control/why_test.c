@@ -54,6 +54,11 @@ static void other_way(struct why_facts *facts)
     facts->reverse = true;
 }
 
+static void denied(struct why_facts *facts)
+{
+    facts->denied = "Policy freeze denies portal (spiffe://mesh.test/ns/apim/sa/portal) on link l.";
+}
+
 static void revoked(struct why_facts *facts)
 {
     facts->ends[WHY_SERVER].revoked = "its identity spiffe://mesh.test/ns/apim/sa/gateway (stolen, "
@@ -290,6 +295,26 @@ static const struct row rows[] = {
          "common.",
      .state = FAILS,
      .trial = {.error = "tls_alert", .sub = 40, .seen = "tls_no_shared", .seen_sub = 0}},
+    {.because = "Policy freeze denies portal (spiffe://mesh.test/ns/apim/sa/portal) on link l.",
+     .state = FAILS,
+     .change = denied},
+    {.because = "Policy freeze denies portal (spiffe://mesh.test/ns/apim/sa/portal) on link l.",
+     .state = FAILS,
+     .trial = {.error = "tls_alert", .sub = 49, .seen = "policy_denied"},
+     .change = denied},
+    {.because = "Policy freeze denies portal (spiffe://mesh.test/ns/apim/sa/portal) on link l.",
+     .state = FAILS,
+     .trial = {.error = "policy_denied"},
+     .change = denied},
+    {.because = "Policy freeze denies portal (spiffe://mesh.test/ns/apim/sa/portal) on link l.",
+     .state = FAILS,
+     .trial = {.error = "tls_alert", .sub = 49},
+     .change = denied},
+    /* a sidecar that has not heard of its end yet */
+    {.because =
+         "Policy (unnamed) denies portal, which is somebody: so says the sidecar of gateway.",
+     .state = FAILS,
+     .trial = {.error = "tls_alert", .sub = 49, .seen = "policy_denied"}},
     {.because = "portal is revoked, and gateway refuses it.",
      .state = FAILS,
      .trial = {.error = "tls_alert", .sub = 44, .seen = "peer_revoked"}},
