@@ -121,12 +121,14 @@ def app(mesh, folder):
 
 @contextmanager
 def revoked(mesh, *what):
-    mesh.ctl("revoke", *what, "--reason", "trial")
+    number = int(mesh.ctl_json("status")["in_sync"])
+    mesh.ctl("revoke", *what, "--reason", "trial", "--wait")
     try:
         yield
     finally:
         entry = mesh.ctl_json("get", "revocations")["revocations"][-1]
         mesh.ctl("lift", entry["id"])
+        mesh.wait_in_sync(number)  # who was revoked is back
 
 
 def python(mesh, host, code, *args):
