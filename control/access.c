@@ -1,6 +1,7 @@
 #include "control/access.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "certs/jwt.h"
@@ -163,7 +164,8 @@ bool access_subject_valid(const char *subject)
     if (strncmp(subject, uid, prefix) == 0)
         return len > prefix && len <= prefix + 10 &&
                strspn(subject + prefix, "0123456789") == len - prefix &&
-               (subject[prefix] != '0' || len == prefix + 1);
+               (subject[prefix] != '0' || len == prefix + 1) &&
+               strtoul(subject + prefix, NULL, 10) <= ACCESS_UID_MAX;
     return len <= ACCESS_ADMIN_NAME_MAX && spiffe_segment_valid(bytes_of_str(subject));
 }
 

@@ -12,6 +12,7 @@
 #include "control/vault.h"
 
 #define ACCESS_ADMIN_NAME_MAX 64
+#define ACCESS_UID_MAX 4294967294u /* the last number stands for nobody */
 #define ACCESS_BINDINGS_MAX 1000
 #define ACCESS_ROLES_MAX 64
 

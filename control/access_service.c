@@ -198,9 +198,26 @@ static bool access_takes_subject(struct grpc_call *call, const char *subject)
         return true;
     reply_text(call, GRPC_INVALID_ARGUMENT,
                "subject: wanted is an administrator's name (letters, digits, '.', '-' and '_', at "
-               "most %d), uid:NUMBER, a user at the operator socket, oidc:ISSUER#SUB, whom a "
+               "most %d), uid:NUMBER (0 to 4294967294), a user at the operator socket, "
+               "oidc:ISSUER#SUB, whom a "
                "token's issuer vouches for, or oidc-group:ISSUER#NAME, a group in tokens",
                ACCESS_ADMIN_NAME_MAX);
+    return false;
+}
+
+/* Root and our own user are admin at the socket, whatever is bound to them. */
+static bool access_takes_effect(const struct access_service *service, struct grpc_call *call,
+                                const char *subject)
+{
+    char own[32];
+
+    (void)snprintf(own, sizeof(own), "uid:%lu", (unsigned long)service->rules->uid);
+    if (strcmp(subject, "uid:0") != 0 && strcmp(subject, own) != 0)
+        return true;
+    reply_text(call, GRPC_INVALID_ARGUMENT,
+               "subject: %s is %s, who is admin at the operator socket whatever is bound: a role "
+               "would change nothing",
+               subject, strcmp(subject, own) == 0 ? "the control plane's own user" : "root");
     return false;
 }
 
@@ -252,6 +269,7 @@ ACCESS_CALL(bind)
     err_t err;
 
     if (!access_takes_subject(call, request->subject) ||
+        !access_takes_effect(service, call, request->subject) ||
         !access_takes_role(service, call, request->role, &role) ||
         !access_may_grant(service, call, &role) ||
         !access_takes_before(service, call, request->subject, &before))

@@ -325,9 +325,11 @@ static bool plane_is_unwelcome(void *arg, const struct grpc_peer *peer)
 static void plane_recheck(struct plane *plane)
 {
     grpc_server_close_if(plane->tls_server, plane_is_unwelcome, plane);
-    grpc_server_close_if(plane->unix_server, plane_is_unwelcome, plane);
     grpc_server_recheck(plane->tls_server);
+    /* The other way round here: a local user is told why before he goes. Over TLS nothing is told
+     * to a certificate that counts no more. */
     grpc_server_recheck(plane->unix_server);
+    grpc_server_close_if(plane->unix_server, plane_is_unwelcome, plane);
 }
 
 static void plane_on_sweep(void *arg)

@@ -17,6 +17,8 @@
 #include "lib/rpc/json_pb.h"
 #include "lib/rpc/pb.h"
 
+#define AUDIT_NOT_VERIFIED 3 /* exit status: nothing was found wrong, and nothing is proven */
+
 static const struct option audit_verify_options[] = {
     CTL_OUTPUT_ROW,
     {.name = "file",
@@ -32,7 +34,7 @@ static const struct option audit_verify_options[] = {
      .arg = "FILE",
      .help = "The key that it is signed with (mortisectl audit key), kept from before. With --file "
              "--key says the same. Without, of a control plane the one that it names, of a file "
-             "none: then signatures are not verified."},
+             "none: then signatures are not verified, and the exit code is 3."},
     {.name = "open",
      .kind = OPTION_BOOL,
      .offset = offsetof(struct ctl_flags, open),
@@ -84,7 +86,7 @@ static bool audit_verify_one(void *arg, const Mortise__V1__AuditRecord *record)
 
 static int audit_say(const struct audit_verifier *verifier, const struct ctl_flags *flags)
 {
-    bool ok = verifier->fault[0] == '\0';
+    const bool ok = verifier->fault[0] == '\0';
     char sha256[2 * AUDIT_HASH + 1];
     char fault[6 * sizeof(verifier->fault) + 1] = "";
     size_t len = 0;
@@ -95,23 +97,30 @@ static int audit_say(const struct audit_verifier *verifier, const struct ctl_fla
         printf("{\"ok\": %s, \"records\": %" PRIu64 ", \"first\": %" PRIu64 ", \"last\": %" PRIu64
                ", \"signed\": %" PRIu64 ", \"key\": %s, \"sha256\": \"%s\", \"bad\": %" PRIu64
                ", \"fault\": \"%s\"}\n",
-               ok ? "true" : "false", verifier->num, verifier->first_seq, verifier->last_seq,
-               verifier->signed_seq, verifier->key != NULL ? "true" : "false", sha256,
-               verifier->bad_seq, fault);
+               ok && verifier->key != NULL ? "true" : "false", verifier->num, verifier->first_seq,
+               verifier->last_seq, verifier->signed_seq, verifier->key != NULL ? "true" : "false",
+               sha256, verifier->bad_seq, fault);
+    } else if (ok && verifier->key == NULL) {
+        printf(
+            "NOT VERIFIED: %" PRIu64 " records, %" PRIu64 " to %" PRIu64
+            ", each follows the one before, but without the key whoever can write the file could "
+            "have written all of it: --key FILE (mortisectl audit key, kept from before); the "
+            "last has the hash %s\n",
+            verifier->num, verifier->first_seq, verifier->last_seq, sha256);
     } else if (ok) {
-        printf("OK: %" PRIu64 " records, %" PRIu64 " to %" PRIu64
-               ", each follows the one before; %s "
-               "up to %" PRIu64 "; the last has the hash %s\n",
-               verifier->num, verifier->first_seq, verifier->last_seq,
-               verifier->key != NULL ? "signed" : "signatures were NOT verified (--audit-key)",
-               verifier->signed_seq, sha256);
+        printf(
+            "OK: %" PRIu64 " records, %" PRIu64 " to %" PRIu64
+            ", each follows the one before; signed up to %" PRIu64 "; the last has the hash %s\n",
+            verifier->num, verifier->first_seq, verifier->last_seq, verifier->signed_seq, sha256);
     }
     if (!ok) {
         fprintf(stderr, "mortisectl: audit log: ");
         ctl_print(stderr, verifier->fault);
         fprintf(stderr, "\n");
     }
-    return ok ? CTL_OK : CTL_FAILED;
+    if (!ok)
+        return CTL_FAILED;
+    return verifier->key != NULL ? CTL_OK : AUDIT_NOT_VERIFIED;
 }
 
 static bool audit_verify_line(struct audit_verifier *verifier, const char *path, size_t line,
@@ -225,7 +234,8 @@ const struct ctl_command ctl_audit_verify = {
     .about = "Goes through all records: each has the hash of the one before it, checkpoints are "
              "signed, and the last one is where the log says that it ends; of a file, that it ends "
              "as an export does. The first record that is wrong is named: changed, missing, or not "
-             "in its place. Exit code 1 then.\n\n"
+             "in its place. Exit code 1 then; 3 when a file was judged without a key, which proves "
+             "nothing.\n\n"
              "Example: mortisectl audit verify --audit-key audit-key.pem\n"
              "         mortisectl audit verify -f audit.jsonl --key audit-key.pem",
     .options = audit_verify_options,

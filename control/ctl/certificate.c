@@ -175,7 +175,9 @@ static int certificate_save(const struct ctl_flags *flags, const EVP_PKEY *key,
     if (!files_write_svid(flags->out, key, reply->chain, reply->n_chain, reply->trust_roots,
                           reply->n_trust_roots))
         return CTL_FAILED;
-    printf("%s is in %s; renewing it is up to you\n", reply->spiffe_id, flags->out);
+    printf("%s is in ", reply->spiffe_id);
+    ctl_print(stdout, flags->out);
+    printf("; renewing it is up to you\n");
     return CTL_OK;
 }
 

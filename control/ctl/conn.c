@@ -391,7 +391,7 @@ static void conn_tell_status(const struct grpc_result *result)
     if (result->message[0] == '\0')
         ctl_tell("%s", grpc_status_name(result->status));
     else if (result->status == GRPC_INVALID_ARGUMENT && strchr(result->message, ':') != NULL)
-        fprintf(stderr, "mortisectl: refused, nothing was changed:\n%s\n", result->message);
+        ctl_tell("refused, nothing was changed:\n%s", result->message);
     else
         ctl_tell("%s: %s", grpc_status_name(result->status), result->message);
 }

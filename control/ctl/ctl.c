@@ -14,17 +14,6 @@
 
 const char *const ctl_outputs[] = {"table", "wide", "json", "yaml", NULL};
 
-void ctl_tell(const char *format, ...)
-{
-    va_list args;
-
-    fprintf(stderr, "mortisectl: ");
-    va_start(args, format);
-    vfprintf(stderr, format, args);
-    va_end(args);
-    fputc('\n', stderr);
-}
-
 void ctl_print(FILE *to, const char *text)
 {
     size_t size = strlen(text) * 6 + 1, len = 0;
@@ -35,12 +24,44 @@ void ctl_print(FILE *to, const char *text)
     mem_free(escaped);
 }
 
+void ctl_print_lines(FILE *to, const char *text)
+{
+    for (const char *end; (end = strchr(text, '\n')) != NULL; text = end + 1) {
+        CLEANUP(mem_freep) char *line = mem_strndup(text, (size_t)(end - text));
+
+        ctl_print(to, line);
+        fputc('\n', to);
+    }
+    ctl_print(to, text);
+}
+
+void ctl_tell(const char *format, ...)
+{
+    CLEANUP(mem_freep) char *text = NULL;
+    va_list args, again;
+    int len;
+
+    va_start(args, format);
+    va_copy(again, args);
+    len = vsnprintf(NULL, 0, format, args);
+    va_end(args);
+    CHECK(len >= 0);
+    text = mem_alloc((size_t)len + 1);
+    (void)vsnprintf(text, (size_t)len + 1, format, again);
+    va_end(again);
+    fprintf(stderr, "mortisectl: ");
+    ctl_print_lines(stderr, text);
+    fputc('\n', stderr);
+}
+
 void ctl_tell_faults(const struct faults *faults)
 {
     CLEANUP(buf_fini) struct buf text = {0};
+    CLEANUP(mem_freep) char *lines = NULL;
 
     faults_text(faults, &text);
-    fprintf(stderr, "%.*s", (int)buf_size(&text), (const char *)buf_view(&text).ptr);
+    lines = buf_take_str(&text);
+    ctl_print_lines(stderr, lines);
 }
 
 static bool ctl_read_stdin(struct buf *out)

@@ -326,11 +326,12 @@ int ctl_mesh_kind(const char *word);
 struct selector;
 bool ctl_selector(const struct ctl_flags *flags, struct selector **out);
 
-/* ctl_tell writes "mortisectl: …" to standard error. */
+/* ctl_tell writes "mortisectl: …" to standard error, escaped as ctl_print_lines does. */
 void ctl_tell(const char *format, ...) __attribute__((format(printf, 1, 2)));
-/* ctl_print writes what a stranger said, escaped: nothing in it ends the line or moves the cursor.
- */
+/* ctl_print writes what a stranger said, or named, escaped: nothing in it ends the line or moves
+ * the cursor. ctl_print_lines leaves the ends of lines. */
 void ctl_print(FILE *to, const char *text);
+void ctl_print_lines(FILE *to, const char *text);
 /* ctl_tell_faults writes a line for each. */
 void ctl_tell_faults(const struct faults *faults);
 

@@ -171,6 +171,18 @@ static bool document_is_head(const uint8_t *at, const uint8_t *end)
     return at == end;
 }
 
+/* Who wrote a mark meant to write something behind it. */
+static void document_tell_nothing(struct document_parts *parts, const char *name)
+{
+    struct faults faults = {0};
+
+    faults_add(&faults, "",
+               "nothing stands behind its \"---\": wanted are subsystems, profiles, links or "
+               "another field of a mesh");
+    document_tell(parts, name, 0, &faults);
+    faults_fini(&faults);
+}
+
 /* Every document of `text`. One that is nothing but comments is none, unless all are. */
 static void document_add_all(struct document_parts *parts, const char *name, struct bytes text)
 {
@@ -178,6 +190,7 @@ static void document_add_all(struct document_parts *parts, const char *name, str
     const uint8_t *at = text.ptr;
     size_t before = parts->num + parts->bad;
     size_t line = 0;
+    bool marked = false;
 
     while (at < end && parts->bad < DOCUMENT_BAD_MAX) {
         const uint8_t *to = document_next_line(at, end);
@@ -185,12 +198,17 @@ static void document_add_all(struct document_parts *parts, const char *name, str
 
         for (; to < end && (!document_is_mark(to, end) || document_is_head(at, to)); lines++)
             to = document_next_line(to, end);
+        marked |= document_is_mark(at, end);
         if (!document_is_blank(document_is_mark(at, end) ? at + 3 : at, to))
             document_add(parts, name, line, bytes_of(at, (size_t)(to - at)));
         at = to;
         line += lines;
     }
-    if (parts->num + parts->bad == before)
+    if (parts->num + parts->bad > before)
+        return;
+    if (marked)
+        document_tell_nothing(parts, name);
+    else
         document_add(parts, name, 0, text);
 }
 

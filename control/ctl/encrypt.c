@@ -12,6 +12,7 @@
 #include "lib/base/file.h"
 #include "lib/base/mem.h"
 
+#define ENCRYPT_WORD_MAX 24 /* letters of a word behind "enc:" that is no value */
 #define ENCRYPT_PLAIN_MAX 65536
 #define ENCRYPT_FILE_MAX ((size_t)4 << 20)
 
@@ -109,9 +110,7 @@ static void encrypt_tell(const char *path, struct bytes text, size_t at, const c
         CLEANUP(mem_freep)
         char *field = mem_strndup((const char *)text.ptr + begin, end - begin);
 
-        fprintf(stderr, "mortisectl: %s:%zu: ", path, line);
-        ctl_print(stderr, field);
-        fprintf(stderr, ": %s\n", why);
+        ctl_tell("%s:%zu: %s: %s", path, line, field, why);
     } else {
         ctl_tell("%s:%zu: %s", path, line, why);
     }
@@ -148,22 +147,39 @@ static bool encrypt_value(struct encrypt_rotation *rotation, struct bytes text, 
     return true;
 }
 
+/* Whether what begins with "enc:" is, or was, a value: no word of a text is as long. */
+static bool encrypt_is_value(struct bytes text)
+{
+    const size_t prefix = strlen(SECRETS_PREFIX), begin = strlen(SECRETS_BEGIN);
+    size_t len = prefix;
+
+    while (len < text.len && encrypt_is_base64(text.ptr[len]))
+        len++;
+    return len >= prefix + ENCRYPT_WORD_MAX ||
+           (len >= begin && memcmp(text.ptr, SECRETS_BEGIN, begin) == 0);
+}
+
 /* The whole text with its values under the first key; every one that does not open is told. */
 static bool encrypt_text(struct encrypt_rotation *rotation, struct bytes text)
 {
-    const size_t begin_len = strlen(SECRETS_BEGIN);
     bool good = true;
     size_t at = 0;
 
     while (at < text.len) {
-        const uint8_t *found = memmem(text.ptr + at, text.len - at, SECRETS_BEGIN, begin_len);
+        const uint8_t *found =
+            memmem(text.ptr + at, text.len - at, SECRETS_PREFIX, strlen(SECRETS_PREFIX));
         size_t next = found != NULL ? (size_t)(found - text.ptr) : text.len;
         size_t len = 0;
         err_t err = buf_add(&rotation->out, text.ptr + at, next - at);
 
         CHECK(err_is_ok(err));
-        if (found != NULL)
+        if (found != NULL && encrypt_is_value(bytes_of(found, text.len - next))) {
             good = encrypt_value(rotation, text, next, &len) && good;
+        } else if (found != NULL) {
+            len = strlen(SECRETS_PREFIX);
+            err = buf_add(&rotation->out, found, len);
+            CHECK(err_is_ok(err));
+        }
         at = next + len;
     }
     return good;
@@ -194,8 +210,9 @@ static bool encrypt_rotate(const struct seal_keys *keys, const char *path)
         good = false;
     } else if (good) {
         seal_key_name(&keys->keys[0], name);
-        printf("%s: %zu of %zu encrypted values were encrypted anew, under key %s\n", path,
-               rotation.anew, rotation.num, name);
+        ctl_print(stdout, path);
+        printf(": %zu of %zu encrypted values were encrypted anew, under key %s\n", rotation.anew,
+               rotation.num, name);
     } else {
         ctl_tell("%s: is as it was", path);
     }

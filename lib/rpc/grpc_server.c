@@ -37,6 +37,7 @@ struct grpc_conn {
     struct h2 *h2;
     struct grpc_peer peer;
     struct list calls;
+    bool leaving; /* when its answers are out */
 };
 
 enum grpc_call_state {
@@ -661,6 +662,18 @@ size_t grpc_server_num_connections(const struct grpc_server *server)
     return server->num_conns;
 }
 
+/* Whether answers are on their way, and nothing else is going on. */
+static bool grpc_conn_is_answered(const struct grpc_conn *conn)
+{
+    struct list *pos, *tmp;
+
+    LIST_EACH (pos, tmp, &conn->calls) {
+        if (grpc_call_is_open(LIST_ITEM(pos, struct grpc_call, link)))
+            return false;
+    }
+    return !list_empty(&conn->calls);
+}
+
 void grpc_server_close_if(struct grpc_server *server,
                           bool (*match)(void *arg, const struct grpc_peer *peer), void *arg)
 {
@@ -670,8 +683,14 @@ void grpc_server_close_if(struct grpc_server *server,
     LIST_EACH (pos, tmp, &server->conns) {
         struct grpc_conn *conn = LIST_ITEM(pos, struct grpc_conn, link);
 
-        if (match(arg, &conn->peer))
+        if (!match(arg, &conn->peer))
+            continue;
+        if (conn->leaving || !grpc_conn_is_answered(conn)) {
             grpc_conn_close(conn);
+            continue;
+        }
+        conn->leaving = true;
+        h2_goaway(conn->h2);
     }
 }
 

@@ -79,7 +79,8 @@ void grpc_server_accept(struct grpc_server *server, struct stream *stream,
 void grpc_server_drain(struct grpc_server *server);
 void grpc_server_free(struct grpc_server *server);
 size_t grpc_server_num_connections(const struct grpc_server *server);
-/* grpc_server_close_if ends each connection for whose peer `match` is true. */
+/* grpc_server_close_if ends each connection for whose peer `match` is true: at once, or, where all
+ * of its calls are answered, when these answers are out, at the latest when it is asked again. */
 void grpc_server_close_if(struct grpc_server *server,
                           bool (*match)(void *arg, const struct grpc_peer *peer), void *arg);
 

@@ -219,6 +219,23 @@ def test_an_export_that_was_tampered_with_names_the_record(exported, how):
         assert not told["ok"] and told["bad"] == expected, told
 
 
+def test_without_a_key_nothing_is_proven(exported):
+    """Who can write the file can write another last record that follows: it is not OK, and not broken."""
+    alone, lines, _ = exported
+    for text in ("".join(lines), "".join(lines[:-1])):
+        done = alone.ctl("audit", "verify", "-f", "-", "--open", check=False, stdin=text)
+        assert done.returncode == 3 and done.stdout.startswith("NOT VERIFIED: "), done
+        assert "whoever can write the file" in done.stdout and "OK" not in done.stdout
+    told = json.loads(alone.ctl("audit", "verify", "-f", "-", "-o", "json", check=False, stdin="".join(lines)).stdout)
+    assert not told["ok"] and not told["key"] and told["fault"] == ""
+    last = json.loads(lines[-1])
+    cut = "".join(lines[:-1]) + json.dumps({**last, "signature": ""}) + "\n"
+    done = alone.ctl("audit", "verify", "-f", "-", "--open", check=False, stdin=cut)
+    assert done.returncode in (1, 3) and "OK" not in done.stdout
+    broken = alone.ctl("audit", "verify", "-f", "-", "--open", check=False, stdin="".join([*lines[:3], *lines[4:]]))
+    assert broken.returncode == 1 and "audit log: " in broken.stderr
+
+
 def test_an_export_is_refused_under_another_key(exported, folder, binaries):
     alone, lines, key = exported
     path = folder / "other-key"

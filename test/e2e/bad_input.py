@@ -162,3 +162,20 @@ def test_usage_errors_of_mortisectl(mesh):
 def test_a_socket_that_is_not_there_says_what_to_do(binaries, folder):
     done = run(binaries.ctl, "--socket", folder / "none.sock", "status")
     assert done.returncode == 1 and "none.sock" in done.stderr
+
+
+def test_what_is_echoed_moves_no_cursor_and_nothing_is_no_document(folder, binaries):
+    """Names of files and words of the command line are somebody else's, too: a file that was unpacked, a line that was pasted."""
+    odd = folder / "x\033[31m\u202e.yaml"
+    odd.write_text("links: [")
+    empty = folder / "empty.yaml"
+    for words in (["validate", "-f", odd], ["validate", "-f", f"{odd}-missing"], ["get", "\033[2Jlinks"], ["\033]0;title\007"],
+                  ["encrypt", "-f", f"{odd}-missing", "--secrets-key-file", odd]):
+        done = subprocess.run([str(part) for part in (binaries.ctl, *words)], capture_output=True, text=True, timeout=60, check=False)
+        assert done.returncode != 0 and done.stderr
+        assert not any(c in done.stderr + done.stdout for c in "\033\007\u202e"), (words, done.stderr)
+        assert "\\u001b" in done.stderr
+    for text in ("---\n", "---\n---\n", "--- # a comment\n"):
+        empty.write_text(text)
+        done = subprocess.run([binaries.ctl, "validate", "-f", empty], capture_output=True, text=True, timeout=60, check=False)
+        assert done.returncode == 1 and 'nothing stands behind its "---": wanted are subsystems' in done.stderr, done

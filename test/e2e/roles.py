@@ -4,6 +4,7 @@ still watches today: each role tries each RPC, and open streams end when the rig
 Drives: D5, R46, R48, R62"""
 import json
 import queue
+import select
 import subprocess
 import tempfile
 import threading
@@ -13,6 +14,7 @@ from pathlib import Path
 import grpc
 import pytest
 
+from deploy.lab.programs import wait_for
 from test.testlib.admin import Admin, methods, uid_argv
 from test.testlib.control import LoneControl
 from test.testlib.stubs import stubs
@@ -189,8 +191,17 @@ def test_a_user_of_the_machine_has_what_is_bound_to_him(control):
     ctl(control, "admin", "bind", f"uid:{STRANGER}", "--role", "viewer")
     assert his("status").returncode == 0
     assert "mesh.write" in his("delete", "links", "management-portal").stderr
+    watching = subprocess.Popen([str(part) for part in (*argv, "--socket", control.socket, "watch")], stdout=subprocess.PIPE,
+                                stderr=subprocess.PIPE, text=True, **as_him)
+    wait_for("it is open", lambda: ctl(control, "token", "create", "portal") and select.select([watching.stdout], [], [], 0.2)[0])
     ctl(control, "admin", "unbind", f"uid:{STRANGER}")
+    _, told = watching.communicate(timeout=20)
+    assert watching.returncode == 1 and "users with a role may call on this socket" in told, told
     assert his("status").returncode == 1
+    for root in ("uid:0", "uid:4294967296"):
+        done = ctl(control, "admin", "bind", root, "--role", "viewer", check=False)
+        assert done.returncode == 1 and done.stderr.count("subject: "), done.stderr
+    assert "would change nothing" in ctl(control, "admin", "bind", "uid:0", "--role", "viewer", check=False).stderr
 
 
 def test_roles_outlive_a_restart(control, admins):

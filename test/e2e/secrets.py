@@ -123,6 +123,14 @@ def test_a_file_goes_over_to_another_key_whole_or_not_at_all(own, binaries):
     assert done.returncode == 1 and "control.yaml:2: kek: is encrypted under key " in done.stderr
     assert "control.yaml:3: list: is encrypted" in done.stderr and file.read_text() == rotated
     assert not any(value in done.stderr for value in found)
+    # One that is damaged where it begins is none any more: it is told, too, and the rest stays as it is.
+    private(keys, f"{other}\n{new}\n")
+    for damaged in (found[0].replace("enc:TVMx", "enc:TVNx"), found[0].replace("enc:TVMx", "enc:tVMx"), found[0][:4] + found[0][9:]):
+        file.write_text(text := rotated.replace(found[0], damaged))
+        done = ctl(binaries, "encrypt", "--rotate", file, "--secrets-key-file", keys, check=False)
+        assert done.returncode == 1 and "control.yaml:2: kek: " in done.stderr and file.read_text() == text, done.stderr
+    file.write_text(rotated)
+    assert "2 of 2" in ctl(binaries, "encrypt", "--rotate", file, "--secrets-key-file", keys).stdout
 
 
 def test_a_mesh_document_has_no_place_for_one(own, binaries):

@@ -892,6 +892,26 @@ static void test_connections_are_closed_by_peer(void **state)
     app_free(app);
 }
 
+/* Who may not stay hears why before he goes: but not as often as he likes. */
+static void test_connections_whose_calls_are_answered_end_in_order(void **state)
+{
+    struct app *app = app_new();
+    uid_t ours = 7;
+
+    (void)state;
+    wire_headers(&app->wire, 0, 1, WIRE_LIST(WIRE_POST("/t/Chat")));
+    wire_settle(&app->wire);
+    app->allow = GRPC_PERMISSION_DENIED;
+    grpc_server_recheck(app->server);
+    grpc_server_close_if(app->server, app_match, &ours);
+    assert_int_equal(grpc_server_num_connections(app->server), 1);
+    wire_settle(&app->wire);
+    assert_true(wire_has(&app->wire, "1 grpc-status: 7"));
+    grpc_server_close_if(app->server, app_match, &ours);
+    assert_int_equal(grpc_server_num_connections(app->server), 0);
+    app_free(app);
+}
+
 static void test_server_freed_in_every_event(void **state)
 {
     static const char *const events[] = {"start", "message", "half close"};
@@ -990,6 +1010,7 @@ int main(void)
         cmocka_unit_test(test_reply_above_what_may_wait),
         cmocka_unit_test(test_connections_above_the_limit_are_closed),
         cmocka_unit_test(test_connections_are_closed_by_peer),
+        cmocka_unit_test(test_connections_whose_calls_are_answered_end_in_order),
         cmocka_unit_test(test_server_freed_in_every_event),
     };
 
