@@ -158,35 +158,60 @@ struct policy_list {
 struct policy_set {
     const policy_msg **policies;
     struct map *links; /* of each: the names; empty: all */
+    struct map *peers; /* likewise */
     size_t num;
-    struct map entries; /* entry to struct policy_list */
-    bool below;         /* one of them names all below a path */
-    struct map allows;  /* link to the index of the first ALLOW that names it, plus one */
-    size_t allows_all;  /* likewise of those for all links; 0: none */
+    struct map by_link;         /* link to struct policy_list, of those that name it */
+    struct policy_list for_all; /* those that name none */
+    struct map entries;         /* entry to struct policy_list */
+    bool below;                 /* one of them names all below a path */
+    struct map allows;          /* link to the index of the first ALLOW that names it, plus one */
+    size_t allows_all;          /* likewise of those for all links; 0: none */
 };
 
-static void policy_set_add_entry(struct policy_set *set, size_t index, const char *entry)
+static void policy_list_add(struct policy_list *list, size_t index)
 {
-    struct policy_list *list = map_get(&set->entries, entry);
+    list->at = mem_realloc(list->at, (list->num + 1) * sizeof(*list->at));
+    list->at[list->num++] = index;
+}
+
+/* That of `key`, which is made when there is none. */
+static struct policy_list *policy_list_of(struct map *map, const char *key)
+{
+    struct policy_list *list = map_get(map, key);
 
     if (list == NULL) {
         list = mem_zalloc(sizeof(*list));
-        (void)map_put(&set->entries, entry, list);
+        (void)map_put(map, key, list);
     }
-    if (list->num > 0 && list->at[list->num - 1] == index)
-        return;
-    set->below = set->below || policy_is_below(bytes_of_str(entry));
-    list->at = mem_realloc(list->at, (list->num + 1) * sizeof(*list->at));
-    list->at[list->num++] = index;
+    return list;
+}
+
+static void policy_lists_fini(struct map *map)
+{
+    const char *key;
+    size_t iter = 0;
+    void *value;
+
+    while (map_next(map, &iter, &key, &value)) {
+        mem_free(((struct policy_list *)value)->at);
+        mem_free(value);
+    }
+    map_fini(map);
 }
 
 static void policy_set_add(struct policy_set *set, size_t index)
 {
     const policy_msg *policy = set->policies[index];
 
-    for (size_t i = 0; i < policy->n_peers; i++)
-        policy_set_add_entry(set, index, policy->peers[i]);
+    for (size_t i = 0; i < policy->n_peers; i++) {
+        policy_list_add(policy_list_of(&set->entries, policy->peers[i]), index);
+        (void)map_put(&set->peers[index], policy->peers[i], (void *)(uintptr_t)policy);
+        set->below = set->below || policy_is_below(bytes_of_str(policy->peers[i]));
+    }
+    if (policy->n_links == 0)
+        policy_list_add(&set->for_all, index);
     for (size_t i = 0; i < policy->n_links; i++) {
+        policy_list_add(policy_list_of(&set->by_link, policy->links[i]), index);
         (void)map_put(&set->links[index], policy->links[i], (void *)(uintptr_t)policy);
         if (policy->action == POLICY_ALLOW && map_get(&set->allows, policy->links[i]) == NULL)
             (void)map_put(&set->allows, policy->links[i], (void *)(uintptr_t)(index + 1));
@@ -202,6 +227,7 @@ struct policy_set *policy_set_new(policy_msg *const *policies, size_t num)
     set->num = num;
     set->policies = mem_array(num, sizeof(*set->policies));
     set->links = mem_array(num, sizeof(*set->links));
+    set->peers = mem_array(num, sizeof(*set->peers));
     for (size_t i = 0; i < num; i++) {
         set->policies[i] = policies[i];
         policy_set_add(set, i);
@@ -211,35 +237,74 @@ struct policy_set *policy_set_new(policy_msg *const *policies, size_t num)
 
 void policy_set_free(struct policy_set *set)
 {
-    const char *entry;
-    size_t iter = 0;
-    void *value;
-
     if (set == NULL)
         return;
-    while (map_next(&set->entries, &iter, &entry, &value)) {
-        mem_free(((struct policy_list *)value)->at);
-        mem_free(value);
-    }
-    map_fini(&set->entries);
+    policy_lists_fini(&set->entries);
+    policy_lists_fini(&set->by_link);
+    mem_free(set->for_all.at);
     map_fini(&set->allows);
-    for (size_t i = 0; i < set->num; i++)
+    for (size_t i = 0; i < set->num; i++) {
         map_fini(&set->links[i]);
+        map_fini(&set->peers[i]);
+    }
     mem_free(set->links);
+    mem_free(set->peers);
     mem_free(set->policies);
     mem_free(set);
 }
 
 /* ---- judging ---- */
 
-static bool policy_concerns(const struct policy_set *set, size_t index, const char *link,
-                            enum policy_peer what)
-{
-    const policy_msg *policy = set->policies[index];
+/* One judgement. */
+struct policy_case {
+    const struct policy_set *set;
+    const char *link;
+    enum policy_peer what;
+    void (*each)(void *arg, size_t index, const char *entry);
+    void *arg;
+    bool allowed;
+};
 
-    if (policy->action == POLICY_ALLOW && what != POLICY_CLIENT)
-        return false;
-    return policy->n_links == 0 || map_get(&set->links[index], link) != NULL;
+/* That policy names both. */
+static void policy_case_tell(struct policy_case *one, size_t index, const char *entry)
+{
+    bool allows = one->set->policies[index]->action == POLICY_ALLOW;
+
+    if (allows && one->what != POLICY_CLIENT)
+        return;
+    one->allowed = one->allowed || allows;
+    one->each(one->arg, index, entry);
+}
+
+/* Of those that concern the link those that have the entry. */
+static void policy_case_links(struct policy_case *one, const struct policy_list *list,
+                              const char *entry)
+{
+    for (size_t i = 0; list != NULL && i < list->num; i++) {
+        if (map_get(&one->set->peers[list->at[i]], entry) != NULL)
+            policy_case_tell(one, list->at[i], entry);
+    }
+}
+
+/* By whichever list is shorter: those with the entry, or those that concern the link. */
+static void policy_case_entry(struct policy_case *one, const char *entry)
+{
+    const struct policy_set *set = one->set;
+    const struct policy_list *named = map_get(&set->entries, entry), *of_link;
+
+    if (named == NULL)
+        return;
+    of_link = map_get(&set->by_link, one->link);
+    if (named->num > set->for_all.num + (of_link != NULL ? of_link->num : 0)) {
+        policy_case_links(one, &set->for_all, entry);
+        policy_case_links(one, of_link, entry);
+        return;
+    }
+    for (size_t i = 0; i < named->num; i++) {
+        if (set->policies[named->at[i]]->n_links == 0 ||
+            map_get(&set->links[named->at[i]], one->link) != NULL)
+            policy_case_tell(one, named->at[i], entry);
+    }
 }
 
 /* The first ALLOW of a link, plus one; 0: it has none. */
@@ -258,25 +323,17 @@ void policy_each(const struct policy_set *set, const char *link, enum policy_pee
                  const char *spiffe_id, void (*each)(void *arg, size_t index, const char *entry),
                  void *arg)
 {
+    struct policy_case one = {.set = set, .link = link, .what = what, .each = each, .arg = arg};
     struct policy_walk walk;
     size_t allow;
-    bool allowed = false;
 
     if (set == NULL)
         return;
     for (const char *entry = policy_walk_first(&walk, spiffe_id); entry != NULL;
-         entry = set->below ? policy_walk_next(&walk) : NULL) {
-        const struct policy_list *list = map_get(&set->entries, entry);
-
-        for (size_t i = 0; list != NULL && i < list->num; i++) {
-            if (!policy_concerns(set, list->at[i], link, what))
-                continue;
-            allowed = allowed || set->policies[list->at[i]]->action == POLICY_ALLOW;
-            each(arg, list->at[i], entry);
-        }
-    }
+         entry = set->below ? policy_walk_next(&walk) : NULL)
+        policy_case_entry(&one, entry);
     allow = policy_first_allow(set, link, what);
-    if (!allowed && allow != 0)
+    if (!one.allowed && allow != 0)
         each(arg, allow - 1, NULL);
 }
 

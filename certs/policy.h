@@ -36,8 +36,9 @@ struct policy_set *policy_set_new(Mortise__V1__Policy *const *policies, size_t n
 void policy_set_free(struct policy_set *set);
 
 /* policy_find returns the policy that keeps out the peer `spiffe_id` ("" : it has none) of that
- * link, or NULL; of several the first. `set` may be NULL: there is none. Its time does not grow
- * with the number of policies, but of those that name this very peer. */
+ * link, or NULL; of several the first. `set` may be NULL: there is none. Its time grows
+ * neither with the policies nor with their peers, but with those that name this very peer or
+ * concern this very link, whichever are fewer. */
 const Mortise__V1__Policy *policy_find(const struct policy_set *set, const char *link,
                                        enum policy_peer what, const char *spiffe_id);
 
