@@ -284,11 +284,21 @@ static void check_sidecars_by(struct check *check, const struct check_row *row)
         check_add(check, "sidecars", row->name, row->state, check_say(&names, row->bad), row->hint);
 }
 
-/* A link that leads to nobody carries nothing. */
+/* Whether the subsystem has had a sidecar at some time. */
+static bool check_was_there(const struct check *check, const char *subsystem)
+{
+    size_t num;
+
+    (void)registry_addresses(check->service->registry, subsystem, &num);
+    return num > 0;
+}
+
+/* A link that leads to nobody carries nothing. One that waits for its first sidecar is not broken:
+ * a mesh begins with all of them like that. */
 static void check_links(struct check *check)
 {
     const Mortise__V1__Mesh *mesh = registry_mesh(check->service->registry);
-    struct check_names names = {.num = 0};
+    struct check_names names = {.num = 0}, waiting = {.num = 0};
     struct map present = {.entries = NULL};
     struct list *pos, *tmp;
 
@@ -301,16 +311,29 @@ static void check_links(struct check *check)
     for (size_t i = 0; i < mesh->n_links; i++) {
         const Mortise__V1__Link *link = mesh->links[i];
 
-        if (map_get(&present, link->client) == NULL || map_get(&present, link->server) == NULL)
-            check_name(&names, link->name,
-                       map_get(&present, link->server) == NULL ? link->server : link->client,
-                       MESH_NAME_MAX);
+        const char *const ends[] = {link->server, link->client};
+        const char *missing = NULL, *unborn = NULL;
+
+        for (size_t j = ARRAY_LEN(ends); j-- > 0;) {
+            if (map_get(&present, ends[j]) != NULL)
+                continue;
+            *(check_was_there(check, ends[j]) ? &missing : &unborn) = ends[j];
+        }
+        if (missing != NULL)
+            check_name(&names, link->name, missing, MESH_NAME_MAX);
+        else if (unborn != NULL)
+            check_name(&waiting, link->name, unborn, MESH_NAME_MAX);
     }
     map_fini(&present);
-    if (names.num == 0)
+    if (waiting.num > 0)
+        check_add(check, "sidecars", "first sidecars", CHECK_WARNING,
+                  check_say(&waiting, "wait for the first sidecar of an end"),
+                  "start it, with a token of mortisectl token create, or remove a link that is not "
+                  "wanted: mortisectl delete link");
+    if (names.num == 0 && waiting.num == 0)
         check_add(check, "sidecars", "links", CHECK_OK,
                   mem_strdup("both ends of every link are connected"), "");
-    else
+    else if (names.num > 0)
         check_add(check, "sidecars", "links", CHECK_FAILED,
                   check_say(&names, "lack a connected sidecar at an end"),
                   "start it, with a token of mortisectl token create, or remove a link that is not "

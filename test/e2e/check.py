@@ -10,6 +10,7 @@ import pytest
 from deploy.lab.mesh import SUBSYSTEMS, document
 from deploy.lab.programs import own_environment, wait_for
 from test.testlib.clock_jump import ClockJump
+from test.testlib.control import LoneControl
 from test.testlib.fixtures import CONFIG
 
 
@@ -31,6 +32,21 @@ def test_a_healthy_mesh_has_nothing_to_tell(mesh):
     assert not any(f.get("hint") for f in found.values())
     text = mesh.ctl("check").stdout
     assert text.count("  ok ") == len(found) and "FAILED" not in text and "\033" not in text
+
+
+def test_a_fresh_install_has_not_failed(folder, binaries):
+    """It has links, and nobody has come yet: that is told, with what comes next, and is no failure."""
+    (folder / "fresh").mkdir()
+    control = LoneControl(folder / "fresh").start()
+    try:
+        done = control.try_ctl("check", "-o", "json")
+        found = {(f["area"], f["name"]): f for f in json.loads(done.stdout)["findings"]}
+        assert done.returncode == 0 and set(troubles(found)) == {("sidecars", "first sidecars")}, troubles(found)
+        told = found["sidecars", "first sidecars"]
+        assert told["state"] == "WARNING" and "wait for the first sidecar of an end" in told["text"]
+        assert "management-portal (" in told["text"] and "token create" in told["hint"]
+    finally:
+        control.stop()
 
 
 def test_a_rotation_that_somebody_holds_up_is_seen(mesh):
