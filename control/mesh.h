@@ -13,6 +13,7 @@
 #define MESH_CRLS_MAX 16
 #define MESH_CRLS_BYTES_MAX 262144 /* of all together: every sidecar gets them at each change */
 #define MESH_DESTINATIONS_MAX 64   /* of a link */
+#define MESH_ROUTES_MAX 4096       /* of all links of a client: what a sidecar takes (snapshot.h) */
 #define MESH_TRUSTSTORES_MAX 100   /* besides those that are built in */
 #define MESH_TRUST_BYTES_MAX ((size_t)512 << 10) /* of all of them together */
 #define MESH_KEYSTORES_MAX 100                   /* likewise */

@@ -31,6 +31,7 @@ struct mesh_checker {
     struct map ids;               /* "namespace/account" to subsystem */
     struct map ports;             /* "subsystem:port" to the link that listens there */
     struct map destinations;      /* of captured connections, likewise */
+    struct map num_destinations;  /* by client */
     struct map server_names;      /* "subsystem:name" to the link that is asked for by it there */
     struct map pairs, servers;    /* to siblings: of "client>server", of the server */
     struct mesh_siblings *siblings;
@@ -397,6 +398,11 @@ static void mesh_check_destination(struct mesh_checker *checker, const Mortise__
                    text);
         return;
     }
+    if (cidr_is_on_link(&range)) {
+        mesh_fault(checker, field, "\"%s\" is loopback or link-local, which is never captured",
+                   text);
+        return;
+    }
     cidr_format(&range, canonical);
     key = mem_printf("%s %s %u", link->client, canonical, port);
     other = map_get(&checker->destinations, key);
@@ -407,6 +413,20 @@ static void mesh_check_destination(struct mesh_checker *checker, const Mortise__
         map_put(&checker->destinations, key, (void *)(uintptr_t)link);
 }
 
+/* All of a client's, which its sidecar has in one table. */
+static void mesh_count_destinations(struct mesh_checker *checker, const Mortise__V1__Link *link)
+{
+    size_t num = (size_t)(uintptr_t)map_get(&checker->num_destinations, link->client);
+
+    num += link->n_destinations;
+    if (num == 0)
+        return;
+    map_put(&checker->num_destinations, link->client, (void *)num);
+    if (num > MESH_ROUTES_MAX)
+        mesh_fault(checker, "destinations", "of all links of \"%s\" are %zu so far; at most %d",
+                   link->client, num, MESH_ROUTES_MAX);
+}
+
 static void mesh_check_destinations(struct mesh_checker *checker, const Mortise__V1__Link *link)
 {
     if (link->n_destinations > MESH_DESTINATIONS_MAX) {
@@ -414,6 +434,7 @@ static void mesh_check_destinations(struct mesh_checker *checker, const Mortise_
                    MESH_DESTINATIONS_MAX);
         return;
     }
+    mesh_count_destinations(checker, link);
     for (size_t i = 0; i < link->n_destinations; i++) {
         char field[48];
 
@@ -821,6 +842,7 @@ static err_t mesh_check_with(const Mortise__V1__Mesh *mesh, const struct mesh_or
     map_fini(&checker.ids);
     map_fini(&checker.ports);
     map_fini(&checker.destinations);
+    map_fini(&checker.num_destinations);
     map_fini(&checker.server_names);
     map_fini(&checker.pairs);
     map_fini(&checker.servers);

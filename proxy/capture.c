@@ -1,14 +1,17 @@
 #include "proxy/capture.h"
 
 #include <errno.h>
-#include <linux/netfilter_ipv4.h>
-#include <linux/netfilter_ipv6/ip6_tables.h>
+#include <ifaddrs.h>
+#include <net/if.h>
 #include <string.h>
 
 #include "lib/base/log.h"
 #include "lib/base/mem.h"
 #include "lib/net/tcp.h"
 #include "proxy/redirect/probe_port.h"
+
+/* SO_ORIGINAL_DST and IP6T_SO_ORIGINAL_DST of linux/netfilter*, which do not go with net/if.h. */
+#define CAPTURE_ORIGINAL_DST 80
 
 enum capture_result {
     CAPTURE_PENDING,
@@ -30,6 +33,7 @@ struct capture {
     struct capture_trial trials[2]; /* IPv4, IPv6 */
     struct timer timer;
     bool on;
+    bool late; /* in the last round something did not come in time */
 };
 
 static void capture_begin(void *arg);
@@ -37,9 +41,9 @@ static void capture_begin(void *arg);
 const char *capture_where(enum capture_state state)
 {
     static const char *const texts[] = {
-        [CAPTURE_NO_V4] = "over IPv4",
-        [CAPTURE_NO_V6] = "over IPv6",
-        [CAPTURE_NEITHER] = "at all",
+        [CAPTURE_NO_V4] = "IPv4",
+        [CAPTURE_NO_V6] = "IPv6",
+        [CAPTURE_NEITHER] = "IPv4 or IPv6",
     };
 
     CHECK(capture_is_broken(state));
@@ -68,8 +72,8 @@ err_t capture_destination(int fd, struct addr *out)
     if (!err_is_ok(addr_of_local(fd, &local)))
         return FAIL(LOOP_DETECTED, 0);
     in6 = local.sa.any.sa_family == AF_INET6;
-    if (getsockopt(fd, in6 ? SOL_IPV6 : SOL_IP, in6 ? IP6T_SO_ORIGINAL_DST : SO_ORIGINAL_DST,
-                   &addr.sa.any, &addr.len) != 0 ||
+    if (getsockopt(fd, in6 ? SOL_IPV6 : SOL_IP, CAPTURE_ORIGINAL_DST, &addr.sa.any, &addr.len) !=
+            0 ||
         addr_equal(&addr, &local))
         return FAIL(LOOP_DETECTED, 0);
     *out = addr;
@@ -93,7 +97,7 @@ static void capture_tell(struct capture *capture, enum capture_state state)
 static void capture_conclude(void *arg)
 {
     struct capture *capture = arg;
-    bool missed[2], absent = true;
+    bool missed[2], absent = true, late = false;
 
     for (size_t i = 0; i < ARRAY_LEN(missed); i++) {
         struct capture_trial *trial = &capture->trials[i];
@@ -101,10 +105,17 @@ static void capture_conclude(void *arg)
         if (trial->connecting != NULL)
             tcp_connect_cancel(trial->connecting);
         trial->connecting = NULL;
-        missed[i] = trial->result == CAPTURE_PENDING || trial->result == CAPTURE_MISSED;
+        /* Our own listener may be behind: once is nothing. What the rules do not take is refused at
+         * once. */
+        late |= trial->result == CAPTURE_PENDING;
+        missed[i] =
+            trial->result == CAPTURE_MISSED || (trial->result == CAPTURE_PENDING && capture->late);
         absent &= trial->result == CAPTURE_ABSENT;
     }
+    capture->late = late;
     timer_start(capture->loop, &capture->timer, CAPTURE_EVERY_MS, capture_begin, capture);
+    if (late && !missed[0] && !missed[1] && atomic_load(capture->state) != CAPTURE_WORKS)
+        return; /* and does not make it work, either */
     if ((missed[0] && missed[1]) || absent)
         capture_tell(capture, CAPTURE_NEITHER);
     else if (missed[0] || missed[1])
@@ -121,10 +132,26 @@ static void capture_look(struct capture *capture)
         timer_start(capture->loop, &capture->timer, 0, capture_conclude, capture);
 }
 
+/* Whether this host speaks IPv6 with others. */
+static bool capture_has_in6(void)
+{
+    struct ifaddrs *all = NULL;
+    bool found = false;
+
+    if (getifaddrs(&all) != 0)
+        return true;
+    for (const struct ifaddrs *one = all; one != NULL && !found; one = one->ifa_next)
+        found = one->ifa_addr != NULL && one->ifa_addr->sa_family == AF_INET6 &&
+                (one->ifa_flags & IFF_LOOPBACK) == 0;
+    freeifaddrs(all);
+    return found;
+}
+
 static void capture_failed(struct capture_trial *trial, err_t err)
 {
     bool absent = err_is(err, E_CONNECT_FAILED) &&
-                  (err.sub == EADDRNOTAVAIL || err.sub == EAFNOSUPPORT || err.sub == ENETUNREACH);
+                  (err.sub == EADDRNOTAVAIL || err.sub == EAFNOSUPPORT || err.sub == ENETUNREACH) &&
+                  trial->to.sa.any.sa_family == AF_INET6 && !capture_has_in6();
 
     trial->result = absent ? CAPTURE_ABSENT : CAPTURE_MISSED;
     capture_look(trial->capture);

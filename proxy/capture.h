@@ -30,7 +30,7 @@ static inline bool capture_is_broken(enum capture_state state)
 }
 /* capture_name is for /config: "off", "not tried yet", "works", "broken over IPv6". */
 const char *capture_name(enum capture_state state);
-/* "over IPv6", of a broken one. */
+/* "IPv6", of a broken one. */
 const char *capture_where(enum capture_state state);
 
 /* capture_destination gives where an accepted connection was meant to go (SO_ORIGINAL_DST).

@@ -12,6 +12,7 @@
 #include "lib/base/str.h"
 #include "lib/rpc/http1.h"
 #include "proxy/access_log.h"
+#include "proxy/redirect/probe_port.h"
 
 #define CONFIG_TOKEN_VARIABLE "MORTISE_JOIN_TOKEN"
 
@@ -155,6 +156,13 @@ static void config_check_control(const struct config *config, struct faults *fau
     config_check_addr("--inbound-listen", config->inbound_listen, faults);
 }
 
+static void config_check_capture(const struct config *config, struct faults *faults)
+{
+    if (config->capture_port == REDIRECT_PROBE_PORT)
+        faults_add(faults, "--capture-port", "%d is where the capture is tried; take another",
+                   REDIRECT_PROBE_PORT);
+}
+
 static void config_check_static(const struct config *config, struct faults *faults)
 {
     const struct {
@@ -209,6 +217,7 @@ err_t config_check(const struct config *config, struct faults *faults)
     else
         config_check_static(config, faults);
 
+    config_check_capture(config, faults);
     if (config->admin_listen != NULL && strncmp(config->admin_listen, "unix:", 5) != 0)
         faults_add(faults, "--admin-listen",
                    "\"%s\" is not a Unix socket: wanted is unix:PATH; over TCP there is "

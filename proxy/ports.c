@@ -11,6 +11,7 @@
 #include "lib/net/listener.h"
 #include "proxy/capture.h"
 #include "proxy/plaintext.h"
+#include "proxy/redirect/probe_port.h"
 #include "proxy/worker.h"
 
 #define PORTS_CAPTURE "--capture-port"
@@ -91,6 +92,11 @@ static bool port_find_route(const struct port *port, struct worker_accepted *acc
     accepted->captured = true;
     if (!err_is_ok(capture_destination(accepted->fd, &accepted->destination)))
         return true;
+    if (snapshot_is_endpoint(ports->snapshot, &accepted->destination)) {
+        /* Our own, on its way to a peer: it would be sent to itself again and again. */
+        accepted->destination.len = 0;
+        return true;
+    }
     if (capture_takes(ports->capture, &accepted->destination))
         return false;
     accepted->link = snapshot_route(ports->snapshot, &accepted->destination);
@@ -215,6 +221,16 @@ static void ports_bind_capture(struct ports *ports, const struct snapshot *snaps
         if (!ports_capture_addr(snapshot, in6 != 0, &addr))
             return;
         other = snapshot_own_listener(snapshot, &addr);
+        if (other == NULL) {
+            addr_set_port(&addr, REDIRECT_PROBE_PORT);
+            other = snapshot_own_listener(snapshot, &addr);
+            if (other != NULL) {
+                faults_add(faults, PORTS_CAPTURE, "is tried at port %d, where \"%s\" listens",
+                           REDIRECT_PROBE_PORT, other);
+                continue;
+            }
+            addr_set_port(&addr, snapshot->tunables.capture_port);
+        }
         if (other != NULL)
             faults_add(faults, PORTS_CAPTURE, "%u is where \"%s\" listens",
                        snapshot->tunables.capture_port, other);

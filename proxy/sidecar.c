@@ -57,7 +57,7 @@ static void sidecar_add_capture(const struct sidecar *sidecar, struct faults *re
         faults_add(reasons, "capture", "not tried yet");
     else if (capture_is_broken(state))
         faults_add(reasons, "capture",
-                   "the kernel does not hand connections over %s: run mortise-redirect",
+                   "the kernel hands over no connection by %s: run mortise-redirect",
                    capture_where(state));
 }
 
@@ -130,6 +130,17 @@ static void sidecar_apply_ports(struct worker *worker, void *arg)
     apply->err = ports_apply(worker->ports, apply->snapshot, apply->faults);
 }
 
+/* A control plane may push it: it does not know how each sidecar was started. */
+static void sidecar_tell_uncaptured(const struct snapshot *snapshot)
+{
+    for (size_t i = 0; i < snapshot->num_outbound; i++) {
+        if (snapshot->outbound[i].listen.len == 0 && snapshot->tunables.capture_port == 0)
+            log_warn("config", "not_captured", LOG_STR("link", snapshot->outbound[i].name),
+                     LOG_STR("effect", "nobody can use it here: it has no port of its own, and "
+                                       "without --capture-port nothing is captured"));
+    }
+}
+
 static void sidecar_tell_weak(const struct link *links, size_t num)
 {
     for (size_t i = 0; i < num; i++) {
@@ -153,6 +164,7 @@ static void sidecar_told_snapshot(struct sidecar *sidecar, const struct snapshot
              LOG_INT("not_after", snapshot->svid->not_after),
              LOG_UINT("outbound", snapshot->num_outbound),
              LOG_UINT("inbound", snapshot->num_inbound));
+    sidecar_tell_uncaptured(snapshot);
     sidecar_tell_weak(snapshot->outbound, snapshot->num_outbound);
     sidecar_tell_weak(snapshot->inbound, snapshot->num_inbound);
 }

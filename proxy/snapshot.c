@@ -112,6 +112,7 @@ void snapshot_unref(struct snapshot *snapshot)
     if (!refs_drop(&snapshot->refs))
         return;
     mem_free(snapshot->routes);
+    mem_free(snapshot->endpoints);
     snapshot_free_links(snapshot->outbound, snapshot->num_outbound);
     snapshot_free_links(snapshot->inbound, snapshot->num_inbound);
     for (size_t i = 0; i < snapshot->num_trust; i++) {

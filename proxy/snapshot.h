@@ -67,6 +67,12 @@ struct route {
     const struct link *link;
 };
 
+/* An endpoint that is an address; IPv4 as ::ffff:a.b.c.d. */
+struct snapshot_endpoint {
+    uint8_t bytes[16];
+    uint16_t port;
+};
+
 /* A truststore as it is in force, for /config. */
 struct trust {
     const char *name; /* the configuration's */
@@ -91,6 +97,8 @@ struct snapshot {
     size_t num_outbound;
     struct route *routes; /* the longest prefixes first */
     size_t num_routes;
+    struct snapshot_endpoint *endpoints; /* of all links, sorted; with routes only */
+    size_t num_endpoints;
     struct link *inbound;
     size_t num_inbound;
     struct addr inbound_listen; /* len 0: no inbound link */
@@ -157,6 +165,10 @@ const struct link *snapshot_link(const struct snapshot *snapshot, enum direction
 
 /* snapshot_route returns the outbound link that names `to` as a destination, or NULL. */
 const struct link *snapshot_route(const struct snapshot *snapshot, const struct addr *to);
+
+/* snapshot_is_endpoint: a peer's sidecar is at `to`, so that whoever connects there is one, we
+ * ourselves for one. Only with routes. */
+bool snapshot_is_endpoint(const struct snapshot *snapshot, const struct addr *to);
 
 /* snapshot_own_listener returns what of this sidecar listens where a connection to `to` would
  * arrive: the name of an outbound link, "inbound", the name of a permissive link, or NULL. An

@@ -404,7 +404,7 @@ static void snapshot_build_outbound(struct snapshot_builder *b, size_t index)
     link->name = msg->name;
     snapshot_check_name(b, "outbound link", msg->name, snapshot_outbound_name, index);
     if (snapshot_is_empty(msg->listen) && msg->n_destinations > 0) {
-        if (b->snapshot->tunables.capture_port == 0)
+        if (b->snapshot->tunables.capture_port == 0 && b->in->ca_files != NULL)
             FIELD_FAULT(b, "listen",
                         "is missing, and without --capture-port nothing is captured for this "
                         "link: give one of the two");

@@ -21,15 +21,6 @@ static bool snapshot_same_route(const struct route *a, const struct route *b)
     return snapshot_by_range(a, b) == 0;
 }
 
-/* A connection to one of its addresses stays on this host and is never captured. */
-static bool snapshot_is_own_host(const struct cidr *range)
-{
-    static const struct cidr in4 = {.family = AF_INET, .prefix = 8, .bytes = {127}};
-    static const struct cidr in6 = {.family = AF_INET6, .prefix = 128, .bytes = {[15] = 1}};
-
-    return cidr_holds(&in4, range) || cidr_holds(&in6, range);
-}
-
 static void snapshot_add_route(struct snapshot_builder *b, const struct link *link,
                                const char *text)
 {
@@ -41,8 +32,8 @@ static void snapshot_add_route(struct snapshot_builder *b, const struct link *li
                        "10.0.0.7:8080, 10.1.0.0/16:8080 (bits behind the prefix are 0) or "
                        "[fd00::/64]:8080",
                        text);
-    else if (snapshot_is_own_host(&route.range))
-        snapshot_fault(b, "\"%s\" is loopback, which is never captured", text);
+    else if (cidr_is_on_link(&route.range))
+        snapshot_fault(b, "\"%s\" is loopback or link-local, which is never captured", text);
     else if (b->snapshot->num_routes < SNAPSHOT_ROUTES_MAX)
         b->snapshot->routes[b->snapshot->num_routes++] = route;
     else
@@ -86,6 +77,49 @@ static void snapshot_check_routes(struct snapshot_builder *b)
     }
 }
 
+/* A connection that is going to a peer's sidecar, by address and port. */
+static int snapshot_by_endpoint(const void *a, const void *b)
+{
+    const struct snapshot_endpoint *left = a, *right = b;
+    int order = memcmp(left->bytes, right->bytes, sizeof(left->bytes));
+
+    return order != 0 ? order : left->port - right->port;
+}
+
+static struct snapshot_endpoint snapshot_endpoint_of(const struct addr *addr)
+{
+    struct snapshot_endpoint out = {.port = addr_port(addr), .bytes = {[10] = 0xff, [11] = 0xff}};
+
+    if (addr->sa.any.sa_family == AF_INET)
+        memcpy(out.bytes + 12, &addr->sa.in4.sin_addr, 4);
+    else
+        memcpy(out.bytes, &addr->sa.in6.sin6_addr, sizeof(out.bytes));
+    return out;
+}
+
+/* For captured connections alone: without routes there are none. */
+static void snapshot_keep_endpoints(struct snapshot *snapshot)
+{
+    size_t num = 0;
+
+    if (snapshot->num_routes == 0)
+        return;
+    for (size_t i = 0; i < snapshot->num_outbound; i++)
+        num += snapshot->outbound[i].num_endpoints;
+    snapshot->endpoints = mem_array(num, sizeof(*snapshot->endpoints));
+    for (size_t i = 0; i < snapshot->num_outbound; i++) {
+        const struct link *link = &snapshot->outbound[i];
+
+        for (size_t j = 0; j < link->num_endpoints; j++) {
+            if (link->endpoints[j].addr.len != 0)
+                snapshot->endpoints[snapshot->num_endpoints++] =
+                    snapshot_endpoint_of(&link->endpoints[j].addr);
+        }
+    }
+    qsort(snapshot->endpoints, snapshot->num_endpoints, sizeof(*snapshot->endpoints),
+          snapshot_by_endpoint);
+}
+
 void snapshot_build_routes(struct snapshot_builder *b)
 {
     struct snapshot *snapshot = b->snapshot;
@@ -105,7 +139,17 @@ void snapshot_build_routes(struct snapshot_builder *b)
     }
     qsort(snapshot->routes, snapshot->num_routes, sizeof(*snapshot->routes), snapshot_by_range);
     snapshot_check_routes(b);
+    snapshot_keep_endpoints(snapshot);
     fault_path_pop(&b->path, top);
+}
+
+bool snapshot_is_endpoint(const struct snapshot *snapshot, const struct addr *to)
+{
+    struct snapshot_endpoint key = snapshot_endpoint_of(to);
+
+    return snapshot->num_endpoints > 0 &&
+           bsearch(&key, snapshot->endpoints, snapshot->num_endpoints, sizeof(key),
+                   snapshot_by_endpoint) != NULL;
 }
 
 /* One look at each: of a full table 4096, a hundredth of what the handshake behind it costs. */

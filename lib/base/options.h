@@ -35,6 +35,7 @@ enum option_flags {
     OPTION_FLAG_NO_ARGV = 1, /* secret: refused as a flag with a hint at the variable */
     OPTION_FLAG_NO_FILE = 2, /* e.g. --config itself */
     OPTION_FLAG_REQUIRED = 4,
+    OPTION_FLAG_NO_ENV = 8, /* of a program that takes no variables; it passes options_parse none */
 };
 
 struct option {

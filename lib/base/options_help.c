@@ -76,6 +76,8 @@ static char *option_help_text(const struct option *row)
     if (row->flags & OPTION_FLAG_NO_ARGV)
         origin =
             row->flags & OPTION_FLAG_NO_FILE ? "variable only" : "variable, or key in the file";
+    else if (row->flags & OPTION_FLAG_NO_ENV)
+        origin = "flag only";
     else
         origin = variable;
     return mem_printf("%s (%s%s%s%s%s%s%s%s)", row->help,
@@ -88,6 +90,15 @@ static char *option_help_text(const struct option *row)
 static const char options_precedence[] =
     "A flag wins over its variable, the variable over the file, the file over the "
     "default. In a file a key is the flag's name with _ for -.";
+
+static const char *options_where(const struct option *table)
+{
+    for (const struct option *row = table; row->name != NULL; row++) {
+        if (!option_is_heading(row) && !(row->flags & OPTION_FLAG_NO_ENV))
+            return options_precedence;
+    }
+    return "Settings are flags alone: there is no variable and no file.";
+}
 
 static void options_help_text(const struct option *table, const struct options_page *page,
                               FILE *out)
@@ -114,7 +125,7 @@ static void options_help_text(const struct option *table, const struct options_p
     (void)fprintf(out, "  --version\n");
     options_wrap(out, "Show the version and exit.", OPTIONS_INDENT);
     (void)fprintf(out, "\n");
-    options_wrap(out, options_precedence, 0);
+    options_wrap(out, options_where(table), 0);
 }
 
 /* ---- manual page ---- */
@@ -174,7 +185,7 @@ static void options_man(const struct option *table, const struct options_page *p
     man_item(out, "--version");
     man_text(out, "Show the version and exit.");
     man_section(out, "ENVIRONMENT");
-    man_text(out, options_precedence);
+    man_text(out, options_where(table));
     if (page->exit_status != NULL) {
         man_section(out, "EXIT STATUS");
         man_text(out, page->exit_status);

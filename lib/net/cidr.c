@@ -124,6 +124,25 @@ bool cidr_holds_addr(const struct cidr *cidr, const struct addr *addr)
     return cidr->family == AF_INET && cidr_same(cidr->bytes, in4, cidr->prefix);
 }
 
+static const struct cidr cidr_loopback4 = {.family = AF_INET, .prefix = 8, .bytes = {127}};
+static const struct cidr cidr_loopback6 = {.family = AF_INET6, .prefix = 128, .bytes = {[15] = 1}};
+
+bool cidr_meets_loopback(const struct cidr *cidr)
+{
+    const struct cidr *loopback = cidr->family == AF_INET ? &cidr_loopback4 : &cidr_loopback6;
+
+    return cidr_holds(loopback, cidr) || cidr_holds(cidr, loopback);
+}
+
+bool cidr_is_on_link(const struct cidr *cidr)
+{
+    static const struct cidr local4 = {.family = AF_INET, .prefix = 16, .bytes = {169, 254}};
+    static const struct cidr local6 = {.family = AF_INET6, .prefix = 10, .bytes = {0xfe, 0x80}};
+
+    return cidr_holds(&cidr_loopback4, cidr) || cidr_holds(&cidr_loopback6, cidr) ||
+           cidr_holds(&local4, cidr) || cidr_holds(&local6, cidr);
+}
+
 bool cidr_holds(const struct cidr *outer, const struct cidr *inner)
 {
     return outer->family == inner->family && outer->prefix <= inner->prefix &&

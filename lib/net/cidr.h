@@ -31,6 +31,11 @@ void cidr_format(const struct cidr *cidr, char out[CIDR_TEXT_MAX]);
  * as 10.0.0.7. */
 bool cidr_holds_addr(const struct cidr *cidr, const struct addr *addr);
 
+/* cidr_meets_loopback: some of 127.0.0.0/8 or ::1 is in it. cidr_is_on_link: all of it is loopback,
+ * or link-local (fe80::/10, 169.254.0.0/16). */
+bool cidr_meets_loopback(const struct cidr *cidr);
+bool cidr_is_on_link(const struct cidr *cidr);
+
 /* cidr_holds: all of `inner` is in `outer`. */
 bool cidr_holds(const struct cidr *outer, const struct cidr *inner);
 

@@ -1,7 +1,9 @@
 /* mortise-redirect: has the kernel hand an application's connections to its sidecar. Runs once,
  * with CAP_NET_ADMIN, and ends. */
+#include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/file.h>
 
 #include "lib/base/buf.h"
 #include "lib/base/command.h"
@@ -38,6 +40,8 @@ static void main_tell_failure(const struct rules *rules, err_t err, struct buf *
     if (err_is(err, E_COMMAND_START))
         (void)fprintf(stderr, MAIN_NAME ": --nft: %s cannot be run: %s\n", rules->nft,
                       strerror(err.sub));
+    else if (err_is(err, E_COMMAND_FAILED) && err.sub < 0)
+        (void)fprintf(stderr, MAIN_NAME ": %s was ended by signal %d\n", rules->nft, -(int)err.sub);
     else if (err_is(err, E_COMMAND_FAILED) && len > 0)
         (void)fprintf(stderr, MAIN_NAME ": %s: %.*s%s\n", rules->nft, len, (const char *)words.ptr,
                       strstr((const char *)words.ptr, "not permitted") != NULL
@@ -93,29 +97,14 @@ static int main_remove(const struct rules *rules)
     return MAIN_DONE;
 }
 
-static int main_apply(const struct rules *rules)
+static void main_tell_in_force(const struct rules *rules)
 {
-    struct buf text = {.data = NULL}, listing = {.data = NULL};
-    bool good;
-    err_t err;
+    struct buf shown = {.data = NULL};
+    CLEANUP(mem_freep) char *text = NULL;
 
-    rules_text(rules, &text);
-    if (!main_change(rules, &text))
-        return MAIN_NOT_IN_FORCE;
-    err = main_list(rules, &listing);
-    if (err_is_ok(err)) {
-        rules_seal(buf_view(&listing), &text);
-        good = main_change(rules, &text);
-    } else {
-        CHECK(err_is_ok(buf_add(&listing, "", 1)));
-        main_tell_failure(rules, err, &listing);
-        good = false;
-    }
-    buf_fini(&listing);
-    if (!good)
-        return MAIN_NOT_IN_FORCE;
-    (void)printf("table " RULES_TABLE " is in force\n");
-    return MAIN_DONE;
+    rules_shown(rules, &shown);
+    text = buf_take_str(&shown);
+    (void)printf("table " RULES_TABLE " is in force (%s)\n", text);
 }
 
 static int main_check(const struct rules *rules)
@@ -132,7 +121,7 @@ static int main_check(const struct rules *rules)
     if (err_is_ok(err)) {
         state = rules_judge(rules, buf_view(&listing));
         if (state == RULES_IN_FORCE)
-            (void)printf("table " RULES_TABLE " is in force\n");
+            main_tell_in_force(rules);
         else
             (void)fprintf(stderr, MAIN_NAME ": table " RULES_TABLE " %s; run it without --check\n",
                           texts[state]);
@@ -144,6 +133,37 @@ static int main_check(const struct rules *rules)
     }
     buf_fini(&listing);
     return err_is_ok(err) && state == RULES_IN_FORCE ? MAIN_DONE : MAIN_NOT_IN_FORCE;
+}
+
+/* Who else changes the table meanwhile waits, where the kernel can make him. */
+static void main_lock(void)
+{
+    int fd = open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC);
+
+    if (fd >= 0)
+        (void)flock(fd, LOCK_EX); /* until we end */
+}
+
+/* That the kernel has them is what it lists, not what somebody says. */
+static int main_apply(const struct rules *rules)
+{
+    struct buf text = {.data = NULL}, listing = {.data = NULL};
+    bool good;
+    err_t err;
+
+    main_lock();
+    rules_text(rules, &text);
+    if (!main_change(rules, &text))
+        return MAIN_NOT_IN_FORCE;
+    err = main_list(rules, &listing);
+    good = err_is_ok(err);
+    if (good) {
+        rules_seal(buf_view(&listing), &text);
+        good = main_change(rules, &text);
+    }
+    buf_fini(&listing);
+    buf_fini(&text);
+    return good ? main_check(rules) : MAIN_NOT_IN_FORCE;
 }
 
 static int main_run(const struct rules *rules)
@@ -164,7 +184,7 @@ int main(int argc, char **argv)
 
     process_begin();
     process_ignore_signals();
-    if (!err_is_ok(rules_parse(argc, argv, environ, &rules, &result, &faults))) {
+    if (!err_is_ok(rules_parse(argc, argv, &rules, &result, &faults))) {
         main_print_faults(&faults);
         status = MAIN_SETTINGS;
     } else if (result.help) {

@@ -86,7 +86,8 @@ static void rules_check_numbers(const char *flag, const struct option_list *list
     }
 }
 
-static void rules_check_ranges(const char *flag, const struct option_list *list,
+/* `everything`: 0.0.0.0/0 and ::/0 may be in it. */
+static void rules_check_ranges(const char *flag, const struct option_list *list, bool everything,
                                struct faults *faults)
 {
     struct cidr cidr;
@@ -99,7 +100,34 @@ static void rules_check_ranges(const char *flag, const struct option_list *list,
                        "\"%s\" is no range of addresses: 10.0.0.0/8, fd00::/8 (bits behind the "
                        "prefix are 0), or one address",
                        list->items[i]);
+        else if (cidr_meets_loopback(&cidr) && !(everything && cidr.prefix == 0))
+            faults_add(faults, flag, "\"%s\" has loopback in it, which is never captured",
+                       list->items[i]);
     }
+}
+
+static bool rules_has_port(const struct option_list *list, int64_t port)
+{
+    for (size_t i = 0; i < list->num; i++) {
+        if (strtoll(list->items[i], NULL, 10) == port)
+            return true;
+    }
+    return false;
+}
+
+/* What the sidecar's capture needs for itself. */
+static void rules_check_ports(const struct rules *rules, struct faults *faults)
+{
+    if (rules->capture_port == REDIRECT_PROBE_PORT)
+        faults_add(faults, "--capture-port", "%d is where the sidecar tries the capture",
+                   REDIRECT_PROBE_PORT);
+    if (rules_has_port(&rules->inbound_port, rules->capture_port) ||
+        rules_has_port(&rules->open_port, rules->capture_port))
+        faults_add(faults, "--capture-port", "%" PRId64 " is open to others, too",
+                   rules->capture_port);
+    if (rules_has_port(&rules->exclude_port, REDIRECT_PROBE_PORT))
+        faults_add(faults, "--exclude-port", "%d is where the sidecar tries the capture",
+                   REDIRECT_PROBE_PORT);
 }
 
 /* "8080:15080". */
@@ -153,17 +181,20 @@ static err_t rules_check(const struct rules *rules, struct faults *faults)
     rules_check_numbers("--exclude-port", &rules->exclude_port, 1, UINT16_MAX, faults);
     rules_check_numbers("--open-port", &rules->open_port, 1, UINT16_MAX, faults);
     rules_check_pairs("--take-port", &rules->take_port, faults);
-    rules_check_ranges("--capture-cidr", &rules->capture_cidr, faults);
-    rules_check_ranges("--exclude-cidr", &rules->exclude_cidr, faults);
+    rules_check_ranges("--capture-cidr", &rules->capture_cidr, true, faults);
+    rules_check_ranges("--exclude-cidr", &rules->exclude_cidr, false, faults);
+    rules_check_ports(rules, faults);
     if (rules->nft == NULL || rules->nft[0] != '/')
         faults_add(faults, "--nft", "must be a full path, as /usr/sbin/nft");
     return faults_err(faults);
 }
 
-err_t rules_parse(int argc, char **argv, char *const *environment, struct rules *out,
-                  struct options_result *out_result, struct faults *faults)
+err_t rules_parse(int argc, char **argv, struct rules *out, struct options_result *out_result,
+                  struct faults *faults)
 {
-    TRY(options_parse(rules_options, argc, argv, environment, out, out_result, faults));
+    static char *const nothing[] = {NULL};
+
+    TRY(options_parse(rules_options, argc, argv, nothing, out, out_result, faults));
     if (out_result->help || out_result->version)
         return OK;
     if (out_result->first_operand < argc)
@@ -205,15 +236,21 @@ static void rules_put_numbers(struct buf *out, const char *what, const struct op
     mem_free(values);
 }
 
-/* Those of one family; what lies in another range of the list is left out, as nft refuses it. */
+/* Those of one family, and `more` (NULL: none); what lies in another range of the list is left out,
+ * as nft refuses it. */
 static void rules_put_ranges(struct buf *out, int family, const struct option_list *list,
-                             const char *verdict)
+                             const char *more, const char *verdict)
 {
     struct cidr *cidrs = mem_array(list->num + 1, sizeof(*cidrs));
-    bool first = true;
+    bool everything = false, first;
 
-    for (size_t i = 0; i < list->num; i++)
+    for (size_t i = 0; i < list->num; i++) {
         CHECK(err_is_ok(cidr_parse(list->items[i], &cidrs[i])));
+        everything |= cidrs[i].family == family && cidrs[i].prefix == 0;
+    }
+    first = more == NULL || everything;
+    if (!first)
+        PUT(out, "        %s daddr { %s", family == AF_INET ? "ip" : "ip6", more);
     for (size_t i = 0; i < list->num; i++) {
         char text[CIDR_TEXT_MAX];
         bool held = cidrs[i].family != family;
@@ -234,29 +271,35 @@ static void rules_put_ranges(struct buf *out, int family, const struct option_li
     mem_free(cidrs);
 }
 
+/* The sidecar's own return, but for its trial. */
+static void rules_put_own(struct buf *out, const char *what, const struct option_list *list)
+{
+    rules_put_numbers(out, what, list, NULL, "ip daddr != 127.0.0.1 return");
+    rules_put_numbers(out, what, list, NULL, "ip6 daddr != ::1 return");
+}
+
 static void rules_put_outbound(const struct rules *rules, struct buf *out)
 {
-    PUT(out,
-        "    chain outbound {\n"
-        "        type nat hook output priority -100; policy accept;\n"
-        "        ip daddr 127.0.0.1 tcp dport %d goto captured\n"
-        "        ip6 daddr ::1 tcp dport %d goto captured\n",
-        REDIRECT_PROBE_PORT, REDIRECT_PROBE_PORT);
-    rules_put_numbers(out, "meta skuid", &rules->uid, NULL, "return");
-    rules_put_numbers(out, "meta skgid", &rules->gid, NULL, "return");
-    PUT(out, "        fib daddr type local return\n");
-    rules_put_ranges(out, AF_INET, &rules->exclude_cidr, "return");
-    rules_put_ranges(out, AF_INET6, &rules->exclude_cidr, "return");
+    PUT(out, "    chain outbound {\n"
+             "        type nat hook output priority -101; policy accept;\n");
+    rules_put_own(out, "meta skuid", &rules->uid);
+    rules_put_own(out, "meta skgid", &rules->gid);
+    PUT(out, "        fib daddr type local tcp dport != %d return\n", REDIRECT_PROBE_PORT);
+    rules_put_ranges(out, AF_INET, &rules->exclude_cidr, NULL, "return");
+    rules_put_ranges(out, AF_INET6, &rules->exclude_cidr, NULL, "return");
     rules_put_numbers(out, "tcp dport", &rules->exclude_port, NULL, "return");
-    rules_put_ranges(out, AF_INET, &rules->capture_cidr, "goto captured");
-    rules_put_ranges(out, AF_INET6, &rules->capture_cidr, "goto captured");
+    if (rules->capture_cidr.num > 0) {
+        rules_put_ranges(out, AF_INET, &rules->capture_cidr, "127.0.0.1", "goto captured");
+        rules_put_ranges(out, AF_INET6, &rules->capture_cidr, "::1", "goto captured");
+    } else {
+        PUT(out, "        goto captured\n");
+    }
     PUT(out,
-        "%s"
         "    }\n"
         "    chain captured {\n"
         "        meta l4proto tcp redirect to :%" PRId64 "\n"
         "    }\n",
-        rules->capture_cidr.num == 0 ? "        goto captured\n" : "", rules->capture_port);
+        rules->capture_port);
 }
 
 /* Behind that the connection is to the second port, for `inbound` too. */
@@ -267,7 +310,7 @@ static void rules_put_taken(const struct rules *rules, struct buf *out)
     if (rules->take_port.num == 0)
         return;
     PUT(out, "    chain taken {\n"
-             "        type nat hook prerouting priority -100; policy accept;\n");
+             "        type nat hook prerouting priority -101; policy accept;\n");
     for (size_t i = 0; i < rules->take_port.num; i++) {
         CHECK(rules_split_ports(rules->take_port.items[i], &from, &to));
         PUT(out, "        fib daddr type local tcp dport %u redirect to :%u\n", from, to);
@@ -343,6 +386,19 @@ static uint64_t rules_settings(const struct rules *rules)
     digest = rules_digest(buf_view(&chains));
     buf_fini(&chains);
     return digest;
+}
+
+void rules_shown(const struct rules *rules, struct buf *out)
+{
+    for (size_t i = 0; i < rules->uid.num; i++)
+        PUT(out, "%s%s", i == 0 ? "uid " : ", ", rules->uid.items[i]);
+    for (size_t i = 0; i < rules->gid.num; i++)
+        PUT(out, "%s%s",
+            i > 0                ? ", "
+            : rules->uid.num > 0 ? "; gid "
+                                 : "gid ",
+            rules->gid.items[i]);
+    PUT(out, "; inbound %s", rules_words_inbound[rules->inbound]);
 }
 
 void rules_removal(struct buf *out)

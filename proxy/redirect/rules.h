@@ -3,14 +3,14 @@
  * One table, `inet mortise`, for IPv4 and IPv6 alike, replaced as a whole or not at all:
  *
  * - `outbound`: the sidecar's own connections, those to this host and what is excluded return; all
- *   other TCP goes on to `captured`, which redirects to the sidecar's capture port.
+ *   other TCP goes on to `captured`, which redirects to the sidecar's capture port. One connection
+ *   to this host goes on as well, by the very rules of all others: to REDIRECT_PROBE_PORT on
+ *   loopback, where nobody listens. So the sidecar, which may not ask the kernel for its rules,
+ * sees that capture works, and when it no longer does.
  * - `taken`: what others send to an application's port goes where --take-port says.
  * - `inbound`: of TCP from other hosts, what is for the sidecar's ports passes and no other.
  * - `others`, `others_inbound`: what is not TCP, by --not-tcp.
- *
- * The first rules of `outbound` capture the sidecar's own connections to REDIRECT_PROBE_PORT on
- * loopback, where nobody listens, by the same `captured` as everybody's: so the sidecar, which may
- * not ask the kernel for its rules, sees that capture works, and when it no longer does. */
+ */
 #ifndef MORTISE_PROXY_REDIRECT_RULES_H
 #define MORTISE_PROXY_REDIRECT_RULES_H
 
@@ -40,12 +40,15 @@ struct rules {
 #undef ROW
 };
 
-/* rules_parse reads flags and environment into `out` (zeroed; to be released even on error) and
+/* rules_parse reads flags into `out` (zeroed; to be released even on error) and
  * checks them. Errors: CONFIG_INVALID. */
-err_t rules_parse(int argc, char **argv, char *const *environment, struct rules *out,
-                  struct options_result *out_result, struct faults *faults);
+err_t rules_parse(int argc, char **argv, struct rules *out, struct options_result *out_result,
+                  struct faults *faults);
 void rules_free(struct rules *rules);
 void rules_help(bool man, FILE *out);
+
+/* rules_shown writes what of the settings decides who is let through, for people. */
+void rules_shown(const struct rules *rules, struct buf *out);
 
 /* rules_text appends the whole table with what replaces the one before. The same settings give the
  * same bytes. */

@@ -162,21 +162,31 @@ def test_rules_that_go_are_noticed(pair, hosts, redirect):
     hosts["client"].run("nft", "flush", "ruleset", check=True)
     wait_for("it is not ready", lambda: not_ready(client), RULES_NOTICED_S)
     assert time.monotonic() - began <= RULES_NOTICED_S
-    assert client.metrics()["mortise_capture_broken"] == 1
+    wait_for("it is counted", lambda: client.metrics()["mortise_capture_broken"] == 1)
     assert any(event["event"] == "lost" and event["component"] == "capture" for event in client.events())
     in_force(lambda *args: redirect("client", *args))
     wait_for("it is ready again", client.ready, RULES_NOTICED_S)
-    assert client.metrics()["mortise_capture_broken"] == 0
+    wait_for("it is counted", lambda: client.metrics()["mortise_capture_broken"] == 0)
 
 
-def test_half_of_the_rules_is_not_enough(pair, hosts, redirect):
+@pytest.mark.parametrize("chain, rule, where", (
+    ("outbound", "goto captured", "IPv4 or IPv6"),
+    ("captured", "redirect to", "IPv4 or IPv6"),
+    ("outbound", "ip6 daddr != ::1", "IPv6"),
+))
+def test_any_rule_that_carries_the_application_is_missed(pair, hosts, redirect, chain, rule, where):
+    """The trial goes by the very rules of all others."""
     client = pair["client"]
-    rules = hosts["client"].run("nft", "-a", "list", "chain", "inet", "mortise", "outbound", check=True, capture_output=True,
+    known = len(client.events())
+    rules = hosts["client"].run("nft", "-a", "list", "chain", "inet", "mortise", chain, check=True, capture_output=True,
                                 text=True).stdout
-    handle = next(line.rsplit(" ", 1)[1] for line in rules.splitlines() if "ip6 daddr ::1" in line)
-    hosts["client"].run("nft", "delete", "rule", "inet", "mortise", "outbound", "handle", handle, check=True)
+    handle = next(line.rsplit(" ", 1)[1] for line in rules.splitlines() if rule in line)
+    if rule.startswith("ip6"):  # a rule too many instead
+        hosts["client"].run("nft", "insert rule inet mortise outbound ip6 daddr ::1 return", check=True)
+    else:
+        hosts["client"].run("nft", "delete", "rule", "inet", "mortise", chain, "handle", handle, check=True)
     wait_for("it is not ready", lambda: not_ready(client), RULES_NOTICED_S)
-    assert any(event["event"] == "lost" and event.get("where") == "over IPv6" for event in client.events())
+    assert any(event["event"] == "lost" and event.get("where") == where for event in client.events()[known:])
     in_force(lambda *args: redirect("client", *args))
     wait_for("it is ready again", client.ready, RULES_NOTICED_S)
 
@@ -192,7 +202,7 @@ def test_a_sidecar_without_rules_is_not_ready(folder, hosts, binaries, pair):
     try:
         wait_for("it has tried", lambda: any(event["event"] == "lost" for event in program.events()))
         status, text = admin(program.admin_socket, "/readyz")
-        assert status == 503 and "the kernel does not hand connections over at all: run mortise-redirect" in text
+        assert status == 503 and "the kernel hands over no connection by IPv4 or IPv6: run mortise-redirect" in text
         assert program.config()["capture"] == "broken"
     finally:
         program.stop()
@@ -213,9 +223,30 @@ def test_a_host_without_ipv6_is_ready(folder, hosts, binaries, redirect, pair):
         hosts["stranger"].run("sh", "-c", "echo 0 > /proc/sys/net/ipv6/conf/all/disable_ipv6", check=True)
 
 
+def test_its_own_connections_do_not_go_in_a_circle(pair, hosts, redirect):
+    """The sidecar is not whom the rules leave alone, and a destination has its peers' sidecars in it."""
+    client, was = pair["client"], pair["client"].config()["generation"]
+    before = pair.destinations
+    pair.destinations = ["10.77.0.0/24:15443", f"{hosts['server'].v4}:8080"]
+    pair.write("client")
+    wait_for("it is in force", lambda: client.config()["generation"] > was)
+    known, fds = len(pair.lines("client")), client.fds()
+    try:
+        assert redirect("client", "--uid", "1338").returncode == 0
+        assert connect(hosts["client"], hosts["server"].v4, 8080) in ("ECONNRESET", "")
+        assert pair.new_line("client", known, reason="loop")
+        assert len(pair.lines("client")) - known <= 4 and client.fds() <= fds + 4
+    finally:
+        in_force(lambda *args: redirect("client", *args))
+        pair.destinations, was = before, client.config()["generation"]
+        pair.write("client")
+        wait_for("it is as it was", lambda: client.config()["generation"] > was)
+
+
 @pytest.mark.parametrize("change, words", (
     ({"destinations": ["10.0.0.7"]}, "outbound[0].destinations[0]: \"10.0.0.7\" is no destination"),
-    ({"destinations": ["127.0.0.1:80"]}, "outbound[0].destinations[0]: \"127.0.0.1:80\" is loopback"),
+    ({"destinations": ["127.0.0.1:80"]}, "outbound[0].destinations[0]: \"127.0.0.1:80\" is loopback or"),
+    ({"destinations": ["[fe80::/10]:80"]}, "outbound[0].destinations[0]: \"[fe80::/10]:80\" is loopback or link-local"),
     ({"destinations": ["10.0.0.7:80", "10.0.0.7/32:80"]}, "outbound[0].destinations: 10.0.0.7/32 port 80 is a destination of"),
     ({"destinations": []}, "outbound[0].listen: is missing"),
 ))
@@ -268,7 +299,8 @@ def test_plaintext_goes_on_at_the_applications_own_port_until_that_ends(pair, ho
 
 @pytest.mark.sanitize
 def test_a_link_of_the_mesh_names_its_destinations(folder, binaries, network):
-    """Pushed by a control plane, without a port of its own."""
+    """Pushed by a control plane, without a port of its own. A sidecar that captures nothing takes the rest all the same: else one
+    such link would keep every later change, and every revocation, from it."""
     mesh = Mesh(folder / "mesh", network, binaries)
     server, portal = network["management"], network["portal"]
     try:
@@ -278,6 +310,14 @@ def test_a_link_of_the_mesh_names_its_destinations(folder, binaries, network):
                                "destinations": [f"{server.v4}:8080", f"[{server.v6}]:8080"]}]}
         mesh.apply(document)
         mesh.start_sidecar("management")
+        lone = mesh.start_sidecar("portal", name="proxy-uncaptured")
+        mesh.wait_in_sync(2)
+        assert not lone.config()["rejected"]
+        assert any(event["event"] == "not_captured" for event in lone.events())
+        mesh.ctl("revoke", "subsystem", "management", "--reason", "trial", "--wait")
+        mesh.ctl("lift", mesh.ctl_json("get", "revocations")["revocations"][-1]["id"])
+        lone.stop()
+        del mesh.sidecars["proxy-uncaptured"]
         run = [binaries.redirect, "--uid", "0"]
         portal.run(*run, check=True, env=own_environment(), capture_output=True)
         mesh.start_sidecar("portal", "--capture-port", str(CAPTURE))
@@ -288,6 +328,8 @@ def test_a_link_of_the_mesh_names_its_destinations(folder, binaries, network):
         assert f"{server.v4}:8080, [{server.v6}]:8080 (captured)" in mesh.ctl("get", "links").stdout
         refused = mesh.apply({**document, "links": [*document["links"], {**document["links"][0], "name": "again"}]}, check=False)
         assert "is a destination of link \"portal-management\"" in refused.stderr
+        refused = mesh.apply({**document, "links": [{**document["links"][0], "destinations": ["127.0.0.1:8080"]}]}, check=False)
+        assert "links[0].destinations[0]" in refused.stderr and "loopback or link-local" in refused.stderr
     finally:
         portal.run(binaries.redirect, "--remove", env=own_environment(), capture_output=True)
         mesh.stop()

@@ -100,8 +100,10 @@ def redirect(hosts, binaries):
 
 
 def in_force(redirect, *args):
+    uid = args[args.index("--uid") + 1] if "--uid" in args else SIDECAR
+    inbound = args[args.index("--inbound") + 1] if "--inbound" in args else "strict"
     done = redirect(*args)
-    assert done.returncode == 0 and done.stdout == "table inet mortise is in force\n", done.stderr
+    assert done.returncode == 0 and done.stdout == f"table inet mortise is in force (uid {uid}; inbound {inbound})\n", done.stderr
 
 
 @pytest.mark.parametrize("which", ("v4", "v6"))
@@ -209,7 +211,7 @@ def test_a_check_tells_what_is_wrong(hosts, redirect):
 
     assert checked() == (1, "mortise-redirect: there is no table inet mortise\n")
     in_force(redirect, "--exclude-port", "22")
-    assert checked("--exclude-port", "22") == (0, "table inet mortise is in force\n")
+    assert checked("--exclude-port", "22") == (0, "table inet mortise is in force (uid 1337; inbound strict)\n")
     code, text = checked()
     assert code == 1 and "is of other settings than these" in text
     hosts["app"].run("nft", "flush", "chain", "inet", "mortise", "captured", check=True)
@@ -235,6 +237,42 @@ def test_a_change_keeps_what_others_have_made_and_is_whole_or_nothing(hosts, red
         assert app.run("nft", "list", "ruleset", check=True, capture_output=True, text=True).stdout == before, "twice is once"
     finally:
         app.run("nft", "delete", "table", "ip", "mine", check=True)
+
+
+def test_what_is_meant_for_the_sidecar_does_not_undo_it(hosts, binaries, redirect):
+    """The variables of the pod are there for both."""
+    environment = {**own_environment(), "MORTISE_REMOVE": "true", "MORTISE_DRY_RUN": "true", "MORTISE_NFT": "/bin/true",
+                   "MORTISE_INBOUND": "open", "MORTISE_UID": str(APP), "MORTISE_EXCLUDE_PORT": "8080"}
+    done = hosts["app"].run(binaries.redirect, capture_output=True, text=True, timeout=60, env=environment)
+    assert done.returncode == 0 and "(uid 1337; inbound strict)" in done.stdout, done
+    assert redirect("--check").returncode == 0
+
+
+def test_a_program_that_only_says_so_is_not_believed(redirect):
+    done = redirect("--nft", "/bin/true")
+    assert done.returncode == 1 and "is in force" not in done.stdout
+
+
+def test_two_at_once_leave_one_whole_table(hosts, binaries, redirect):
+    both = [subprocess.Popen(hosts["app"].command(str(binaries.redirect), "--exclude-port", "22"), env=own_environment(),
+                             stdout=subprocess.PIPE, stderr=subprocess.STDOUT) for _ in range(6)]
+    said = [one.communicate(timeout=60)[0] for one in both]
+    assert [one.returncode for one in both] == [0] * len(both), said
+    assert redirect("--check", "--exclude-port", "22").returncode == 0
+
+
+def test_another_table_that_comes_later_does_not_win(hosts, redirect):
+    """kube-proxy's and Docker's are at the usual priority."""
+    app, other = hosts["app"], hosts["other"]
+    in_force(redirect)
+    app.run("nft", "table ip theirs { chain c { type nat hook output priority -100; ip daddr 10.77.0.99 dnat to 10.77.0.11; }; }",
+            check=True)
+    try:
+        app.run("ip", "route", "add", "10.77.0.99/32", "dev", "eth0", check=True)
+        with Server(app, "captured,127.0.0.1,15001"), Server(other, f"direct,{other.v4},8080"):
+            assert connect(app, "10.77.0.99", 8080) == "captured for 10.77.0.99 8080"
+    finally:
+        app.run("nft", "delete", "table", "ip", "theirs", check=True)
 
 
 def test_it_says_which_right_it_lacks(hosts, redirect):

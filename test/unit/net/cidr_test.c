@@ -157,6 +157,19 @@ static void test_ranges_inside_ranges(void **state)
     assert_false(cidr_holds(&six, &wide));
 }
 
+static void test_what_stays_on_the_link(void **state)
+{
+    struct cidr ranges[] = {range("127.0.0.7"),      range("::1"),        range("fe80::/64"),
+                            range("169.254.0.0/16"), range("10.0.0.0/8"), range("0.0.0.0/0"),
+                            range("126.0.0.0/7"),    range("::/64")};
+
+    (void)state;
+    for (size_t i = 0; i < ARRAY_LEN(ranges); i++) {
+        assert_int_equal(cidr_is_on_link(&ranges[i]), i < 4);
+        assert_int_equal(cidr_meets_loopback(&ranges[i]), i < 2 || i > 4);
+    }
+}
+
 static void test_what_has_no_address_is_nowhere(void **state)
 {
     struct cidr all = range("0.0.0.0/0");
@@ -177,6 +190,7 @@ int main(void)
         cmocka_unit_test(test_an_address_is_inside_or_not),
         cmocka_unit_test(test_mapped_addresses_are_ipv4),
         cmocka_unit_test(test_ranges_inside_ranges),
+        cmocka_unit_test(test_what_stays_on_the_link),
         cmocka_unit_test(test_what_has_no_address_is_nowhere),
     };
 

@@ -14,8 +14,6 @@
 
 #define ARGS_MAX 16
 
-static const char *const nothing[] = {NULL};
-
 /* Splits a command line at its spaces. */
 static err_t parse(const char *line, struct rules *rules, struct faults *faults)
 {
@@ -30,7 +28,7 @@ static err_t parse(const char *line, struct rules *rules, struct faults *faults)
         argv[argc++] = at;
     }
     *rules = (struct rules){.nft = NULL};
-    return rules_parse(argc, argv, (char *const *)(uintptr_t)nothing, rules, &result, faults);
+    return rules_parse(argc, argv, rules, &result, faults);
 }
 
 static char *text_of(const char *line)
@@ -86,11 +84,10 @@ static void test_the_whole_of_the_default(void **state)
     assert_memory_equal(text, "table inet mortise { }\ndelete table inet mortise\n", 48);
     assert_non_null(body);
     assert_string_equal(body, "    chain outbound {\n"
-                              "        type nat hook output priority -100; policy accept;\n"
-                              "        ip daddr 127.0.0.1 tcp dport 15999 goto captured\n"
-                              "        ip6 daddr ::1 tcp dport 15999 goto captured\n"
-                              "        meta skuid { 1337 } return\n"
-                              "        fib daddr type local return\n"
+                              "        type nat hook output priority -101; policy accept;\n"
+                              "        meta skuid { 1337 } ip daddr != 127.0.0.1 return\n"
+                              "        meta skuid { 1337 } ip6 daddr != ::1 return\n"
+                              "        fib daddr type local tcp dport != 15999 return\n"
                               "        goto captured\n"
                               "    }\n"
                               "    chain captured {\n"
@@ -109,8 +106,9 @@ static void test_the_whole_of_the_default(void **state)
 static void test_what_is_left_alone(void **state)
 {
     (void)state;
-    assert_has("x --uid 1337 --uid 1338 --gid 7", "meta skuid { 1337, 1338 } return\n");
-    assert_has("x --gid 7", "meta skgid { 7 } return\n");
+    assert_has("x --uid 1337 --uid 1338 --gid 7",
+               "meta skuid { 1337, 1338 } ip daddr != 127.0.0.1 return\n");
+    assert_has("x --gid 7", "meta skgid { 7 } ip6 daddr != ::1 return\n");
     assert_has("x --exclude-port 443 --exclude-port 22 --exclude-port 443",
                "tcp dport { 22, 443 } return\n");
     assert_has("x --exclude-cidr 10.0.0.0/8 --exclude-cidr fd00::/8",
@@ -132,8 +130,8 @@ static void test_only_the_mesh_is_captured_where_that_is_said(void **state)
     static const char line[] = "x --capture-cidr 10.0.0.0/8 --capture-cidr fd00::/8";
 
     (void)state;
-    assert_has(line, "        ip daddr { 10.0.0.0/8 } goto captured\n"
-                     "        ip6 daddr { fd00::/8 } goto captured\n    }\n");
+    assert_has(line, "        ip daddr { 127.0.0.1, 10.0.0.0/8 } goto captured\n"
+                     "        ip6 daddr { ::1, fd00::/8 } goto captured\n    }\n");
     assert_lacks(line, "        goto captured\n");
 }
 
@@ -193,6 +191,11 @@ static void test_what_is_wrong_is_named(void **state)
     assert_refused("x --take-port 8080:0", "--take-port", "is not PORT:PORT");
     assert_refused("x --take-port 8080:8080", "--take-port", "leads to where it comes from");
     assert_refused("x --take-port 1:2 --take-port 1:3", "--take-port", "by \"1:2\" already");
+    assert_refused("x --exclude-cidr 127.0.0.0/8", "--exclude-cidr", "has loopback in it");
+    assert_refused("x --exclude-cidr ::/64", "--exclude-cidr", "has loopback in it");
+    assert_refused("x --exclude-port 15999", "--exclude-port", "tries the capture");
+    assert_refused("x --capture-port 15999", "--capture-port", "tries the capture");
+    assert_refused("x --open-port 15001", "--capture-port", "is open to others");
     assert_refused("x --check --remove", "--check", "one of");
     assert_refused("x --nft nft", "--nft", "full path");
     assert_refused("x please", "please", "unexpected");
