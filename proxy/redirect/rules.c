@@ -212,11 +212,11 @@ static int rules_by_number(const void *a, const void *b)
     return (*left > *right) - (*left < *right);
 }
 
-/* "        WHAT { 22, 443 } VERDICT", sorted, none twice; nothing for an empty list. */
-static void rules_put_numbers(struct buf *out, const char *what, const struct option_list *a,
-                              const struct option_list *b, const char *verdict)
+/* "        WHAT { 22, 443 } VERDICT" of both lists, sorted, none twice; nothing without any. */
+static void rules_put_both(struct buf *out, const char *what, const struct option_list *a,
+                           const struct option_list *b, const char *verdict)
 {
-    const size_t num = a->num + (b != NULL ? b->num : 0);
+    const size_t num = a->num + b->num;
     uint64_t *values = mem_array(num + 1, sizeof(*values));
     bool first = true;
 
@@ -234,6 +234,14 @@ static void rules_put_numbers(struct buf *out, const char *what, const struct op
     if (!first)
         PUT(out, " } %s\n", verdict);
     mem_free(values);
+}
+
+static void rules_put_numbers(struct buf *out, const char *what, const struct option_list *list,
+                              const char *verdict)
+{
+    static const struct option_list none;
+
+    rules_put_both(out, what, list, &none, verdict);
 }
 
 /* Those of one family, and `more` (NULL: none); what lies in another range of the list is left out,
@@ -274,8 +282,8 @@ static void rules_put_ranges(struct buf *out, int family, const struct option_li
 /* The sidecar's own return, but for its trial. */
 static void rules_put_own(struct buf *out, const char *what, const struct option_list *list)
 {
-    rules_put_numbers(out, what, list, NULL, "ip daddr != 127.0.0.1 return");
-    rules_put_numbers(out, what, list, NULL, "ip6 daddr != ::1 return");
+    rules_put_numbers(out, what, list, "ip daddr != 127.0.0.1 return");
+    rules_put_numbers(out, what, list, "ip6 daddr != ::1 return");
 }
 
 static void rules_put_outbound(const struct rules *rules, struct buf *out)
@@ -287,7 +295,7 @@ static void rules_put_outbound(const struct rules *rules, struct buf *out)
     PUT(out, "        fib daddr type local tcp dport != %d return\n", REDIRECT_PROBE_PORT);
     rules_put_ranges(out, AF_INET, &rules->exclude_cidr, NULL, "return");
     rules_put_ranges(out, AF_INET6, &rules->exclude_cidr, NULL, "return");
-    rules_put_numbers(out, "tcp dport", &rules->exclude_port, NULL, "return");
+    rules_put_numbers(out, "tcp dport", &rules->exclude_port, "return");
     if (rules->capture_cidr.num > 0) {
         rules_put_ranges(out, AF_INET, &rules->capture_cidr, "127.0.0.1", "goto captured");
         rules_put_ranges(out, AF_INET6, &rules->capture_cidr, "::1", "goto captured");
@@ -328,7 +336,7 @@ static void rules_put_inbound(const struct rules *rules, struct buf *out)
              "        type filter hook input priority 0; policy accept;\n"
              "        iif \"lo\" accept\n"
              "        ct state established,related accept\n");
-    rules_put_numbers(out, "tcp dport", &rules->inbound_port, &rules->open_port, "accept");
+    rules_put_both(out, "tcp dport", &rules->inbound_port, &rules->open_port, "accept");
     for (size_t i = 0; i < rules->take_port.num; i++) {
         CHECK(rules_split_ports(rules->take_port.items[i], &from, &to));
         PUT(out, "        tcp dport %u ct status dnat accept\n", to);
