@@ -69,7 +69,8 @@ static bool main_change(const struct rules *rules, struct buf *text)
 
 static err_t main_list(const struct rules *rules, struct buf *out)
 {
-    const char *argv[] = {rules->nft, "-n", "-s", "list table " RULES_TABLE, NULL};
+    static const char command[] = "list table " RULES_TABLE;
+    const char *argv[] = {rules->nft, "-n", "-s", command, NULL};
 
     return command_report(argv, environ, MAIN_SAID_MAX, MAIN_NFT_MS, out);
 }
