@@ -223,6 +223,13 @@ bool access_role_of(const struct access *access, const char *subject, struct rol
            access_find_role(access, access->record->bindings[at]->role, out);
 }
 
+bool access_bound_since(const struct access *access, const char *subject, int64_t at_s)
+{
+    size_t at = access_at_binding(access, subject);
+
+    return at < access->record->n_bindings && access->record->bindings[at]->at > at_s;
+}
+
 /* ------------------------------------------------------------------- changing */
 
 /* Puts `next`, a record whose parts are borrowed, into the batch; without one it is committed, and

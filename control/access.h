@@ -56,6 +56,9 @@ const char *access_author_subject(const char *author);
 uint64_t access_stamp(const struct access *access);
 bool access_is_newer(const struct access *access, const char *subject, uint64_t stamp);
 
+/* access_bound_since: its binding was made or changed later than at that second. */
+bool access_bound_since(const struct access *access, const char *subject, int64_t at_s);
+
 /* access_bind gives `subject` (valid) the role, NULL: none any more. With a `batch` the change is
  * only added there, and access_reload, once that is committed, brings it into force; the same again
  * by the same author adds nothing. By another it does: a binding tells who vouches for the name now

@@ -136,6 +136,10 @@ static err_t login_take(struct access_service *service, struct grpc_call *call,
         return FAIL(RATE_LIMITED, 0);
     TRY(attest_login_find(service->vault, request->token, admins_epoch(service->admins),
                           clock_wall_s(service->clock), &login->grant));
+    /* Who vouches for the name by now need not be whoever has kept the token back. */
+    if (access_bound_since(service->access, login->grant.token->admin,
+                           login->grant.token->created_at))
+        return FAIL(TOKEN_EXPIRED, 0);
     login->spiffe_id = spiffe_id_of_admin(service->rules->trust_domain, login->grant.token->admin);
     TRY(csr_parse(msg_view(request->csr), &key));
     audit_call_expect(

@@ -128,7 +128,7 @@ static err_t audit_ship_reopen(struct audit_ship *ship)
     ship->dev = st.st_dev;
     ship->ino = st.st_ino;
     err = audit_ship_resume(ship, st.st_size, &seq);
-    if (err_is(err, E_AUDIT_FILE)) { /* looked at again with the next record */
+    if (!err_is_ok(err)) { /* looked at again with the next record */
         (void)close(ship->fd);
         ship->fd = -1;
     }

@@ -251,7 +251,20 @@ static void config_check_issuers(const struct config *config, struct faults *fau
                                              config->kubernetes_ca_file};
 
     config_check_issuer(&oidc, config->oidc_audience != NULL, faults);
-    config_check_issuer(&kubernetes, false, faults); /* its audience has a default */
+    config_check_issuer(&kubernetes, config->kubernetes_namespace.num > 0, faults);
+    if (config->kubernetes_issuer == NULL)
+        return;
+    if (config->kubernetes_namespace.num == 0)
+        faults_add(faults, "--kubernetes-namespace",
+                   "is needed with --kubernetes-issuer: whose pods may be subsystems");
+    if (config->oidc_issuer != NULL && config->oidc_audience != NULL &&
+        config->kubernetes_audience != NULL &&
+        strcmp(config->oidc_issuer, config->kubernetes_issuer) == 0 &&
+        strcmp(config->oidc_audience, config->kubernetes_audience) == 0)
+        faults_add(faults, "--kubernetes-audience",
+                   "\"%s\" of the same issuer is --oidc-audience: a pod's token would be an "
+                   "administrator's",
+                   config->kubernetes_audience);
 }
 
 static void config_check(struct config *config, struct faults *faults)

@@ -38,6 +38,7 @@ struct config {
     char *oidc_groups_claim;
     char *kubernetes_issuer;
     char *kubernetes_audience;
+    struct option_list kubernetes_namespace;
     char *kubernetes_keys_file;
     char *kubernetes_keys_url;
     char *kubernetes_ca_file;

@@ -79,6 +79,10 @@ ROW("kubernetes-issuer", STR, kubernetes_issuer, NULL, 0, 0, 0, "URL",
     "--service-account-issuer). Default: no such token is taken.")
 ROW("kubernetes-audience", STR, kubernetes_audience, "mortise", 0, 0, 0, "NAME",
     "The audience that these tokens are for (serviceAccountToken.audience of the pod's volume).")
+ROW("kubernetes-namespace", LIST, kubernetes_namespace, NULL, 0, 0, 0, "NAME",
+    "A namespace whose pods may be subsystems; needed with the issuer. Whoever can make pods "
+    "there, "
+    "under an account of his choice, is each subsystem of that namespace.")
 ROW("kubernetes-keys-file", STR, kubernetes_keys_file, NULL, 0, 0, 0, "FILE",
     "The cluster's public keys (kubectl get --raw /openid/v1/jwks); read again whenever the file "
     "has changed.")

@@ -99,6 +99,8 @@ static uint64_t conn_log_file_max(const struct conn_log_store *store)
     return store->max_bytes / CONN_LOG_FILES;
 }
 
+#define CONN_LOG_TRIM_MAX 4096 /* names tried at once */
+
 /* The newest files that together, with room for another one, are within the limit, stay. */
 static void conn_log_trim(struct conn_log_store *store)
 {
@@ -108,17 +110,22 @@ static void conn_log_trim(struct conn_log_store *store)
         CLEANUP(mem_freep) char *path = conn_log_path(store, number);
         struct stat st;
 
+        if (store->last - number >= CONN_LOG_FILES)
+            break;
         if (number == store->last || stat(path, &st) != 0)
             continue;
-        if (store->last - number >= CONN_LOG_FILES || (uint64_t)st.st_size > left)
+        if ((uint64_t)st.st_size > left)
             break;
         left -= (uint64_t)st.st_size;
     }
-    for (; number >= store->first && number > 0; store->first++) {
-        CLEANUP(mem_freep) char *path = conn_log_path(store, store->first);
+    /* Numbers far apart are a folder that somebody has put together. */
+    for (unsigned i = 0; i < CONN_LOG_TRIM_MAX && number >= store->first && number > 0; i++) {
+        CLEANUP(mem_freep) char *path = conn_log_path(store, store->first++);
 
         (void)unlink(path);
     }
+    if (number >= store->first)
+        store->first = number + 1;
 }
 
 /* Opens the last file, or begins another one. A line that a crash has left without its end is ended

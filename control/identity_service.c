@@ -410,6 +410,18 @@ static err_t identity_attest_last(struct identity_service *service,
     return err;
 }
 
+/* An operator has said of each namespace that its pods may be subsystems. */
+static bool identity_takes_pods_of(const struct identity_service *service, const char *namespace)
+{
+    const struct option_list *list = service->params.kubernetes_namespaces;
+
+    for (size_t i = 0; i < list->num; i++) {
+        if (strcmp(list->items[i], namespace) == 0)
+            return true;
+    }
+    return false;
+}
+
 /* By the token of its pod: who has it may have it again and again, each time for a key of its own,
  * as long as the cluster says that it is good. */
 static err_t identity_attest_pod(struct identity_service *service, struct identity_request *request,
@@ -422,6 +434,8 @@ static err_t identity_attest_pod(struct identity_service *service, struct identi
 
     TRY(oidc_check(service->params.kubernetes, bytes_of_str(msg->join_token), &jwt));
     TRY(kube_token_read(bytes_of_str(jwt.claims), &pod));
+    if (!identity_takes_pods_of(service, pod.namespace))
+        return FAIL(PEER_DENIED, 0);
     id = mem_printf("spiffe://%s/ns/%s/sa/%s", registry_trust_domain(registry), pod.namespace,
                     pod.service_account);
     request->subsystem = registry_subsystem_of(registry, id);

@@ -12,6 +12,7 @@
 #include "control/meters.h"
 #include "control/oidc.h"
 #include "control/registry.h"
+#include "lib/base/options.h"
 #include "lib/net/loop.h"
 #include "lib/rpc/grpc_server.h"
 
@@ -26,6 +27,7 @@ struct identity_service_params {
     struct meters *meters;
     struct audit *audit;     /* may be NULL */
     struct oidc *kubernetes; /* whose pods' tokens are taken; NULL: nobody's */
+    const struct option_list *kubernetes_namespaces; /* of these; with the former */
     const struct clock *clock;
 };
 

@@ -317,8 +317,8 @@ char *mesh_spiffe_id(const char *trust_domain, const Mortise__V1__Subsystem *sub
     return spiffe_id_of_workload(trust_domain, mesh_namespace(subsystem), mesh_account(subsystem));
 }
 
-/* Whoever is at that end, as the other one's sidecar sees it: below CAs of others nobody has an ID.
- */
+/* Whoever is at that end, as the other one's sidecar sees it: below CAs of others nobody has an ID,
+ * and who is not asked for a certificate has none. */
 static const Mortise__V1__Policy *mesh_denies_end(const Mortise__V1__Mesh *mesh,
                                                   const struct policy_set *policies,
                                                   const char *trust_domain,
@@ -329,9 +329,10 @@ static const Mortise__V1__Policy *mesh_denies_end(const Mortise__V1__Mesh *mesh,
     const Mortise__V1__Subsystem *end = mesh_subsystem(mesh, client ? link->client : link->server);
     CLEANUP(mem_freep) char *id = NULL;
 
-    if (profile == NULL || end == NULL)
-        return NULL;
-    if (mesh_trusts_mesh(mesh_truststore(mesh, profile)))
+    if (profile == NULL || end == NULL || (!client && profile->insecure_skip_verify))
+        return NULL; /* who verifies nobody judges nobody, either */
+    if (mesh_trusts_mesh(mesh_truststore(mesh, profile)) &&
+        !(client && profile->client_auth == MORTISE__V1__TLS_PROFILE__CLIENT_AUTH__NONE))
         id = mesh_spiffe_id(trust_domain, end);
     return policy_find(policies, link->name, client ? POLICY_CLIENT : POLICY_SERVER,
                        id != NULL ? id : "");

@@ -135,8 +135,8 @@ MUST_CHECK err_t mesh_check_stored(const Mortise__V1__Mesh *mesh, struct faults 
                                    struct faults *warnings);
 
 /* mesh_warn adds what a checked mesh is taken without, of the items that the document names: names
- * of profiles that say ignore_unavailable; and each DENY that whom it names can go around, where a
- * link lets in clients without a certificate. */
+ * of profiles that say ignore_unavailable; and each DENY that whom it names can go around, because
+ * somebody at an end of a link may have no name there, where either is the document's. */
 void mesh_warn(const Mortise__V1__Mesh *mesh, const struct mesh_origin *origin,
                struct faults *warnings);
 

@@ -862,44 +862,89 @@ err_t mesh_check_stored(const Mortise__V1__Mesh *mesh, struct faults *faults,
     return mesh_check_with(mesh, NULL, faults, warnings);
 }
 
-/* The first link of a policy that is in `open`; NULL: none. */
-static const char *mesh_open_link(const Mortise__V1__Policy *policy, const struct map *open)
+/* Why somebody at an end of the link may be there without a name that a policy knows; NULL: nobody
+ * may. */
+static const char *mesh_nameless(const Mortise__V1__Mesh *mesh, const Mortise__V1__Link *link)
 {
-    const char *name;
-    size_t iter = 0;
-    void *value;
+    const Mortise__V1__TlsProfile *client = mesh_profile(mesh, mesh_client_profile(link));
+    const Mortise__V1__TlsProfile *server = mesh_profile(mesh, mesh_server_profile(link));
 
-    for (size_t i = 0; i < policy->n_links; i++) {
-        if (map_get(open, policy->links[i]) != NULL)
-            return policy->links[i];
-    }
-    return policy->n_links == 0 && map_next(open, &iter, &name, &value) ? name : NULL;
+    if (link->allow_anonymous)
+        return "lets in clients without a certificate";
+    if (link->permissive != NULL)
+        return "lets in clients without TLS";
+    if (server != NULL && mesh_trusts_others(mesh_truststore(mesh, server)))
+        return "lets in clients of other CAs, who have no SPIFFE ID";
+    if (client != NULL && client->insecure_skip_verify)
+        return "takes whoever answers for the server";
+    if (client != NULL && mesh_trusts_others(mesh_truststore(mesh, client)))
+        return "takes servers of other CAs, who have no SPIFFE ID";
+    return NULL;
 }
 
-/* Whom a DENY names can come without a name where links let in such. */
+struct mesh_open {
+    const char *link;
+    const char *why;
+    bool changed; /* by the document */
+};
+
+/* The first open link that a policy is for; of a policy that was there, that was changed. */
+static const struct mesh_open *mesh_open_of(const Mortise__V1__Policy *policy, bool kept,
+                                            const struct mesh_open *open, size_t num,
+                                            const struct map *by_name)
+{
+    for (size_t i = 0; i < policy->n_links; i++) {
+        const struct mesh_open *one = map_get(by_name, policy->links[i]);
+
+        if (one != NULL && (!kept || one->changed))
+            return one;
+    }
+    for (size_t i = 0; i < num && policy->n_links == 0; i++) {
+        if (!kept || open[i].changed)
+            return &open[i];
+    }
+    return NULL;
+}
+
+/* Whom a DENY names can come, or be there, without a name. */
 static void mesh_warn_policies(struct mesh_checker *checker)
 {
     const Mortise__V1__Mesh *mesh = checker->mesh;
-    struct map open = {.num = 0};
+    struct mesh_open *open;
+    struct map by_name = {.num = 0};
+    size_t num = 0;
 
+    if (mesh->n_policies == 0)
+        return;
+    open = mem_array(mesh->n_links, sizeof(*open));
     for (size_t i = 0; i < mesh->n_links; i++) {
-        if (mesh->links[i]->allow_anonymous || mesh->links[i]->permissive != NULL)
-            (void)map_put(&open, mesh->links[i]->name, mesh->links[i]);
-    }
-    for (size_t i = 0; i < mesh->n_policies && map_num(&open) > 0; i++) {
-        const Mortise__V1__Policy *policy = mesh->policies[i];
-        const char *link = mesh_open_link(policy, &open);
+        const char *why = mesh_nameless(mesh, mesh->links[i]);
 
-        if (policy->action != MORTISE__V1__POLICY__ACTION__DENY || link == NULL ||
-            checker->origin->index[MESH_POLICIES][i] == MESH_KEPT)
+        if (why == NULL)
+            continue;
+        open[num] = (struct mesh_open){
+            .link = mesh->links[i]->name,
+            .why = why,
+            .changed = checker->origin->index[MESH_LINKS][i] != MESH_KEPT,
+        };
+        (void)map_put(&by_name, open[num].link, &open[num]);
+        num++;
+    }
+    for (size_t i = 0; i < mesh->n_policies && num > 0; i++) {
+        const Mortise__V1__Policy *policy = mesh->policies[i];
+        bool kept = checker->origin->index[MESH_POLICIES][i] == MESH_KEPT;
+        const struct mesh_open *found = mesh_open_of(policy, kept, open, num, &by_name);
+
+        if (policy->action != MORTISE__V1__POLICY__ACTION__DENY || found == NULL)
             continue;
         mesh_at(checker, MESH_POLICIES, i);
         mesh_fault(checker, "action",
-                   "link \"%s\" lets in clients without a certificate, whom no DENY meets: whom it "
-                   "names can come as such; an ALLOW keeps them out",
-                   link);
+                   "link \"%s\" %s, whom no DENY meets: whom it names can be there as such; of "
+                   "clients, an ALLOW keeps them out",
+                   found->link, found->why);
     }
-    map_fini(&open);
+    map_fini(&by_name);
+    mem_free(open);
 }
 
 void mesh_warn(const Mortise__V1__Mesh *mesh, const struct mesh_origin *origin,

@@ -31,6 +31,7 @@ struct oidc {
     struct http1_get *get;  /* under way */
     uint64_t asked_at_ms;   /* began, last */
     bool asked;             /* ever */
+    bool failed;            /* the last time */
     struct buckets refused; /* by source */
 };
 
@@ -80,6 +81,7 @@ static void oidc_refreshed(struct oidc *oidc, err_t err, struct bytes text)
                  LOG_STR("from", from), LOG_ERR("reason", err),
                  LOG_UINT("keys_in_force", oidc_num_keys(oidc)));
     }
+    oidc->failed = !err_is_ok(err);
     if (oidc->params.on_refreshed != NULL)
         oidc->params.on_refreshed(oidc->params.arg, err);
 }
@@ -100,6 +102,7 @@ static void oidc_read(struct oidc *oidc)
     CLEANUP(buf_fini) struct buf text = {0};
     err_t err;
 
+    oidc->asked_at_ms = loop_now_ms(oidc->params.loop);
     oidc->stamp = oidc_look(oidc); /* before: what is changed meanwhile is read again */
     err = file_read(oidc->params.keys_file, JWKS_TEXT_MAX, &text);
     oidc_refreshed(oidc, err, buf_view(&text));
@@ -111,7 +114,8 @@ static void oidc_tick_file(struct oidc *oidc)
 
     if (now.size != oidc->stamp.size || now.inode != oidc->stamp.inode ||
         now.changed.tv_sec != oidc->stamp.changed.tv_sec ||
-        now.changed.tv_nsec != oidc->stamp.changed.tv_nsec)
+        now.changed.tv_nsec != oidc->stamp.changed.tv_nsec ||
+        (oidc->failed && loop_now_ms(oidc->params.loop) - oidc->asked_at_ms >= OIDC_UNKNOWN_MS))
         oidc_read(oidc);
 }
 
@@ -162,8 +166,10 @@ static bool oidc_is_due(const struct oidc *oidc, uint64_t after_ms)
 
 static void oidc_tick_url(struct oidc *oidc)
 {
-    /* Without keys as often as it may be. */
-    if (oidc_is_due(oidc, oidc->keys != NULL ? oidc->params.refresh_ms : oidc_pause_ms(oidc)))
+    /* Without keys, or after a failure, as often as it may be. */
+    bool soon = oidc->keys == NULL || oidc->failed;
+
+    if (oidc_is_due(oidc, soon ? oidc_pause_ms(oidc) : oidc->params.refresh_ms))
         oidc_fetch(oidc);
 }
 

@@ -499,6 +499,7 @@ static void plane_make_services(struct plane *plane)
         .clock = loop_clock(plane->loop),
         .audit = plane->audit,
         .kubernetes = plane->kubernetes,
+        .kubernetes_namespaces = &plane->config->kubernetes_namespace,
     };
     const struct discovery_service_params discovery = {
         .events = plane->events,
@@ -748,6 +749,8 @@ static void plane_make_kubernetes(struct plane *plane)
         .ca_file = config->kubernetes_ca_file,
         .refresh_ms = PLANE_KUBERNETES_REFRESH_MS,
         .claims = true,
+        .on_refreshed = plane_on_refreshed,
+        .arg = plane,
     };
 
     if (config->kubernetes_issuer != NULL)

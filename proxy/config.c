@@ -141,7 +141,8 @@ static void config_check_control(const struct config *config, struct faults *fau
     if (config->join_token == NULL && config->join_token_file == NULL &&
         config->service_account_token_file == NULL && config->cache_dir == NULL)
         faults_add(faults, "--join-token-file",
-                   "is needed with --control (or the variable " CONFIG_TOKEN_VARIABLE ")");
+                   "is needed with --control (or the variable " CONFIG_TOKEN_VARIABLE
+                   ", or --service-account-token-file)");
     if (config->join_token != NULL && config->join_token_file != NULL)
         faults_add(faults, "--join-token-file", "and " CONFIG_TOKEN_VARIABLE " are both given");
     if (config->service_account_token_file != NULL &&

@@ -185,7 +185,7 @@ static void completion_function(void)
 {
     printf("_mortisectl() {\n"
            "    local word=\"${COMP_WORDS[COMP_CWORD]}\" command=\"\" second=\"\" at words=\"\" "
-           "names=\"\"\n"
+           "names=\"\" name\n"
            "    local connection=()\n"
            "    for ((at = 1; at < COMP_CWORD; at++)); do\n"
            "        case \"${COMP_WORDS[at]}\" in\n"
@@ -216,15 +216,18 @@ static void completion_function(void)
         "    esac\n"
         "    case \"$command $second\" in\n");
     completion_name_arms();
-    printf(
-        "    esac\n"
-        "    case \"$word\" in -*) names=\"\" ;; esac\n"
-        "    if [ -n \"$names\" ]; then\n"
-        "        words=\"$words $(timeout 3 \"${COMP_WORDS[0]}\" completion names \"$names\" \\\n"
-        "            \"${connection[@]}\" 2>/dev/null)\"\n"
-        "    fi\n"
-        "    COMPREPLY=($(compgen -W \"$words\" -- \"$word\"))\n"
-        "}\n");
+    printf("    esac\n"
+           "    case \"$word\" in -*) names=\"\" ;; esac\n"
+           "    COMPREPLY=($(compgen -W \"$words\" -- \"$word\"))\n"
+           "    [ -n \"$names\" ] || return 0\n"
+           /* Names are what others have chosen: compgen -W would expand them once more. */
+           "    while IFS= read -r name; do\n"
+           "        case \"$name\" in\n"
+           "        \"$word\"*) COMPREPLY+=(\"$(printf '%%q' \"$name\")\") ;;\n"
+           "        esac\n"
+           "    done < <(timeout 3 \"${COMP_WORDS[0]}\" completion names \"$names\" \\\n"
+           "        \"${connection[@]}\" 2>/dev/null)\n"
+           "}\n");
 }
 
 /* ------------------------------------------------------------------------ names */

@@ -68,7 +68,7 @@ static void logs_print(const char *before, const char *text)
 
 static void logs_line(const logs_entry *entry)
 {
-    char when[LOGS_WHEN_MAX];
+    char when[LOGS_WHEN_MAX], instance[9];
 
     logs_when(entry->at_ms, when);
     fputs(when, stdout);
@@ -78,7 +78,9 @@ static void logs_line(const logs_entry *entry)
         return;
     }
     logs_print(" ", entry->subsystem);
-    printf(" (%.8s)", entry->instance);
+    (void)snprintf(instance, sizeof(instance), "%s", entry->instance);
+    logs_print(" (", instance);
+    printf(")");
     if (entry->dropped != 0) {
         printf(" %" PRIu64 " of its entries are missing: it threw them away\n", entry->dropped);
         return;
@@ -147,28 +149,43 @@ struct logs_pairs {
     uint64_t left_out;
 };
 
+static struct logs_pair *logs_new_pair(struct logs_pairs *pairs)
+{
+    struct logs_pair *pair = mem_zalloc(sizeof(*pair));
+
+    pairs->items = mem_realloc(pairs->items, (pairs->num + 1) * sizeof(struct logs_pair *));
+    pairs->items[pairs->num++] = pair;
+    return pair;
+}
+
+static size_t logs_end_of(const logs_entry *entry)
+{
+    return strcmp(entry->direction, "inbound") == 0;
+}
+
+/* What two subsystems say of one end stands side by side: one of them is not that end, and which it
+ * is cannot be told here. One that says a thing twice has it once. */
 static void logs_on_end(void *arg, const ProtobufCMessage *msg)
 {
     struct logs_pairs *pairs = arg;
     const logs_entry *entry = logs_of(msg);
     struct logs_pair *pair = entry->key[0] != '\0' ? map_get(&pairs->by_key, entry->key) : NULL;
-    logs_entry **end;
+    const logs_entry *told = pair != NULL ? pair->ends[logs_end_of(entry)] : NULL;
 
-    if (pair == NULL && (entry->dropped != 0 || pairs->num == LOGS_JOIN_MAX)) {
+    if (told != NULL && strcmp(told->subsystem, entry->subsystem) == 0)
+        return;
+    if ((pair == NULL || told != NULL) && (entry->dropped != 0 || pairs->num == LOGS_JOIN_MAX)) {
         pairs->left_out += entry->dropped != 0 ? entry->dropped : 1;
         return;
     }
-    if (pair == NULL) {
-        pair = mem_zalloc(sizeof(*pair));
-        pairs->items = mem_realloc(pairs->items, (pairs->num + 1) * sizeof(struct logs_pair *));
-        pairs->items[pairs->num++] = pair;
-        if (entry->key[0] != '\0')
-            (void)map_put(&pairs->by_key, entry->key, pair);
+    if (pair == NULL && entry->key[0] != '\0') {
+        pair = logs_new_pair(pairs);
+        (void)map_put(&pairs->by_key, entry->key, pair);
+    } else if (pair == NULL || told != NULL) {
+        pair = logs_new_pair(pairs);
     }
-    end = &pair->ends[strcmp(entry->direction, "inbound") == 0];
-    if (*end == NULL)
-        *end = MSG_AS(Mortise__V1__AccessLogEntry, mortise__v1__access_log_entry__descriptor,
-                      pb_clone(msg));
+    pair->ends[logs_end_of(entry)] = MSG_AS(
+        Mortise__V1__AccessLogEntry, mortise__v1__access_log_entry__descriptor, pb_clone(msg));
 }
 
 static void logs_pairs_fini(struct logs_pairs *pairs)

@@ -289,8 +289,10 @@ static void http1_get_on_connected(void *arg, err_t err, struct stream *stream)
 static void http1_get_next_addr(struct http1_get *get, err_t last)
 {
     while (get->next_addr < get->num_addrs) {
-        last = tcp_connect(get->loop, &get->addrs[get->next_addr++], get->params.timeout_ms,
-                           http1_get_on_connected, get, &get->connect);
+        /* An even share: a silent address leaves time for the next one. */
+        last = tcp_connect(get->loop, &get->addrs[get->next_addr++],
+                           get->params.timeout_ms / (get->num_addrs + 1), http1_get_on_connected,
+                           get, &get->connect);
         if (err_is_ok(last))
             return;
     }

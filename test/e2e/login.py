@@ -5,6 +5,7 @@ Drives: R50, D5"""
 import json
 import os
 import subprocess
+import time
 
 import grpc
 import pytest
@@ -101,6 +102,16 @@ def test_who_is_invited_has_the_role_that_was_meant(control):
     assert login(control, token, "late").returncode == 0
     with pytest.raises(subprocess.CalledProcessError):
         whoami(control, "late")
+
+
+def test_an_invitation_ends_when_somebody_else_vouches_for_the_name(control):
+    """Else whoever kept it back would hold the key of a second person."""
+    token = invite(control, "bob", "--role", "viewer")
+    # Times of records are whole seconds.
+    wait_for("the next second", lambda: int(time.time()) > token.stat().st_mtime, 5, 0.05)
+    control.ctl("admin", "bind", "bob", "--role", "operator")
+    assert "token_expired" in login(control, token, "bob").stderr
+    assert login(control, invite(control, "bob", "--role", "operator"), "bob").returncode == 0
 
 
 def test_an_invitation_of_before_rotate_admin_is_of_no_use(control):

@@ -301,5 +301,11 @@ def test_bash_completes_names_that_are_in_the_mesh(mesh, tmp_path):
     assert {"viewer", "operator"} <= completed("role", "set", "") and "--role" in completed("admin", "bind", "--")
     assert completed("get", "keystores", "-o", "") == {"table", "wide", "json", "yaml", "pem"}
     assert completed("delete", "link", "management-", socket=tmp_path / "none") == set()
+    # What a name says is not run by the shell of who completes it.
+    trap = tmp_path / "trap"
+    subject = f"oidc:https://id.example#$(touch${{IFS}}{trap})`touch${{IFS}}{trap}`*"
+    mesh.ctl("admin", "bind", subject, "--role", "viewer")
+    assert len(completed("admin", "unbind", "oidc")) == 1 and not trap.exists()
+    mesh.ctl("admin", "unbind", subject)
     done = mesh.ctl("completion", "names", check=False)
     assert done.returncode == 2 and "names and a kind" in done.stderr

@@ -42,7 +42,8 @@ class Site:
         return self
 
     def apply(self):
-        document = {"subsystems": [{"name": "portal", "namespace": "apim"}, {"name": "gateway", "namespace": "edge"}],
+        document = {"subsystems": [{"name": "portal", "namespace": "apim"}, {"name": "gateway", "namespace": "edge"},
+                                   {"name": "analytics"}],
                     "links": [{"name": "portal-gateway", "client": "portal", "server": "gateway", "client_port": 15101,
                                "server_port": 8080}]}
         path = self.folder / "mesh.yaml"
@@ -68,7 +69,8 @@ class Site:
 
 @pytest.fixture(scope="module")
 def site(folder):
-    made = Site(folder).start("--kubernetes-issuer", Cluster.NAME, "--kubernetes-keys-file", folder / "jwks.json")
+    made = Site(folder).start("--kubernetes-issuer", Cluster.NAME, "--kubernetes-keys-file", folder / "jwks.json",
+                              "--kubernetes-namespace", "apim", "--kubernetes-namespace", "edge")
     made.apply()
     yield made
     made.control.stop()
@@ -111,6 +113,7 @@ REFUSED = {
     "no pod": (dict(pod=False), "token_unbound"),
     "no subsystem": (dict(account="builder"), "peer_denied"),
     "another namespace": (dict(namespace="default"), "peer_denied"),
+    "a namespace that nobody has named": (dict(namespace="default", account="analytics"), "peer_denied"),
     "another subject": (dict(sub="system:serviceaccount:apim:gateway"), "jwt_claim"),
     "a user": (dict(sub="kubernetes-admin"), "jwt_claim"),
     "unknown key": (dict(key=Key("other", "RS256")), "jwt_key_unknown"),
@@ -155,7 +158,8 @@ def test_a_key_that_the_cluster_no_longer_has_is_good_for_nothing(site):
     site.cluster.keys = [Key("next", "ES256")]
     try:
         site.keys.write_bytes(site.cluster.jwks())
-        wait_for("the new keys are read", lambda: "keys" in site.control.program.tail(50))
+        wait_for("the new keys are read", lambda: any(e.get("event") == "keys" and e.get("withdrawn") == 1
+                                                      for e in site.control.program.events()))
         sidecar = site.sidecar(site.cluster.pod())
         sidecar.wait_ready()
         sidecar.stop()
@@ -166,6 +170,7 @@ def test_a_key_that_the_cluster_no_longer_has_is_good_for_nothing(site):
 
 
 def test_no_token_is_in_a_log(site):
+    assert len(site.sent) > 10 and list(site.folder.glob("*.log"))
     for path in site.folder.glob("*.log"):
         text = path.read_text(errors="replace")
         for token in site.sent:
@@ -181,6 +186,9 @@ def test_without_an_issuer_no_such_token_is_taken(folder, tmp_path):
 
 
 @pytest.mark.parametrize("flags, words", (
+    (["--kubernetes-issuer", "https://k.example", "--kubernetes-keys-file", "/x"], "--kubernetes-namespace: is needed"),
+    (["--kubernetes-issuer", "https://k.example", "--kubernetes-keys-file", "/x", "--kubernetes-namespace", "a", "--oidc-issuer",
+      "https://k.example", "--oidc-audience", "mortise", "--oidc-keys-file", "/x"], "--kubernetes-audience: \"mortise\" of the same"),
     (["--kubernetes-issuer", "https://k.example"], "--kubernetes-keys-file: with --kubernetes-issuer, either the file"),
     (["--kubernetes-keys-file", "/x"], "--kubernetes-issuer: is needed with what else is given of --kubernetes-"),
     (["--kubernetes-issuer", "k.example", "--kubernetes-keys-file", "/x"], "--kubernetes-issuer: \"k.example\" is not an issuer"),
