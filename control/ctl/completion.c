@@ -82,14 +82,15 @@ static void completion_mesh_kinds(void)
         printf("%s ", mesh_kinds[i].word);
 }
 
-/* An arm for each first word: what may follow it, and the flags of the command that is it alone. */
+/* Arms for each first word: what may follow it, and the flags of the command that is it alone;
+ * behind a second word these. */
 static void completion_first_arm(size_t at)
 {
     const struct ctl_command *command = ctl_commands[at];
     size_t len = completion_first_len(command);
     bool alone = command->name[len] == '\0';
 
-    printf("    \"%.*s \"*) words=\"", (int)len, command->name);
+    printf("    \"%.*s \") words=\"", (int)len, command->name);
     if (strcmp(command->name, "get") == 0)
         ctl_get_kinds(completion_kind, NULL);
     else if (strcmp(command->name, "delete") == 0 || strcmp(command->name, "clone") == 0 ||
@@ -103,6 +104,11 @@ static void completion_first_arm(size_t at)
     printf(" ");
     if (alone)
         completion_flags(command);
+    printf("\" ;;\n");
+    if (!alone)
+        return;
+    printf("    \"%.*s \"*) words=\"", (int)len, command->name);
+    completion_flags(command);
     printf("\" ;;\n");
 }
 
