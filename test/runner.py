@@ -20,8 +20,8 @@ import matrix  # noqa: E402
 
 FUZZ_S = 20
 # What of test/e2e runs lines that those marked `sanitize` do not, and is quick.
-COVERED_BY = ("admin_pages", "bad_input", "control_api", "fail_closed", "operator", "pod_token", "policy", "redirect",
-              "revoke", "static_reload")
+COVERED_BY = ("access_logs", "admin_pages", "bad_input", "capture", "control_api", "fail_closed", "operator", "pod_token",
+              "policy", "redirect", "revoke", "static_reload")
 # So many failures of an end-to-end suite are tried once more by themselves: there are some two thousand tests with real
 # processes and real time, on machines that others use too. What passes then is not forgotten: it is listed at the end.
 SECOND_TRIES = 3
